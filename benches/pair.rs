@@ -1,0 +1,172 @@
+//! What does a pair of one allocation and one free cost?
+//!
+//! One thread or two, each pinned to a core of its own; nanoseconds per pair. Run it by
+//! `scripts/bench pair`, against other allocators.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use slackwater_benches::block::{Block, block};
+use slackwater_benches::cores::side_by_side;
+use slackwater_benches::random::{Random, Sizes};
+use slackwater_benches::ring::{Receiver, Sender, ring};
+use slackwater_benches::rows::{self, Measured, Row, timed};
+
+const ROWS: &[Row] = &[
+    Row { name: "pair_64", operations: 100_000_000, run: pair },
+    Row { name: "random_400", operations: 20_000_000, run: random::<400> },
+    Row { name: "random_10000", operations: 15_000_000, run: random::<10_000> },
+    Row { name: "random_100000", operations: 5_000_000, run: random::<100_000> },
+    Row { name: "all_100000", operations: 4_000_000, run: all::<100_000> },
+    Row { name: "lifo_1", operations: 50_000_000, run: lifo_one },
+    Row { name: "lifo_1000_16", operations: 50_000_000, run: lifo::<1000, 16> },
+    Row { name: "lifo_1000_1024", operations: 50_000_000, run: lifo::<1000, 1024> },
+    Row { name: "fifo_1000_16", operations: 50_000_000, run: fifo::<1000, 16> },
+    Row { name: "fifo_1000_1024", operations: 50_000_000, run: fifo::<1000, 1024> },
+    Row { name: "remote_64", operations: 30_000_000, run: remote::<64, 64> },
+    Row { name: "remote_mixed", operations: 10_000_000, run: remote::<16, 2048> },
+    Row { name: "swap_1000_64", operations: 30_000_000, run: swap::<1000, 64, 64> },
+    Row { name: "swap_1000_mixed", operations: 10_000_000, run: swap::<1000, 16, 2048> },
+];
+
+/// The sizes of the random rows.
+const MIXED: Sizes = Sizes { from: 16, to: 2048 };
+
+fn main() -> ExitCode {
+    rows::main(ROWS)
+}
+
+/// 64 bytes, pair by pair.
+fn pair(pairs: u64) -> Measured {
+    // Not a constant to the compiler: nobody's size class is looked up at compile time.
+    let size = black_box(64);
+    timed(pairs, || {
+        for _ in 0..pairs {
+            drop(block(size));
+        }
+    })
+}
+
+/// A working set of `SLOTS` blocks; each step frees a random one and allocates another of random
+/// size in its place.
+fn random<const SLOTS: usize>(pairs: u64) -> Measured {
+    let mut random = Random::new(1);
+    let mut slots: Vec<_> = (0..SLOTS).map(|_| Some(block(random.size(MIXED)))).collect();
+    let mut run = |pairs| {
+        timed(pairs, || {
+            for _ in 0..pairs {
+                let (slot, size) = random.slot_and_size(SLOTS, MIXED);
+                slots[slot] = None;
+                slots[slot] = Some(block(size));
+            }
+        })
+    };
+    // The heap is not in its steady state until every block has been replaced a few times.
+    run(SLOTS as u64 * 3);
+    run(pairs)
+}
+
+/// `BLOCKS` blocks of random sizes allocated, then all freed in the same order.
+fn all<const BLOCKS: usize>(pairs: u64) -> Measured {
+    let rounds = (pairs / BLOCKS as u64).max(1);
+    let mut random = Random::new(1);
+    let mut blocks = Vec::with_capacity(BLOCKS);
+    let mut run = |rounds: u64| {
+        timed(rounds * BLOCKS as u64, || {
+            for _ in 0..rounds {
+                blocks.extend((0..BLOCKS).map(|_| block(random.size(MIXED))));
+                blocks.clear();
+            }
+        })
+    };
+    // The first growth pays for fresh pages, whoever allocates.
+    run(1);
+    run(rounds)
+}
+
+/// One block of 16 to 1,024 bytes at a time.
+fn lifo_one(pairs: u64) -> Measured {
+    let mut random = Random::new(1);
+    timed(pairs, || {
+        for _ in 0..pairs {
+            drop(block(random.size(Sizes { from: 16, to: 1024 })));
+        }
+    })
+}
+
+/// `DEPTH` blocks allocated, then freed last first.
+fn lifo<const DEPTH: usize, const SIZE: usize>(pairs: u64) -> Measured {
+    let size = black_box(SIZE);
+    let rounds = (pairs / DEPTH as u64).max(1);
+    let mut blocks: Vec<Block> = Vec::with_capacity(DEPTH);
+    timed(rounds * DEPTH as u64, || {
+        for _ in 0..rounds {
+            blocks.extend((0..DEPTH).map(|_| block(size)));
+            while let Some(last) = blocks.pop() {
+                drop(last);
+            }
+        }
+    })
+}
+
+/// A queue of `LENGTH` blocks; each step frees the oldest and allocates a new one.
+fn fifo<const LENGTH: usize, const SIZE: usize>(pairs: u64) -> Measured {
+    let size = black_box(SIZE);
+    let rounds = (pairs / LENGTH as u64).max(1);
+    let mut queue: Vec<_> = (0..LENGTH).map(|_| Some(block(size))).collect();
+    timed(rounds * LENGTH as u64, || {
+        for _ in 0..rounds {
+            for oldest in &mut queue {
+                *oldest = None;
+                *oldest = Some(block(size));
+            }
+        }
+    })
+}
+
+/// One thread allocates, another frees.
+fn remote<const FROM: u32, const TO: u32>(pairs: u64) -> Measured {
+    let sizes = black_box(Sizes { from: FROM, to: TO });
+    let (mut sender, mut receiver) = ring::<Block, 1024>(64);
+    let elapsed = side_by_side(vec![
+        Box::new(move || {
+            let mut random = Random::new(1);
+            for _ in 0..pairs {
+                sender.send(block(random.size(sizes)));
+            }
+        }),
+        Box::new(move || {
+            for _ in 0..pairs {
+                drop(receiver.receive());
+            }
+        }),
+    ]);
+    Measured { operations: pairs, elapsed }
+}
+
+/// Two threads each allocate `BATCH` blocks, swap them, and free the other's. The time is that of a
+/// pair in each of the threads, which work at the same time.
+fn swap<const BATCH: usize, const FROM: u32, const TO: u32>(pairs: u64) -> Measured {
+    let sizes = black_box(Sizes { from: FROM, to: TO });
+    let rounds = (pairs / BATCH as u64).max(1);
+    let (to_other, from_one) = ring(1);
+    let (to_one, from_other) = ring(1);
+    let half = |seed, mut sender: Sender<Vec<Block>, 2>, mut receiver: Receiver<Vec<Block>, 2>| {
+        move || {
+            let mut random = Random::new(seed);
+            let mut batch = Vec::with_capacity(BATCH);
+            for _ in 0..rounds {
+                batch.extend((0..BATCH).map(|_| block(random.size(sizes))));
+                sender.send(batch);
+                // The other's list, once emptied, serves the next batch: lists are not allocated.
+                batch = receiver.receive();
+                batch.clear();
+            }
+        }
+    };
+    let elapsed = side_by_side(vec![
+        Box::new(half(1, to_other, from_other)),
+        Box::new(half(2, to_one, from_one)),
+    ]);
+    Measured { operations: rounds * BATCH as u64, elapsed }
+}

@@ -1,0 +1,264 @@
+//! Runs a bench under every allocator, interleaved, and prints the medians as a Markdown table.
+//!
+//! `scripts/bench` builds what this needs and starts it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use slackwater_benches::allocator::NAMES;
+use slackwater_benches::cores;
+use slackwater_benches::rows::positive;
+
+const USAGE: &str = "usage: scripts/bench pair|threads [--rounds N] [--scale F] \
+                     [--allocators NAME,…] [ROW…]";
+
+/// The product, set against all the others.
+const OURS: &str = "slackwater";
+
+/// The peer that is to be beaten in every row.
+const REFERENCE: &str = "mimalloc";
+
+fn main() -> ExitCode {
+    match Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The benches there are: what their tables show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bench {
+    Pair,
+    Threads,
+}
+
+impl Bench {
+    fn binary(self) -> &'static str {
+        match self {
+            Bench::Pair => "pair",
+            Bench::Threads => "threads",
+        }
+    }
+}
+
+struct Plan {
+    bench: Bench,
+    rounds: usize,
+    scale: f64,
+    allocators: Vec<&'static str>,
+    rows: Vec<String>,
+    /// Where each allocator's build is, in a folder of its name.
+    built: PathBuf,
+    /// Only say which allocators are to be built.
+    only_allocators: bool,
+}
+
+impl Plan {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut bench = None;
+        let mut plan = Plan {
+            bench: Bench::Pair,
+            rounds: 5,
+            scale: 1.0,
+            allocators: NAMES.to_vec(),
+            rows: Vec::new(),
+            built: PathBuf::from("target/bench"),
+            only_allocators: false,
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--rounds" => plan.rounds = positive(&argument, arguments.next())?,
+                "--scale" => plan.scale = positive(&argument, arguments.next())?,
+                "--allocators" => {
+                    let names = arguments.next().ok_or("--allocators needs names")?;
+                    plan.allocators =
+                        names.split(',').map(allocator_named).collect::<Result<_, _>>()?;
+                }
+                "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
+                "--only-allocators" => plan.only_allocators = true,
+                flag if flag.starts_with('-') => {
+                    return Err(format!("unknown flag: {flag}; {USAGE}"));
+                }
+                _ if bench.is_some() => plan.rows.push(argument),
+                "pair" => bench = Some(Bench::Pair),
+                "threads" => bench = Some(Bench::Threads),
+                other => return Err(format!("unknown bench: {other}; {USAGE}")),
+            }
+        }
+        plan.bench = bench.ok_or(USAGE)?;
+        Ok(plan)
+    }
+
+    fn carry_out(mut self) -> Result<(), String> {
+        // The system's build is there before all others: it is the one that this program is from.
+        let list = Command::new(self.program("system"))
+            .arg("--list")
+            .args(&self.rows)
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|error| format!("{}: {error}", self.program("system").display()))?;
+        if !list.status.success() {
+            return Err(String::from_utf8_lossy(&list.stderr).trim_end().to_owned());
+        }
+        self.rows = String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect();
+        if self.only_allocators {
+            for allocator in &self.allocators {
+                println!("{allocator}");
+            }
+            return Ok(());
+        }
+        let figures = self.measure()?;
+        print!("{}", self.report(&figures));
+        Ok(())
+    }
+
+    fn program(&self, allocator: &str) -> PathBuf {
+        self.built.join(allocator).join("release").join(self.bench.binary())
+    }
+
+    /// Runs every row under every allocator, `rounds` times. Neighbours in time are the same row
+    /// under other allocators, so that whatever else the machine does hits all alike; who comes
+    /// first changes from round to round.
+    fn measure(&self) -> Result<Figures, String> {
+        let mut figures = Figures::default();
+        for round in 0..self.rounds {
+            eprintln!("round {} of {}", round + 1, self.rounds);
+            for row in &self.rows {
+                for turn in 0..self.allocators.len() {
+                    let allocator = self.allocators[(round + turn) % self.allocators.len()];
+                    let (ns, peak_kib) = self.run(allocator, row)?;
+                    figures.add(row, allocator, ns, peak_kib);
+                }
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Runs one row under one allocator: nanoseconds per operation and peak RSS in KiB.
+    fn run(&self, allocator: &str, row: &str) -> Result<(f64, f64), String> {
+        let output = Command::new(self.program(allocator))
+            .args(["--scale", &self.scale.to_string(), row])
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| format!("{}: {error}", self.program(allocator).display()))?;
+        let line = String::from_utf8_lossy(&output.stdout);
+        let mut fields = line.trim_end().split('\t').skip(1).map(str::parse);
+        match (output.status.success(), fields.next(), fields.next()) {
+            (true, Some(Ok(ns)), Some(Ok(peak_kib))) => Ok((ns, peak_kib)),
+            _ => Err(format!("{row} under {allocator}: {}", output.status)),
+        }
+    }
+
+    fn report(&self, figures: &Figures) -> String {
+        let cores: Vec<_> = cores::allowed().iter().map(usize::to_string).collect();
+        let mut report = format!(
+            "Medians of {}, interleaved; threads pinned in turn to cores {}.\n\n",
+            self.rounds,
+            cores.join(", ")
+        );
+        match self.bench {
+            Bench::Pair => {
+                self.table(&mut report, "ns per pair", |row, name| figures.ns(row, name));
+            }
+            Bench::Threads => {
+                self.table(&mut report, "ns per pair", |row, name| figures.ns(row, name));
+                report.push('\n');
+                self.table(&mut report, "peak RSS, MiB", |row, name| {
+                    figures.peak_kib(row, name) / 1024.0
+                });
+            }
+        }
+        report
+    }
+
+    /// One table: a line for each row, a column for each allocator, and what there is of: ours over
+    /// the best peer, ours over the reference. Below 1 is better than the peer.
+    fn table(&self, report: &mut String, title: &str, figure: impl Fn(&str, &str) -> f64) {
+        let ours = self.allocators.contains(&OURS);
+        let peers: Vec<_> = self.allocators.iter().filter(|name| **name != OURS).collect();
+        let to_best = ours && !peers.is_empty();
+        let to_reference = ours && self.allocators.contains(&REFERENCE);
+
+        let mut heads: Vec<String> = vec![title.to_owned()];
+        heads.extend(self.allocators.iter().map(|name| (*name).to_owned()));
+        if to_best {
+            heads.push(format!("{OURS} / best peer"));
+        }
+        if to_reference {
+            heads.push(format!("{OURS} / {REFERENCE}"));
+        }
+        let _ = writeln!(report, "| {} |", heads.join(" | "));
+        let _ = writeln!(report, "|---|{}", "--:|".repeat(heads.len() - 1));
+        for row in &self.rows {
+            let mut cells = vec![row.clone()];
+            cells.extend(self.allocators.iter().map(|name| three_digits(figure(row, name))));
+            if to_best {
+                let best = peers
+                    .iter()
+                    .min_by(|a, b| figure(row, a).total_cmp(&figure(row, b)))
+                    .expect("there are peers");
+                cells.push(format!("{:.2} ({best})", figure(row, OURS) / figure(row, best)));
+            }
+            if to_reference {
+                cells.push(format!("{:.2}", figure(row, OURS) / figure(row, REFERENCE)));
+            }
+            let _ = writeln!(report, "| {} |", cells.join(" | "));
+        }
+    }
+}
+
+fn allocator_named(name: &str) -> Result<&'static str, String> {
+    NAMES
+        .into_iter()
+        .find(|known| *known == name)
+        .ok_or_else(|| format!("unknown allocator: {name}; there are {}", NAMES.join(" ")))
+}
+
+/// As much of a number as a noisy figure deserves.
+fn three_digits(number: f64) -> String {
+    match number {
+        ..10.0 => format!("{number:.2}"),
+        10.0..100.0 => format!("{number:.1}"),
+        _ => format!("{number:.0}"),
+    }
+}
+
+/// What was measured: for each row and allocator, the nanoseconds and the peaks of all rounds.
+#[derive(Default)]
+struct Figures(HashMap<(String, String), (Vec<f64>, Vec<f64>)>);
+
+impl Figures {
+    fn add(&mut self, row: &str, allocator: &str, ns: f64, peak_kib: f64) {
+        let (all_ns, all_peaks) = self.0.entry((row.to_owned(), allocator.to_owned())).or_default();
+        all_ns.push(ns);
+        all_peaks.push(peak_kib);
+    }
+
+    fn ns(&self, row: &str, allocator: &str) -> f64 {
+        median(&self.of(row, allocator).0)
+    }
+
+    fn peak_kib(&self, row: &str, allocator: &str) -> f64 {
+        median(&self.of(row, allocator).1)
+    }
+
+    fn of(&self, row: &str, allocator: &str) -> &(Vec<f64>, Vec<f64>) {
+        &self.0[&(row.to_owned(), allocator.to_owned())]
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        (sorted[middle - 1] + sorted[middle]) / 2.0
+    } else {
+        sorted[middle]
+    }
+}

@@ -1,0 +1,13 @@
+//! What the benches share: the allocator that this build measures, blocks, sizes, pinned threads,
+//! hand-over between threads, and the rows that a bench is made of.
+//!
+//! A bench is one file for one question, and the same program for every allocator. What it does to
+//! memory goes through the global allocator, as a Rust program's own memory does; nothing here
+//! knows which one that is, except [`allocator`].
+
+pub mod allocator;
+pub mod block;
+pub mod cores;
+pub mod random;
+pub mod ring;
+pub mod rows;

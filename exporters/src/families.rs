@@ -1,0 +1,586 @@
+//! The one table of metric families: name, type, unit, help, labels, and how to read the values.
+//!
+//! Everything that shows a metric walks [`FAMILIES`]: what is published through the `metrics`
+//! facade, the endpoint's `/metrics` and `/snapshot.json`. A family that is not in the table does
+//! not exist; a field of the `Snapshot` that is not in the table fails a test.
+//!
+//! Names are the `Snapshot`'s field names. Units are base units, counters end in `_total`, and what
+//! may go back is a gauge. A label never holds anything whose values a program can make without
+//! bound: no thread, address or stack.
+
+use std::fmt;
+
+use metrics::Unit;
+use slackwater::snapshot::{ByReason, GateState, SizeClassBytes, Snapshot};
+
+use crate::process::ProcessMemory;
+
+/// What every metric's name begins with.
+pub const PREFIX: &str = "slackwater_";
+
+/// Everything the families are read from, taken at one moment.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The allocator's figures.
+    pub snapshot: Snapshot,
+    /// The kernel's figures; `None` where `/proc` is not to be had.
+    pub process: Option<ProcessMemory>,
+}
+
+impl Sample {
+    /// Reads both, now.
+    pub fn take() -> Sample {
+        Sample { snapshot: slackwater::snapshot(), process: ProcessMemory::read() }
+    }
+}
+
+/// The value of one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelValue {
+    /// One of a fixed set of words.
+    Word(&'static str),
+    /// A number out of a small set.
+    Number(u64),
+}
+
+impl fmt::Display for LabelValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LabelValue::Word(word) => f.write_str(word),
+            LabelValue::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Receives the series of one family: label values in the order of [`Family::labels`], and the
+/// series' value.
+pub type Put<'a, T> = &'a mut dyn FnMut(&[LabelValue], T);
+
+/// A family's type, with the function that reads its series out of a sample.
+#[derive(Clone, Copy)]
+pub enum Read {
+    /// Never goes back while the process lives.
+    Counter(fn(&Sample, Put<'_, u64>)),
+    /// May go up and down.
+    Gauge(fn(&Sample, Put<'_, f64>)),
+}
+
+/// One metric family.
+pub struct Family {
+    /// The name without [`PREFIX`].
+    pub name: &'static str,
+    /// The unit of the values, where they have one.
+    pub unit: Option<Unit>,
+    /// The names of the labels that tell the family's series apart.
+    pub labels: &'static [&'static str],
+    /// One sentence: what the value is.
+    pub help: &'static str,
+    /// Type and values.
+    pub read: Read,
+}
+
+impl Family {
+    /// The name as it appears in Prometheus.
+    pub fn full_name(&self) -> String {
+        format!("{PREFIX}{}", self.name)
+    }
+
+    /// Calls `put` for each series, counters as numbers like the rest.
+    pub fn series(&self, sample: &Sample, put: Put<'_, f64>) {
+        match self.read {
+            Read::Counter(read) => read(sample, &mut |labels, value| put(labels, value as f64)),
+            Read::Gauge(read) => read(sample, put),
+        }
+    }
+}
+
+const fn counter(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Sample, Put<'_, u64>),
+) -> Family {
+    Family { name, unit: Some(unit), labels, help, read: Read::Counter(read) }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Sample, Put<'_, f64>),
+) -> Family {
+    Family { name, unit: Some(unit), labels, help, read: Read::Gauge(read) }
+}
+
+/// A gauge whose value is a state or a constant, not a quantity.
+const fn state(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Sample, Put<'_, f64>),
+) -> Family {
+    Family { name, unit: None, labels, help, read: Read::Gauge(read) }
+}
+
+/// The label value of a field: the field's own name.
+macro_rules! words {
+    ($put:expr, $from:expr, $as:ty, [$($field:ident),+ $(,)?]) => {{
+        $($put(&[LabelValue::Word(stringify!($field))], $from.$field as $as);)+
+    }};
+}
+
+fn by_reason(values: &ByReason<u64>, put: Put<'_, u64>) {
+    words!(put, values, u64, [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free]);
+}
+
+/// Classes without memory are left out, so that a small program has few series.
+fn by_size_class(snapshot: &Snapshot, put: Put<'_, f64>, bytes: fn(&SizeClassBytes) -> u64) {
+    for class in &snapshot.size_classes {
+        if class.span_bytes > 0 || class.live_bytes > 0 {
+            put(&[LabelValue::Number(class.block_bytes)], bytes(class) as f64);
+        }
+    }
+}
+
+/// Every family, in the order in which METRICS.md groups them: release, memory, work.
+pub static FAMILIES: &[Family] = &[
+    counter(
+        "release_enqueued_total",
+        Unit::Count,
+        &["reason"],
+        "Ranges of free pages accepted by the release boundary.",
+        |s, put| by_reason(&s.snapshot.release_enqueued_total, put),
+    ),
+    counter(
+        "release_coalesced_total",
+        Unit::Count,
+        &[],
+        "Enqueued ranges that joined a range already waiting for its purge.",
+        |s, put| put(&[], s.snapshot.release_coalesced_total),
+    ),
+    counter(
+        "release_purged_pages_total",
+        Unit::Count,
+        &["reason"],
+        "Pages of 4 KiB given back to the system.",
+        |s, put| by_reason(&s.snapshot.release_purged_pages_total, put),
+    ),
+    counter(
+        "release_purged_bytes_total",
+        Unit::Bytes,
+        &[],
+        "Bytes given back to the system.",
+        |s, put| put(&[], s.snapshot.release_purged_bytes_total),
+    ),
+    counter(
+        "release_madvise_calls_total",
+        Unit::Count,
+        &[],
+        "System calls made to give pages back.",
+        |s, put| put(&[], s.snapshot.release_madvise_calls_total),
+    ),
+    counter(
+        "release_purge_ranges_total",
+        Unit::Count,
+        &[],
+        "Ranges handed to those calls.",
+        |s, put| put(&[], s.snapshot.release_purge_ranges_total),
+    ),
+    counter(
+        "release_dropped_total",
+        Unit::Count,
+        &[],
+        "Ranges that the ledger could not record; 0 by design.",
+        |s, put| put(&[], s.snapshot.release_dropped_total),
+    ),
+    counter(
+        "release_reused_pages_total",
+        Unit::Count,
+        &[],
+        "Free pages taken back into use before their purge.",
+        |s, put| put(&[], s.snapshot.release_reused_pages_total),
+    ),
+    counter(
+        "release_refault_pages_total",
+        Unit::Count,
+        &[],
+        "Pages allocated again after their purge; each costs a page fault.",
+        |s, put| put(&[], s.snapshot.release_refault_pages_total),
+    ),
+    counter(
+        "release_errors_total",
+        Unit::Count,
+        &[],
+        "Purges that the kernel refused.",
+        |s, put| put(&[], s.snapshot.release_errors_total),
+    ),
+    gauge(
+        "release_pending_bytes",
+        Unit::Bytes,
+        &[],
+        "Free pages that wait for their purge.",
+        |s, put| put(&[], s.snapshot.release_pending_bytes as f64),
+    ),
+    gauge(
+        "release_oldest_age_seconds",
+        Unit::Seconds,
+        &[],
+        "For how long the oldest of the pending pages have been waiting.",
+        |s, put| put(&[], s.snapshot.release_oldest_age_seconds),
+    ),
+    counter(
+        "epoch_ticks_total",
+        Unit::Count,
+        &["gate"],
+        "Ticks of the release machinery, by what the gate decided.",
+        |s, put| words!(put, s.snapshot.epoch_ticks_total, u64, [idle, busy]),
+    ),
+    state(
+        "gate_state",
+        &[],
+        "What the gate decided at the last tick: 0 idle (give everything back), 1 busy.",
+        |s, put| {
+            let busy = s.snapshot.gate_state == GateState::Busy;
+            put(&[], f64::from(u8::from(busy)));
+        },
+    ),
+    gauge(
+        "memory_bytes",
+        Unit::Bytes,
+        &["class"],
+        "Where the heap's bytes are. The classes exclude each other and sum to resident_bytes.",
+        |s, put| {
+            words!(
+                put,
+                s.snapshot.memory_bytes,
+                f64,
+                [live, rounding, free_blocks, thread_cache, dirty, metadata]
+            );
+        },
+    ),
+    gauge(
+        "mapped_bytes",
+        Unit::Bytes,
+        &[],
+        "Address space of the arena in use, backed by memory or not.",
+        |s, put| put(&[], s.snapshot.mapped_bytes as f64),
+    ),
+    gauge(
+        "resident_bytes",
+        Unit::Bytes,
+        &[],
+        "The allocator's estimate of the heap's resident memory: the sum of memory_bytes.",
+        |s, put| put(&[], s.snapshot.resident_bytes as f64),
+    ),
+    gauge(
+        "process_resident_bytes",
+        Unit::Bytes,
+        &["kind"],
+        "The process's resident memory as the kernel counts it.",
+        |s, put| {
+            if let Some(process) = &s.process {
+                put(&[LabelValue::Word("anon")], process.anon_bytes as f64);
+                put(&[LabelValue::Word("file")], process.file_bytes as f64);
+                put(&[LabelValue::Word("shmem")], process.shmem_bytes as f64);
+            }
+        },
+    ),
+    gauge(
+        "rss_peak_bytes",
+        Unit::Bytes,
+        &[],
+        "The highest resident size of the process so far.",
+        |s, put| {
+            if let Some(process) = &s.process {
+                put(&[], process.peak_bytes as f64);
+            }
+        },
+    ),
+    gauge(
+        "size_class_live_bytes",
+        Unit::Bytes,
+        &["size_class"],
+        "Live blocks of each size class; the label is the block size in bytes.",
+        |s, put| by_size_class(&s.snapshot, put, |class| class.live_bytes),
+    ),
+    gauge(
+        "size_class_span_bytes",
+        Unit::Bytes,
+        &["size_class"],
+        "Pages held by the spans of each size class; the label is the block size in bytes.",
+        |s, put| by_size_class(&s.snapshot, put, |class| class.span_bytes),
+    ),
+    gauge("threads", Unit::Count, &[], "Threads that have a thread cache.", |s, put| {
+        put(&[], s.snapshot.threads as f64);
+    }),
+    counter(
+        "allocations_total",
+        Unit::Count,
+        &["kind"],
+        "Allocations, by coverage kind.",
+        |s, put| words!(put, s.snapshot.allocations_total, u64, [small, sub4k, medium, large]),
+    ),
+    counter("allocated_bytes_total", Unit::Bytes, &[], "Bytes asked for.", |s, put| {
+        put(&[], s.snapshot.allocated_bytes_total);
+    }),
+    counter("frees_total", Unit::Count, &[], "Blocks given back by the program.", |s, put| {
+        put(&[], s.snapshot.frees_total);
+    }),
+    counter(
+        "refills_total",
+        Unit::Count,
+        &[],
+        "Times an empty bin of a thread cache was filled from spans.",
+        |s, put| put(&[], s.snapshot.refills_total),
+    ),
+    counter(
+        "spills_total",
+        Unit::Count,
+        &[],
+        "Times a full bin of a thread cache gave blocks back to spans.",
+        |s, put| put(&[], s.snapshot.spills_total),
+    ),
+    counter(
+        "os_calls_total",
+        Unit::Count,
+        &["call"],
+        "System calls made by the allocator.",
+        |s, put| {
+            words!(
+                put,
+                s.snapshot.os_calls_total,
+                u64,
+                [mmap, mprotect, madvise, mremap, membarrier]
+            );
+        },
+    ),
+    counter(
+        "slow_path_total",
+        Unit::Count,
+        &["path"],
+        "Times malloc or free left its fast path, by where it went.",
+        |s, put| {
+            words!(
+                put,
+                s.snapshot.slow_path_total,
+                u64,
+                [uncached, span_create, large_alloc, arena_grow]
+            );
+        },
+    ),
+    counter(
+        "foreign_frees_total",
+        Unit::Count,
+        &[],
+        "Frees of addresses outside the arena, which are ignored.",
+        |s, put| put(&[], s.snapshot.foreign_frees_total),
+    ),
+    state(
+        "build_info",
+        &["version"],
+        "Always 1; the label is the version of Slackwater.",
+        |_, put| put(&[LabelValue::Word(env!("CARGO_PKG_VERSION"))], 1.0),
+    ),
+    gauge(
+        "snapshot_age_seconds",
+        Unit::Seconds,
+        &[],
+        "Age of the figures: how long ago the allocator added up its totals.",
+        |s, put| put(&[], s.snapshot.snapshot_age_seconds),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// A snapshot in which no two figures are equal, so that a mix-up shows. A field missing here
+    /// stays as it is, and is still compared.
+    fn numbered() -> Snapshot {
+        let mut next = 0;
+        let mut number = || {
+            next += 1;
+            next
+        };
+        let mut snapshot = slackwater::snapshot();
+        macro_rules! number {
+            ($($($path:ident).+),+ $(,)?) => { $(snapshot.$($path).+ = number();)+ };
+        }
+        number!(
+            release_enqueued_total.small_page_retire,
+            release_enqueued_total.sub4k_run_retire,
+            release_enqueued_total.medium_run_reclaim,
+            release_enqueued_total.large_free,
+            release_coalesced_total,
+            release_purged_pages_total.small_page_retire,
+            release_purged_pages_total.sub4k_run_retire,
+            release_purged_pages_total.medium_run_reclaim,
+            release_purged_pages_total.large_free,
+            release_purged_bytes_total,
+            release_madvise_calls_total,
+            release_purge_ranges_total,
+            release_dropped_total,
+            release_reused_pages_total,
+            release_refault_pages_total,
+            release_errors_total,
+            release_pending_bytes,
+            epoch_ticks_total.idle,
+            epoch_ticks_total.busy,
+            memory_bytes.live,
+            memory_bytes.rounding,
+            memory_bytes.free_blocks,
+            memory_bytes.thread_cache,
+            memory_bytes.dirty,
+            memory_bytes.metadata,
+            mapped_bytes,
+            resident_bytes,
+            threads,
+            allocations_total.small,
+            allocations_total.sub4k,
+            allocations_total.medium,
+            allocations_total.large,
+            allocated_bytes_total,
+            frees_total,
+            refills_total,
+            spills_total,
+            os_calls_total.mmap,
+            os_calls_total.mprotect,
+            os_calls_total.madvise,
+            os_calls_total.mremap,
+            os_calls_total.membarrier,
+            slow_path_total.uncached,
+            slow_path_total.span_create,
+            slow_path_total.large_alloc,
+            slow_path_total.arena_grow,
+            foreign_frees_total,
+        );
+        snapshot.release_oldest_age_seconds = number() as f64;
+        snapshot.snapshot_age_seconds = number() as f64;
+        snapshot.gate_state = GateState::Busy;
+        for class in &mut snapshot.size_classes {
+            *class = SizeClassBytes {
+                block_bytes: number(),
+                live_bytes: number(),
+                span_bytes: number(),
+            };
+        }
+        snapshot
+    }
+
+    fn sample() -> Sample {
+        Sample { snapshot: numbered(), process: ProcessMemory::read() }
+    }
+
+    /// Every plain number of the snapshot's `Debug` form, as `field` or `field.nested`. The struct
+    /// can have fields that this crate does not know; its `Debug` form knows all of them.
+    fn debug_figures(snapshot: &Snapshot) -> BTreeMap<String, String> {
+        let mut figures = BTreeMap::new();
+        let mut field = "";
+        let text = format!("{snapshot:#?}");
+        for line in text.lines() {
+            let indent = line.len() - line.trim_start().len();
+            let Some((name, value)) = line.trim().split_once(": ") else { continue };
+            let value = value.trim_end_matches(',');
+            match indent {
+                4 => {
+                    field = name;
+                    if !value.ends_with(['{', '[']) {
+                        figures.insert(name.to_string(), value.to_string());
+                    }
+                }
+                8 => {
+                    figures.insert(format!("{field}.{name}"), value.to_string());
+                }
+                _ => {}
+            }
+        }
+        figures
+    }
+
+    #[test]
+    fn every_figure_of_the_snapshot_is_exported_under_its_own_name() {
+        let sample = sample();
+        let mut exported = BTreeMap::new();
+        for family in FAMILIES {
+            family.series(&sample, &mut |labels, value| {
+                let labels: String = labels.iter().map(|label| format!(".{label}")).collect();
+                exported.insert(format!("{}{labels}", family.name), value);
+            });
+        }
+        let figures = debug_figures(&sample.snapshot);
+        assert!(figures.len() > 40, "the Debug form was not understood: {figures:?}");
+        for (name, value) in figures {
+            let value = match value.as_str() {
+                "Idle" => 0.0,
+                "Busy" => 1.0,
+                number => number.parse::<f64>().expect("a number"),
+            };
+            assert_eq!(exported.get(&name), Some(&value), "{name}");
+        }
+        for class in &sample.snapshot.size_classes {
+            for (name, value) in [("live", class.live_bytes), ("span", class.span_bytes)] {
+                let name = format!("size_class_{name}_bytes.{}", class.block_bytes);
+                assert_eq!(exported.get(&name), Some(&(value as f64)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut names = BTreeSet::new();
+        for family in FAMILIES {
+            let name = family.name;
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            );
+            assert!(!name.starts_with(PREFIX), "{name}: the prefix is added later");
+            let counter = matches!(family.read, Read::Counter(_));
+            assert_eq!(counter, name.ends_with("_total"), "{name}");
+            assert_eq!(family.unit == Some(Unit::Bytes), name.contains("_bytes"), "{name}");
+            assert_eq!(family.unit == Some(Unit::Seconds), name.contains("_seconds"), "{name}");
+            assert!(family.help.ends_with('.'), "{name}: help is a sentence");
+        }
+    }
+
+    #[test]
+    fn series_have_the_labels_their_family_names_and_differ_from_each_other() {
+        let sample = sample();
+        for family in FAMILIES {
+            let mut seen = Vec::new();
+            family.series(&sample, &mut |labels, _| {
+                assert_eq!(labels.len(), family.labels.len(), "{}", family.name);
+                assert!(!seen.contains(&labels.to_vec()), "{} {labels:?} twice", family.name);
+                seen.push(labels.to_vec());
+            });
+            assert!(!seen.is_empty(), "{} has no series", family.name);
+        }
+    }
+
+    #[test]
+    fn size_classes_without_memory_are_left_out() {
+        let mut sample = sample();
+        sample.snapshot.size_classes.fill(SizeClassBytes::default());
+        sample.snapshot.size_classes[3] =
+            SizeClassBytes { block_bytes: 48, live_bytes: 0, span_bytes: 4096 };
+        for name in ["size_class_live_bytes", "size_class_span_bytes"] {
+            let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
+            let mut labels_seen = Vec::new();
+            family.series(&sample, &mut |labels, _| labels_seen.extend_from_slice(labels));
+            assert_eq!(labels_seen, [LabelValue::Number(48)], "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_process_figures_are_absent() {
+        let sample = Sample { snapshot: numbered(), process: None };
+        for name in ["process_resident_bytes", "rss_peak_bytes"] {
+            let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
+            family.series(&sample, &mut |_, _| panic!("{name} is not known here"));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Slackwater's figures for Prometheus and people.
+//!
+//! The allocator itself (crate [`slackwater`]) only counts; what formats, serves or allocates is
+//! here. Every metric is a row of one table, [`families::FAMILIES`], and every row is read from a
+//! [`Sample`]: the allocator's [`Snapshot`](slackwater::snapshot::Snapshot) and the kernel's own
+//! figures for the process.
+//!
+//! # A service that has a `metrics` recorder
+//!
+//! One line, anywhere in the set-up; the families appear in the service's own `/metrics`:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! slackwater_exporters::publish_every(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The recorder has no hook for "somebody scrapes me", so the figures are as old as the period. A
+//! service that renders its metrics itself can have them fresh: keep a [`Publisher`] and call
+//! [`Publisher::publish`] before each render.
+//!
+//! # A service that has none
+//!
+//! An endpoint of our own, on a thread of its own (feature `endpoint`, on by default):
+//!
+//! ```no_run
+//! #[global_allocator]
+//! static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
+//!
+//! fn main() -> std::io::Result<()> {
+//!     slackwater_exporters::Endpoint::bind("127.0.0.1:9464")?;
+//!     // … the service …
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `/metrics` is for Prometheus, `/snapshot.json` for scripts, `/` for people. Figures are taken
+//! when they are asked for. `examples/service.rs` is a complete service.
+//!
+//! # What costs what
+//!
+//! Nothing happens between two publications or scrapes. A publication is one snapshot, one read of
+//! `/proc/self/status` and 11 ns a series. With `default-features = false` the library depends on
+//! the allocator and the facade alone.
+//!
+//! # The program
+//!
+//! Feature `program` (on by default) builds `slackwater`: `slackwater demo` shows the allocator
+//! giving memory back, `slackwater run -- CMD` runs any program under it.
+
+#[cfg(feature = "endpoint")]
+pub mod endpoint;
+pub mod families;
+pub mod json;
+pub mod process;
+pub mod publisher;
+
+#[cfg(feature = "endpoint")]
+pub use endpoint::Endpoint;
+pub use families::Sample;
+pub use publisher::{Publisher, publish_every};

@@ -1,0 +1,54 @@
+//! What the program says when it cannot do what was asked.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The exit code of bad input: an unknown flag, a taken port, a missing program.
+const BAD_INPUT: u8 = 2;
+
+/// The exit code of everything else that goes wrong.
+const BROKEN: u8 = 1;
+
+/// One line for the person who typed the command, and the exit code that goes with it.
+#[derive(Debug)]
+pub struct Failure {
+    line: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The command asks for something that cannot be: `line` names the value and what was expected.
+    pub fn bad_input(line: impl Display) -> Failure {
+        Failure { line: one_line(&line.to_string()), code: BAD_INPUT }
+    }
+
+    /// The command was right and the system does not go along.
+    pub fn broken(line: impl Display) -> Failure {
+        Failure { line: one_line(&line.to_string()), code: BROKEN }
+    }
+
+    /// Writes the line to stderr and returns the exit code.
+    pub fn report(&self) -> ExitCode {
+        // With stderr closed there is nobody to tell; the exit code still speaks.
+        let _ = writeln!(io::stderr(), "slackwater: {}", self.line);
+        ExitCode::from(self.code)
+    }
+}
+
+/// Values come from the command line and may hold anything; a line stays a line, and no escape
+/// sequence reaches the terminal.
+fn one_line(text: &str) -> String {
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_a_line() {
+        assert_eq!(Failure::bad_input("a\n\x1b[31m  b\r\nc").line, "a [31m b c");
+    }
+}

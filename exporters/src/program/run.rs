@@ -1,0 +1,44 @@
+//! `slackwater run`: any program under the preload library.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::arguments::RunArguments;
+use super::failure::Failure;
+use super::library;
+
+/// Replaces this process by the program, so that its signals, its terminal and its exit code are
+/// its own and nothing stands between it and its parent. Returns only when that failed.
+pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let mut preload = library::find()?.into_os_string();
+    if let Some(already) = env::var_os("LD_PRELOAD").filter(|value| !value.is_empty()) {
+        preload.push(":");
+        preload.push(already);
+    }
+    let (program, rest) = match arguments.command.split_first() {
+        Some((program, rest)) if !program.is_empty() => (program, rest),
+        _ => return Err(Failure::bad_input("'': expected the name of a program")),
+    };
+    let mut command = Command::new(program);
+    command.args(rest).env("LD_PRELOAD", preload);
+    if arguments.summary {
+        command.env("SLACKWATER_SUMMARY", "1");
+    }
+    Err(not_started(program, &command.exec()))
+}
+
+fn not_started(program: &OsString, error: &io::Error) -> Failure {
+    let program = program.to_string_lossy();
+    Failure::bad_input(match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("{program}: no such program; expected a path or a name found in PATH")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{program}: permission denied; expected an executable file")
+        }
+        _ => format!("{program}: cannot be run: {error}"),
+    })
+}

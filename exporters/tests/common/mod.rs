@@ -1,0 +1,213 @@
+//! What the tests share: an HTTP client, a strict reader of Prometheus text, the demo as a child.
+
+// Every test file is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, BufRead, BufReader, Lines, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use slackwater_exporters::families::{FAMILIES, Read as FamilyRead};
+
+/// A response: status, head, body.
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// Sends `request` as it is and reads until the server closes.
+pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
+    let mut stream = TcpStream::connect(address).expect("the endpoint accepts");
+    // Not an asserted time: a test that hangs says nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
+    // A server may answer and close before it has read a request that is too long.
+    let _ = stream.write_all(request);
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    let text = String::from_utf8(text).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Response {
+        status: status.unwrap_or_else(|| panic!("no status: {head:?}")),
+        head: head.to_ascii_lowercase(),
+        body: body.to_string(),
+    }
+}
+
+/// `GET path`, in HTTP/1.0 so that no server answers in chunks.
+pub fn get(address: SocketAddr, path: &str) -> Response {
+    exchange(address, format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+}
+
+/// One family of a scrape.
+#[derive(Debug, Default)]
+pub struct Scraped {
+    pub kind: String,
+    pub help: String,
+    /// Labels as written, and the value.
+    pub series: BTreeMap<String, f64>,
+}
+
+/// Reads the text format strictly; anything unexpected is a failed test.
+pub fn parse(text: &str) -> BTreeMap<String, Scraped> {
+    let mut families = BTreeMap::<String, Scraped>::new();
+    assert!(text.ends_with('\n'), "the last line has no end");
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').expect("HELP name text");
+            let family = families.entry(name.to_string()).or_default();
+            assert!(family.help.is_empty() && !help.is_empty(), "{line}");
+            family.help = help.to_string();
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("TYPE name type");
+            let family = families.entry(name.to_string()).or_default();
+            assert!(family.kind.is_empty() && family.series.is_empty(), "{line}");
+            family.kind = kind.to_string();
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("series value");
+            let value = value.parse::<f64>().unwrap_or_else(|_| panic!("no number: {line}"));
+            assert!(value.is_finite() && value >= 0.0, "{line}");
+            let (name, labels) = match series.split_once('{') {
+                Some((name, labels)) => (name, labels.strip_suffix('}').expect("labels end")),
+                None => (series, ""),
+            };
+            let family = families.get_mut(name).unwrap_or_else(|| panic!("no TYPE: {line}"));
+            assert!(family.series.insert(labels.to_string(), value).is_none(), "twice: {line}");
+        }
+    }
+    families
+}
+
+/// Every family of the table is in the scrape, as the table has it, and nothing else of ours is.
+pub fn assert_complete(text: &str) {
+    let mut scraped = parse(text);
+    scraped.retain(|name, _| name.starts_with("slackwater_"));
+    for family in FAMILIES {
+        let name = family.full_name();
+        let found = scraped.remove(&name).unwrap_or_else(|| panic!("{name} is missing:\n{text}"));
+        let kind = match family.read {
+            FamilyRead::Counter(_) => "counter",
+            FamilyRead::Gauge(_) => "gauge",
+        };
+        assert_eq!((found.kind.as_str(), found.help.as_str()), (kind, family.help), "{name}");
+        for labels in found.series.keys() {
+            let names = labels.split(',').filter_map(|label| label.split_once('='));
+            let names: Vec<_> = names.map(|(name, _)| name).collect();
+            assert_eq!(names, family.labels, "{name}{{{labels}}}");
+        }
+    }
+    assert!(scraped.is_empty(), "not in the table: {:?}", scraped.keys());
+}
+
+/// Whether a tool is there. Without it a test is skipped, loudly; in CI it must be there.
+pub fn have_tool(tool: &str) -> bool {
+    let found = Command::new(tool).arg("--version").output().is_ok();
+    if !found {
+        assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
+        // Not `eprintln!`, which the test runner keeps to itself.
+        let _ = writeln!(io::stderr(), "SKIPPED: {tool} is not installed");
+    }
+    found
+}
+
+/// `promtool check metrics` has nothing to say.
+pub fn assert_promtool_is_silent(text: &str) {
+    if !have_tool("promtool") {
+        return;
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut input = promtool.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("promtool reads");
+    drop(input);
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "promtool: {said}\n{text}");
+}
+
+/// The program under test.
+pub fn slackwater() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slackwater"));
+    // What the tests look at must not depend on who runs them.
+    for variable in ["LD_PRELOAD", "SLACKWATER_SUMMARY", "SLACKWATER_PRELOAD_LIB"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A running demo; killed if the test ends before it does.
+pub struct Demo {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Where it serves.
+    pub address: SocketAddr,
+}
+
+impl Demo {
+    /// Starts the demo on a free port and reads its address from what it prints.
+    pub fn start(arguments: &[&str]) -> Demo {
+        let mut child = slackwater()
+            .args(["demo", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the demo starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next().expect("the demo prints its address").expect("text");
+            let address = line.split_once("http://").and_then(|(_, url)| url.split('/').next());
+            if let Some(address) = address {
+                break address.parse().expect("an address");
+            }
+        };
+        Demo { child, lines, address }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads on until a line begins with `start`.
+    pub fn read_until(&mut self, start: &str) {
+        for line in self.lines.by_ref() {
+            if line.expect("text").starts_with(start) {
+                return;
+            }
+        }
+        panic!("the demo never printed {start:?}");
+    }
+
+    /// Waits for the demo to end; returns what it printed since the last read, and its stderr.
+    pub fn finish(mut self) -> Output {
+        let stdout: Vec<u8> = self
+            .lines
+            .by_ref()
+            .flat_map(|line| (line.expect("text") + "\n").into_bytes())
+            .collect();
+        let mut stderr = Vec::new();
+        let mut pipe = self.child.stderr.take().expect("piped");
+        pipe.read_to_end(&mut stderr).expect("readable");
+        Output { status: self.child.wait().expect("the demo ends"), stdout, stderr }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Fails when it has ended, as it should.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,89 @@
+//! The endpoint against good, bad and slow clients.
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+use common::{exchange, get};
+use slackwater_exporters::Endpoint;
+
+#[global_allocator]
+static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
+
+fn endpoint() -> SocketAddr {
+    Endpoint::bind("127.0.0.1:0").expect("a free port").address()
+}
+
+#[test]
+fn a_scrape_is_complete_and_typed() {
+    let response = get(endpoint(), "/metrics?from=a-scraper");
+    assert_eq!(response.status, 200);
+    assert!(response.head.contains("content-type: text/plain; version=0.0.4"), "{}", response.head);
+    common::assert_complete(&response.body);
+    common::assert_promtool_is_silent(&response.body);
+}
+
+#[test]
+fn the_snapshot_is_json_with_the_tables_names() {
+    let response = get(endpoint(), "/snapshot.json");
+    assert_eq!(response.status, 200);
+    assert!(response.head.contains("content-type: application/json"), "{}", response.head);
+    let json: serde_json::Value = serde_json::from_str(&response.body).expect("valid JSON");
+    for family in slackwater_exporters::families::FAMILIES {
+        let value = &json[family.name];
+        assert_eq!(value.is_object(), !family.labels.is_empty(), "{}: {value}", family.name);
+        assert_eq!(value.is_number(), family.labels.is_empty(), "{}: {value}", family.name);
+    }
+}
+
+#[test]
+fn the_page_is_one_file() {
+    let response = get(endpoint(), "/");
+    assert_eq!(response.status, 200);
+    assert!(response.head.contains("content-type: text/html"), "{}", response.head);
+    for elsewhere in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!response.body.contains(elsewhere), "the page fetches {elsewhere}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_refused_with_the_right_status() {
+    let address = endpoint();
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: x\r\n".repeat(1000));
+    for (request, status) in [
+        ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 405),
+        ("GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", 413),
+        ("nonsense\r\n\r\n", 400),
+        (&long, 431),
+        (&many, 431),
+    ] {
+        let shown: String = request.chars().take(40).collect();
+        assert_eq!(exchange(address, request.as_bytes()).status, status, "{shown:?}");
+    }
+    let head = exchange(address, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+}
+
+#[test]
+fn clients_that_never_finish_do_not_keep_others_out() {
+    let address = endpoint();
+    let unfinished: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).expect("accepted");
+            stream.write_all(b"GET /metrics HTTP/1.1\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    assert_eq!(get(address, "/metrics").status, 200);
+    drop(unfinished);
+    assert_eq!(get(address, "/metrics").status, 200);
+}
+
+#[test]
+fn a_taken_port_is_an_error() {
+    let error = Endpoint::bind(endpoint()).expect_err("it is taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}

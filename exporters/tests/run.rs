@@ -1,0 +1,94 @@
+//! `slackwater run`: the program under the preload library is the program, and nothing else.
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
+
+fn run(arguments: &[&str]) -> Command {
+    let mut command = common::slackwater();
+    command.arg("run").args(arguments);
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    run(arguments).output().expect("it starts")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+#[test]
+fn the_exit_code_is_the_programs() {
+    for code in [0, 1, 2, 7, 255] {
+        let output = output(&["--", "sh", "-c", &format!("exit {code}")]);
+        assert_eq!(output.status.code(), Some(code));
+    }
+    assert_eq!(output(&["true"]).status.code(), Some(0));
+    assert_eq!(output(&["--", "false"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_signal_is_the_programs_and_a_shell_sees_128_plus_its_number() {
+    for (name, number) in [("KILL", 9), ("TERM", 15), ("SEGV", 11)] {
+        let dies = format!("kill -s {name} $$");
+        assert_eq!(output(&["--", "sh", "-c", &dies]).status.signal(), Some(number));
+
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "\"$0\" run -- sh -c \"$1\"; exit $?"]);
+        shell.args([env!("CARGO_BIN_EXE_slackwater"), &dies]);
+        assert_eq!(shell.output().expect("sh starts").status.code(), Some(128 + number));
+    }
+}
+
+#[test]
+fn a_pipe_that_closes_ends_the_program_as_it_would_alone() {
+    let mut yes = run(&["--", "yes"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    drop(yes.stdout.take());
+    assert_eq!(yes.wait().expect("it ends").signal(), Some(13), "SIGPIPE is not ignored");
+}
+
+#[test]
+fn the_library_is_in_the_program_and_in_what_it_starts() {
+    let maps = text(&output(&["--", "cat", "/proc/self/maps"]));
+    assert!(maps.contains("libslackwater_preload.so"), "{maps}");
+    let maps = text(&output(&["--", "sh", "-c", "cat /proc/self/maps; true"]));
+    assert!(maps.contains("libslackwater_preload.so"), "{maps}");
+}
+
+#[test]
+fn arguments_input_and_environment_pass_through() {
+    let out = output(&["--", "printf", "%s|", "--summary", "", "a b", "-x"]);
+    assert_eq!(text(&out), "--summary||a b|-x|");
+
+    let mut cat = run(&["cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut input = cat.stdin.take().expect("piped");
+    input.write_all(b"through\0and through").expect("it reads");
+    drop(input);
+    assert_eq!(cat.wait_with_output().expect("it ends").stdout, b"through\0and through");
+}
+
+#[test]
+fn the_summary_is_asked_for_only_by_its_flag() {
+    let asked = |flags: &[&str]| {
+        let show = ["--", "sh", "-c", "echo ${SLACKWATER_SUMMARY-unset}"];
+        text(&output(&[flags, &show].concat()))
+    };
+    assert_eq!(asked(&[]), "unset\n");
+    assert_eq!(asked(&["--summary"]), "1\n");
+}
+
+#[test]
+fn what_was_preloaded_already_stays_behind_the_library() {
+    let show = ["--", "sh", "-c", "echo $LD_PRELOAD"];
+    let alone = text(&output(&show)).trim().to_string();
+    assert!(alone.ends_with("/libslackwater_preload.so"), "{alone}");
+    // Any loadable library will do for the second: here, the same one.
+    let both = run(&show).env("LD_PRELOAD", &alone).output().expect("it starts");
+    assert_eq!(text(&both).trim(), format!("{alone}:{alone}"));
+    let named = run(&show).env("SLACKWATER_PRELOAD_LIB", &alone).output().expect("it starts");
+    assert_eq!(text(&named).trim(), alone);
+}

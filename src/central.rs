@@ -1,0 +1,376 @@
+//! Between thread caches and spans: refill, spill, retire; and the same one block at a time for
+//! callers without a cache.
+
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::arena::{Arena, ChunkIndex};
+use crate::bits::{PageBits, PageRun};
+use crate::heap::Heap;
+use crate::release::{ReleaseReason, release_range_definitely_free};
+use crate::report;
+use crate::size_class::{Kind, SizeClass};
+use crate::span::{Claim, Put};
+use crate::span_index;
+use crate::sys::Linux;
+use crate::thread_cache::{Bin, MAX_BIN_SLOTS, ThreadCache};
+use crate::units::{Pages, SPAN_BYTES};
+
+/// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
+/// whether more is worth it.
+const FIRST_SLOTS: u32 = 4;
+const BASE_BYTES: u32 = 16 << 10;
+const BASE_SLOTS: u32 = 64;
+
+fn base_slots(class: SizeClass) -> u32 {
+    (BASE_BYTES / class.block_bytes().get() as u32).clamp(FIRST_SLOTS, BASE_SLOTS)
+}
+
+/// Fills an empty bin, growing it if that is due, and pops a block. `None`: out of memory.
+/// Owner only.
+pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Option<*mut u8> {
+    let bin = cache.bin(class);
+    debug_assert_eq!(bin.len.load(Ordering::Relaxed), 0);
+    let history = &cache.histories[class.index()];
+    history.refilled.store(1, Ordering::Relaxed);
+    let capacity = bin.capacity.load(Ordering::Relaxed);
+    if capacity < base_slots(class) {
+        resize(heap, cache, class, (capacity * 2).clamp(FIRST_SLOTS, base_slots(class)));
+    }
+    let capacity = bin.capacity.load(Ordering::Relaxed);
+    cache.refills.add(1);
+    if capacity == 0 {
+        // No memory for the array: one block will do.
+        return take_one(heap, class, |pages| cache.resident_gained.add(pages.0 as u64))
+            .inspect(|_| cache.classes[class.index()].claimed.add(1));
+    }
+    let want = capacity.div_ceil(2);
+    let mut got = 0;
+    while got < want {
+        let Some(chunk) = held_or_new_span(heap, bin, class, got == 0) else { break };
+        let span = heap.arena.span(chunk);
+        let blocks = class.blocks_per_span();
+        match span.claim(blocks, bin.word.load(Ordering::Relaxed), want - got) {
+            Some(claim) => {
+                cache.resident_gained.add(span.note_resident(class, claim).0 as u64);
+                got += store_claim(&heap.arena, bin, class, chunk, claim, got);
+                bin.word.store(claim.word, Ordering::Relaxed);
+            }
+            None if span.leave_full(blocks) => bin.set_held_span(None),
+            None => {}
+        }
+    }
+    bin.len.store(got, Ordering::Relaxed);
+    cache.classes[class.index()].claimed.add(got as u64);
+    bin.pop()
+}
+
+/// The bin's span, or the next one: from the index or, if need be, a new one.
+fn held_or_new_span(heap: &Heap, bin: &Bin, class: SizeClass, create: bool) -> Option<ChunkIndex> {
+    if let Some(chunk) = bin.held_span() {
+        return Some(chunk);
+    }
+    let chunk = match span_index::take_lowest(&heap.arena, class) {
+        None if create => create_span(heap, class),
+        found => found,
+    }?;
+    bin.set_held_span(Some(chunk));
+    Some(chunk)
+}
+
+/// Writes a claim's blocks behind the first `len` slots, the lowest address last, so that it is the
+/// first to be popped. Returns how many.
+#[inline]
+fn store_claim(
+    arena: &Arena,
+    bin: &Bin,
+    class: SizeClass,
+    chunk: ChunkIndex,
+    claim: Claim,
+    len: u32,
+) -> u32 {
+    let count = claim.blocks.count_ones();
+    // SAFETY: a claim is at most what `refill` wanted, which is within the capacity.
+    let slots = unsafe { bin.slots(len + count) };
+    let size = class.block_bytes().get();
+    let start = arena.chunk_address(chunk) + claim.word as usize * 64 * size;
+    let mut rest = claim.blocks;
+    for slot in slots[len as usize..].iter().rev() {
+        let block = start + rest.trailing_zeros() as usize * size;
+        slot.store(block as *mut u8, Ordering::Relaxed);
+        rest &= rest - 1;
+    }
+    count
+}
+
+/// Makes room in a full bin, by growing it or by giving the older half back. Owner only.
+pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
+    let bin = cache.bin(class);
+    let history = &cache.histories[class.index()];
+    let capacity = bin.capacity.load(Ordering::Relaxed);
+    let swings = history.refilled.load(Ordering::Relaxed) != 0;
+    history.refilled.store(0, Ordering::Relaxed);
+    // A bin that runs empty and full in turn passes the same blocks to and fro: a larger one would
+    // keep them. One that only fills hands blocks on, and stays small.
+    let wanted = if capacity < base_slots(class) || swings {
+        (capacity * 2).clamp(FIRST_SLOTS, MAX_BIN_SLOTS)
+    } else {
+        capacity
+    };
+    if wanted > capacity && resize(heap, cache, class, wanted) {
+        return;
+    }
+    if capacity > 0 {
+        spill(heap, cache, class, capacity.div_ceil(2));
+    }
+}
+
+/// Changes a bin's capacity, if the thread's budget allows; what does not fit any more must have
+/// been spilled. Owner only.
+fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> bool {
+    let bin = cache.bin(class);
+    let size = class.block_bytes().get() as u64;
+    let before = bin.capacity.load(Ordering::Relaxed);
+    let bytes = cache.capacity_bytes.load(Ordering::Relaxed) - before as u64 * size
+        + capacity as u64 * size;
+    let grows = capacity > before;
+    // The first few slots are free of charge: without them there is no fast path at all.
+    if grows && capacity > FIRST_SLOTS && bytes > heap.knobs.cache_bytes() {
+        return false;
+    }
+    let len = bin.len.load(Ordering::Relaxed);
+    debug_assert!(len <= capacity);
+    let old = bin.slots.load(Ordering::Relaxed);
+    let mut slots = core::ptr::null_mut();
+    if capacity > 0 {
+        let Some(memory) = heap.metadata.allocate(array_bytes(capacity)) else { return false };
+        slots = memory.cast::<AtomicPtr<u8>>();
+        if len > 0 {
+            // SAFETY: both arrays have room for `len` pointers, and are different ones.
+            unsafe { slots.copy_from_nonoverlapping(old, len as usize) };
+        }
+    }
+    bin.slots.store(slots, Ordering::Relaxed);
+    bin.capacity.store(capacity, Ordering::Relaxed);
+    cache.capacity_bytes.store(bytes, Ordering::Relaxed);
+    if before > 0 {
+        // SAFETY: the array came from `allocate` with this size; the bin has another one now.
+        unsafe { heap.metadata.give_back(old.cast(), array_bytes(before)) };
+    }
+    true
+}
+
+fn array_bytes(slots: u32) -> usize {
+    slots as usize * size_of::<AtomicPtr<u8>>()
+}
+
+/// Gives the oldest `count` blocks of a bin back to their spans. Owner only.
+pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u32) {
+    let bin = cache.bin(class);
+    let len = bin.len.load(Ordering::Relaxed);
+    let count = count.min(len);
+    if count == 0 {
+        return;
+    }
+    // SAFETY: the caller owns the cache, and `len` is within the capacity.
+    let slots = unsafe { bin.slots(len) };
+    put_all(heap, class, &slots[..count as usize]);
+    for (to, from) in slots.iter().zip(&slots[count as usize..]) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    bin.len.store(len - count, Ordering::Relaxed);
+    cache.spills.add(1);
+    cache.classes[class.index()].spilled.add(count as u64);
+}
+
+/// Puts blocks back, with one atomic operation for neighbours that share a bitmap word.
+fn put_all(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
+    let base = heap.arena.base();
+    let mut run = (ChunkIndex(0), 0, 0u64);
+    for block in blocks {
+        let address = block.load(Ordering::Relaxed) as usize;
+        let (chunk, word, bit) = locate(class, address, address - base);
+        if (chunk, word) != (run.0, run.1) {
+            put(heap, class, run);
+            run = (chunk, word, 0);
+        }
+        if run.2 & bit != 0 {
+            report::fail("double free", address);
+        }
+        run.2 |= bit;
+    }
+    put(heap, class, run);
+}
+
+/// A block's chunk, bitmap word and bit there.
+#[inline(always)]
+fn locate(class: SizeClass, address: usize, offset: usize) -> (ChunkIndex, u32, u64) {
+    let in_span = (offset % SPAN_BYTES) as u32;
+    let index = class.block_index(in_span);
+    let misaligned = index * class.block_bytes().get() as u32 != in_span;
+    if misaligned || index >= class.blocks_per_span() {
+        report::fail("free of an address inside a block", address);
+    }
+    (Arena::chunk_at(offset), index / 64, 1 << (index % 64))
+}
+
+/// Puts the blocks of one word back and sees to what follows from it.
+#[inline]
+fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64)) {
+    if mask == 0 {
+        return;
+    }
+    match heap.arena.span(chunk).put(class.blocks_per_span(), word, mask) {
+        Put::Done => {}
+        Put::Held => give_up_span(heap, class, chunk),
+        Put::Empty => {
+            if span_index::try_take(&heap.arena, class, chunk) {
+                give_up_span(heap, class, chunk);
+            }
+        }
+        Put::DoubleFree => {
+            let first = word * 64 + mask.trailing_zeros();
+            let offset = first as usize * class.block_bytes().get();
+            report::fail("double free", heap.arena.chunk_address(chunk) + offset);
+        }
+    }
+}
+
+/// Parts with a held span that has free blocks: retires it if it has no others, else lists it.
+pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
+    let empty = heap.arena.span(chunk).is_empty(class.blocks_per_span());
+    if empty || !span_index::publish(&heap.arena, class, chunk) {
+        retire(heap, class, chunk);
+    }
+}
+
+/// Parts with the span that a bin refills from, whatever is left in it.
+fn give_up_held_span(heap: &Heap, bin: &Bin, class: SizeClass) {
+    if let Some(chunk) = bin.held_span() {
+        bin.set_held_span(None);
+        let span = heap.arena.span(chunk);
+        let blocks = class.blocks_per_span();
+        if span.free_blocks(blocks) > 0 || !span.leave_full(blocks) {
+            give_up_span(heap, class, chunk);
+        }
+    }
+}
+
+/// Cuts a new span from free pages; the caller holds it. `None`: out of memory.
+#[cold]
+fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
+    let mut pages = heap.page_heap.lock();
+    let (chunk, resident) = pages.take_span(&heap.arena, &Linux, &heap.totals, class)?;
+    heap.arena.span(chunk).create(class.blocks_per_span(), resident);
+    // With the lock held: pages in use belong to a span that the page map names.
+    heap.arena.set_class(chunk, class);
+    Some(chunk)
+}
+
+/// Gives the pages of a held span, all of whose blocks are back, to the release boundary.
+#[cold]
+fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
+    let resident = heap.arena.span(chunk).resident_pages();
+    let reason = match class.kind() {
+        Kind::Small => ReleaseReason::SmallPageRetire,
+        Kind::Sub4k => ReleaseReason::Sub4kRunRetire,
+        Kind::Medium | Kind::Large => ReleaseReason::MediumRunReclaim,
+    };
+    let mut pages = heap.page_heap.lock();
+    release_range_definitely_free(
+        heap,
+        &Linux,
+        &mut pages,
+        chunk.segment(),
+        PageRun::of_chunk(chunk.in_segment()),
+        &PageBits::of_chunk(chunk.in_segment(), resident),
+        reason,
+    );
+    heap.arena.set_class(chunk, SizeClass::NONE);
+    heap.totals.update(|figures| {
+        figures.spans[class.index()].subtract(1);
+        figures.span_pages_retired.add(resident.count_ones() as u64);
+    });
+}
+
+/// One block for a caller without a bin.
+fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Pages)) -> Option<*mut u8> {
+    loop {
+        let chunk = match span_index::take_lowest(&heap.arena, class) {
+            Some(chunk) => chunk,
+            None => create_span(heap, class)?,
+        };
+        let span = heap.arena.span(chunk);
+        let blocks = class.blocks_per_span();
+        let Some(claim) = span.claim(blocks, 0, 1) else {
+            if !span.leave_full(blocks) {
+                give_up_span(heap, class, chunk);
+            }
+            continue;
+        };
+        gained(span.note_resident(class, claim));
+        if span.free_blocks(blocks) > 0 || !span.leave_full(blocks) {
+            give_up_span(heap, class, chunk);
+        }
+        let index = claim.word as usize * 64 + claim.blocks.trailing_zeros() as usize;
+        let address = heap.arena.chunk_address(chunk) + index * class.block_bytes().get();
+        return Some(address as *mut u8);
+    }
+}
+
+/// An allocation without a thread cache.
+#[cold]
+pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass, bytes: usize) -> Option<*mut u8> {
+    let gained = |pages: Pages| {
+        heap.uncached.resident_gained.fetch_add(pages.0 as u64, Ordering::Relaxed);
+    };
+    let block = take_one(heap, class, gained)?;
+    let counters = &heap.uncached.classes[class.index()];
+    counters.claimed.fetch_add(1, Ordering::Relaxed);
+    counters.allocations.fetch_add(1, Ordering::Relaxed);
+    counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
+    Some(block)
+}
+
+/// A free without a thread cache. `offset` is the block's from the arena's base.
+#[cold]
+pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
+    put(heap, class, locate(class, address, offset));
+    heap.uncached.classes[class.index()].spilled.fetch_add(1, Ordering::Relaxed);
+    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Empties every bin of a cache and gives up its spans: when its thread ends, or when everything is
+/// to be given back. Whoever may touch the cache.
+pub(crate) fn empty_cache(heap: &Heap, cache: &ThreadCache, keep_arrays: bool) {
+    for class in SizeClass::all() {
+        let bin = cache.bin(class);
+        spill(heap, cache, class, u32::MAX);
+        give_up_held_span(heap, bin, class);
+        if !keep_arrays && bin.capacity.load(Ordering::Relaxed) > 0 {
+            resize(heap, cache, class, 0);
+        }
+    }
+}
+
+/// Once per epoch: bins that were not used since the last time give their blocks back, so that
+/// emptiness does not hide in caches, and their arrays, so that the budget goes where it is used.
+/// Owner only.
+pub(crate) fn shrink_unused_bins(heap: &Heap, cache: &ThreadCache) {
+    for class in SizeClass::all() {
+        let bin = cache.bin(class);
+        let history = &cache.histories[class.index()];
+        let len = bin.len.load(Ordering::Relaxed);
+        let tally = cache.tally(class);
+        let unused = history.seen_len.load(Ordering::Relaxed) == len
+            && history.seen_tally.load(Ordering::Relaxed) == tally;
+        history.seen_len.store(len, Ordering::Relaxed);
+        history.seen_tally.store(tally, Ordering::Relaxed);
+        if unused && bin.capacity.load(Ordering::Relaxed) > 0 {
+            spill(heap, cache, class, u32::MAX);
+            give_up_held_span(heap, bin, class);
+            resize(heap, cache, class, 0);
+            history.seen_len.store(0, Ordering::Relaxed);
+        }
+    }
+}

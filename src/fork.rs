@@ -1,0 +1,51 @@
+//! fork: the child gets a heap whose locks are free, whose records are whole, and in which the
+//! blocks that other threads had cached are free again.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::central;
+use crate::current;
+use crate::heap::HEAP;
+
+/// The handlers around a fork from inside malloc (a signal handler forks) do nothing: whatever the
+/// interrupted call holds stays held.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// Before `main`, and before any fork: libc may allocate for its list of handlers, so this is not
+/// done while the heap starts.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REGISTER: extern "C" fn() = register;
+
+extern "C" fn register() {
+    // SAFETY: the handlers are functions of the right type that stay where they are.
+    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+extern "C" fn before() {
+    let (word, inside) = current::this_thread();
+    if !inside {
+        HEAP.hold_for_fork(word);
+        HELD.store(true, Ordering::Relaxed);
+    }
+}
+
+extern "C" fn after_in_parent() {
+    if HELD.swap(false, Ordering::Relaxed) {
+        // SAFETY: `before` took the locks on this thread.
+        unsafe { HEAP.unlock_after_fork() };
+        // SAFETY: `before` held the caches on this thread.
+        unsafe { HEAP.threads.resume_in_parent() };
+    }
+}
+
+extern "C" fn after_in_child() {
+    if HELD.swap(false, Ordering::Relaxed) {
+        // SAFETY: `before` took the locks on this thread, which is now the only one.
+        unsafe { HEAP.unlock_after_fork() };
+        let (word, _) = current::this_thread();
+        let empty = |cache: &_| central::empty_cache(&HEAP, cache, false);
+        // SAFETY: `before` held the caches on this thread, which is now the only one.
+        unsafe { HEAP.threads.resume_in_child(word, empty) };
+    }
+}

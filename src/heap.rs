@@ -1,0 +1,166 @@
+//! The heap: everything there is one of in a process, and how it comes into being.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::arena::Arena;
+use crate::current;
+use crate::knobs::{self, KnobCells};
+use crate::lock::Lock;
+use crate::metadata::Metadata;
+use crate::page_heap::PageHeap;
+use crate::release::Release;
+use crate::report::Line;
+use crate::size_class::CLASS_COUNT;
+use crate::sys::{self, Os};
+use crate::thread_cache::Registry;
+use crate::totals::Totals;
+
+/// The process's heap.
+pub(crate) static HEAP: Heap = Heap::new();
+
+/// States of [`Heap::ready`].
+const UNTOUCHED: u32 = 0;
+const STARTING: u32 = 1;
+const READY: u32 = 2;
+const FAILED: u32 = 3;
+
+/// Everything the allocator keeps.
+pub(crate) struct Heap {
+    pub arena: Arena,
+    pub page_heap: Lock<PageHeap>,
+    pub totals: Totals,
+    pub release: Release,
+    pub threads: Registry,
+    pub metadata: Metadata,
+    pub knobs: KnobCells,
+    pub uncached: Uncached,
+    ready: AtomicU32,
+    /// Whether the kernel has the barrier that taking over a cache needs.
+    has_barrier: AtomicBool,
+}
+
+/// Counters of what is done without a thread cache, by any thread.
+pub(crate) struct Uncached {
+    pub operations: AtomicU64,
+    pub foreign_frees: AtomicU64,
+    pub resident_gained: AtomicU64,
+    pub barriers: AtomicU64,
+    pub remaps: AtomicU64,
+    pub zeroing_calls: AtomicU64,
+    pub classes: [UncachedClass; CLASS_COUNT],
+}
+
+/// The same by class.
+pub(crate) struct UncachedClass {
+    pub claimed: AtomicU64,
+    pub spilled: AtomicU64,
+    pub allocations: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+impl Heap {
+    pub const fn new() -> Heap {
+        Heap {
+            arena: Arena::new(),
+            page_heap: Lock::new(PageHeap::new()),
+            totals: Totals::new(),
+            release: Release::new(),
+            threads: Registry::new(),
+            metadata: Metadata::new(),
+            knobs: KnobCells::new(),
+            uncached: Uncached::new(),
+            ready: AtomicU32::new(UNTOUCHED),
+            has_barrier: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes the heap usable, once; `false` if the system did not grant an arena.
+    #[inline]
+    pub fn is_ready(&self, os: &impl Os) -> bool {
+        // Acquire: partner of the Release in `start`.
+        self.ready.load(Ordering::Acquire) == READY || self.start(os)
+    }
+
+    #[cold]
+    fn start(&self, os: &impl Os) -> bool {
+        let first =
+            self.ready.compare_exchange(UNTOUCHED, STARTING, Ordering::Acquire, Ordering::Acquire);
+        if first.is_ok() {
+            self.knobs.load_environment();
+            let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);
+            let reserved = self.arena.reserve(os, want);
+            if reserved {
+                current::create_exit_key();
+                self.has_barrier.store(sys::register_barrier(), Ordering::Relaxed);
+            } else {
+                Line::new().text("the system grants no address space for a heap").send();
+            }
+            // Release: partner of the Acquires here and in `is_ready`.
+            self.ready.store(if reserved { READY } else { FAILED }, Ordering::Release);
+        }
+        loop {
+            match self.ready.load(Ordering::Acquire) {
+                READY => return true,
+                FAILED => return false,
+                // Another thread is at it: this takes a few microseconds.
+                _ => sys::yield_now(),
+            }
+        }
+    }
+
+    /// Can caches be taken over?
+    pub fn has_barrier(&self) -> bool {
+        self.has_barrier.load(Ordering::Relaxed)
+    }
+
+    /// Slow-path operations of all threads so far.
+    pub fn operations(&self) -> u64 {
+        let cached: u64 = self.threads.all().map(|cache| cache.operations.get()).sum();
+        cached + self.uncached.operations.load(Ordering::Relaxed)
+    }
+
+    /// Takes every lock before a fork, so that the child finds them free and what they guard whole.
+    pub fn hold_for_fork(&self, own_word: usize) {
+        // Caches first: their owners may need the locks to get out of malloc.
+        if self.threads.hold_for_fork(own_word, self.has_barrier()) {
+            self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
+        }
+        self.release.lock_for_fork();
+        self.page_heap.lock_for_fork();
+        self.metadata.lock_for_fork();
+    }
+
+    /// Gives back what [`Heap::hold_for_fork`] took, but for the registry of threads.
+    ///
+    /// # Safety
+    /// The calling thread took them, in this process or in its parent.
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: the caller says so.
+        unsafe { self.metadata.unlock_after_fork() };
+        // SAFETY: the caller says so.
+        unsafe { self.page_heap.unlock_after_fork() };
+        // SAFETY: the caller says so.
+        unsafe { self.release.unlock_after_fork() };
+    }
+}
+
+impl Uncached {
+    const fn new() -> Uncached {
+        Uncached {
+            operations: AtomicU64::new(0),
+            foreign_frees: AtomicU64::new(0),
+            resident_gained: AtomicU64::new(0),
+            barriers: AtomicU64::new(0),
+            remaps: AtomicU64::new(0),
+            zeroing_calls: AtomicU64::new(0),
+            classes: [const {
+                UncachedClass {
+                    claimed: AtomicU64::new(0),
+                    spilled: AtomicU64::new(0),
+                    allocations: AtomicU64::new(0),
+                    bytes: AtomicU64::new(0),
+                }
+            }; CLASS_COUNT],
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Large blocks: page runs of any size up to what the arena holds.
+
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+use crate::arena::Arena;
+use crate::bits::PageBits;
+use crate::heap::Heap;
+use crate::page_heap::{LargeRun, PageHeap};
+use crate::release::{ReleaseReason, release_range_definitely_free};
+use crate::report;
+use crate::size_class::SizeClass;
+use crate::sys::{self, AddressRange, Linux, Os};
+use crate::units::{PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
+
+/// From this size on a block that has to move is moved by its page table entries, not its bytes:
+/// below it, copying costs less than the kernel's work on two mappings.
+const MOVE_BYTES: usize = SEGMENT_BYTES;
+
+impl LargeRun {
+    fn address(self, arena: &Arena) -> usize {
+        arena.base() + self.segment.0 as usize * SEGMENT_BYTES + self.first.byte_offset()
+    }
+
+    fn range(self, arena: &Arena) -> AddressRange {
+        AddressRange { start: self.address(arena), bytes: self.pages.bytes().get() }
+    }
+}
+
+fn pages_for(heap: &Heap, bytes: usize) -> Option<Pages> {
+    let capacity = heap.arena.capacity() as usize * SEGMENT_BYTES;
+    (bytes <= capacity).then(|| Pages(bytes.max(1).div_ceil(PAGE_BYTES) as u32))
+}
+
+/// A block of whole pages, aligned to `align` (a power of two); filled with zeros if `zeroed`.
+/// `None`: out of memory.
+#[cold]
+pub(crate) fn allocate(heap: &Heap, bytes: usize, align: usize, zeroed: bool) -> Option<*mut u8> {
+    if !heap.is_ready(&Linux) {
+        return None;
+    }
+    let pages = pages_for(heap, bytes)?;
+    let align_pages = pages_for(heap, align)?.0;
+    let taken = {
+        let mut page_heap = heap.page_heap.lock();
+        let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages)?;
+        heap.totals.update(|figures| {
+            figures.large_allocations.add(1);
+            figures.large_bytes.add(bytes as u64);
+            figures.large_pages_taken.add(pages.0 as u64);
+        });
+        taken
+    };
+    let range = taken.run.range(&heap.arena);
+    if zeroed && taken.any_dirty {
+        if pages.0 <= SEGMENT_PAGES {
+            let first = taken.run.first;
+            for dirty in taken.dirty.runs() {
+                let start = range.start + dirty.first.byte_offset() - first.byte_offset();
+                // SAFETY: the run was taken for this block, and these pages lie in it.
+                unsafe { ptr::write_bytes(start as *mut u8, 0, dirty.pages.bytes().get()) };
+            }
+        } else {
+            // The kernel's zero pages cost no more than clearing, and nothing where they are not
+            // used.
+            let outcome = Linux.purge(&[range]);
+            heap.uncached.zeroing_calls.fetch_add(outcome.calls, Ordering::Relaxed);
+            if outcome.refused != 0 {
+                // SAFETY: the run was taken for this block.
+                unsafe { ptr::write_bytes(range.start as *mut u8, 0, range.bytes) };
+            }
+        }
+    }
+    Some(range.start as *mut u8)
+}
+
+/// The run that starts at `offset` from the arena's base. Anything else is a caller's mistake that
+/// ends the process.
+fn run_at(heap: &Heap, page_heap: &mut PageHeap, offset: usize) -> LargeRun {
+    let segment = SegmentIndex((offset / SEGMENT_BYTES) as u32);
+    let first = PageIndex((offset % SEGMENT_BYTES / PAGE_BYTES) as u32);
+    let known = offset.is_multiple_of(PAGE_BYTES) && segment.0 < heap.arena.in_use();
+    let pages = if known { page_heap.states(&heap.arena, segment).run_at(first) } else { None };
+    match pages {
+        Some(pages) => LargeRun { segment, first, pages },
+        None => report::fail("free of an address that is no block", heap.arena.base() + offset),
+    }
+}
+
+/// The usable size of the large block at `offset`.
+pub(crate) fn usable_bytes(heap: &Heap, offset: usize) -> usize {
+    run_at(heap, &mut heap.page_heap.lock(), offset).pages.bytes().get()
+}
+
+/// Frees the large block at `offset`.
+#[cold]
+pub(crate) fn free(heap: &Heap, offset: usize) {
+    let mut page_heap = heap.page_heap.lock();
+    let run = run_at(heap, &mut page_heap, offset);
+    let moved = page_heap.states(&heap.arena, run.segment).take_moved(run.first);
+    let mut resident = true;
+    if moved {
+        // Fresh pages make one mapping of what moving had split. Not under the lock: the kernel has
+        // to free the old ones.
+        drop(page_heap);
+        resident = !sys::renew(run.range(&heap.arena));
+        page_heap = heap.page_heap.lock();
+    }
+    page_heap.states(&heap.arena, run.segment).clear_run(run.first);
+    release_parts(heap, &mut page_heap, run, Pages(0), resident);
+    heap.totals.update(|figures| figures.large_frees.add(1));
+}
+
+/// Hands what follows the first `keep` pages of a run to the release boundary.
+fn release_parts(
+    heap: &Heap,
+    page_heap: &mut PageHeap,
+    run: LargeRun,
+    keep: Pages,
+    resident: bool,
+) {
+    for (segment, part) in run.parts_from(keep) {
+        let dirty = if resident { PageBits::of(part) } else { PageBits::EMPTY };
+        release_range_definitely_free(
+            heap,
+            &Linux,
+            page_heap,
+            segment,
+            part,
+            &dirty,
+            ReleaseReason::LargeFree,
+        );
+    }
+    heap.totals.update(|figures| figures.large_pages.subtract((run.pages.0 - keep.0) as u64));
+}
+
+/// Changes the size of the large block at `offset` without moving it, if that is possible: to
+/// `bytes`, for which no class will do.
+pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize) -> bool {
+    let Some(pages) = pages_for(heap, bytes) else { return false };
+    let mut page_heap = heap.page_heap.lock();
+    let run = run_at(heap, &mut page_heap, offset);
+    if pages > run.pages {
+        return page_heap.extend_run(&heap.arena, &heap.totals, run, pages);
+    }
+    if pages < run.pages {
+        page_heap.states(&heap.arena, run.segment).set_run(run.first, pages);
+        release_parts(heap, &mut page_heap, run, pages, true);
+    }
+    true
+}
+
+/// Moves the large block at `offset` to a new run of `bytes`, more than it has now, by moving its
+/// pages. `None`: the block is too small for that, or the kernel or the arena refused; it is then
+/// unchanged.
+pub(crate) fn move_to_larger(
+    heap: &Heap,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+) -> Option<*mut u8> {
+    let old = run_at(heap, &mut heap.page_heap.lock(), offset);
+    if old.pages.bytes().get() < MOVE_BYTES {
+        return None;
+    }
+    let block = allocate(heap, bytes, align, false)?;
+    let to = heap.arena.offset_of(block as usize)?;
+    // SAFETY: the caller owns the old block, and the new one was allocated just now.
+    if !unsafe { sys::move_pages(old.range(&heap.arena), block as usize) } {
+        free(heap, to);
+        return None;
+    }
+    heap.uncached.remaps.fetch_add(1, Ordering::Relaxed);
+    let mut page_heap = heap.page_heap.lock();
+    let new = run_at(heap, &mut page_heap, to);
+    page_heap.states(&heap.arena, new.segment).set_moved(new.first);
+    let states = page_heap.states(&heap.arena, old.segment);
+    states.clear_run(old.first);
+    states.take_moved(old.first);
+    // Its pages are at the new place: nothing of the old one is resident.
+    release_parts(heap, &mut page_heap, old, Pages(0), false);
+    heap.totals.update(|figures| figures.large_frees.add(1));
+    Some(block)
+}
+
+/// Is the block at `offset` a large one (rather than a span's)?
+#[inline]
+pub(crate) fn is_large(class: SizeClass) -> bool {
+    class == SizeClass::NONE
+}

@@ -1,0 +1,177 @@
+//! Purge: pending ranges out of the ledger, into as few system calls as possible.
+//!
+//! A range is claimed under the page heap's lock, so that nobody can allocate it; the kernel is
+//! called without the lock; then the range is settled: free and clean.
+
+use super::ReleaseReason;
+use crate::arena::Arena;
+use crate::bits::{PageBits, PageRun};
+use crate::knobs::Coverage;
+use crate::lock::Lock;
+use crate::page_heap::{PENDING, PageHeap};
+use crate::sys::{AddressRange, Os, PURGE_BATCH};
+use crate::totals::Totals;
+use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
+
+/// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
+const REFUSED_DELAY_EPOCHS: u64 = 64;
+
+/// How much one purge may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PurgeLimits {
+    pub pages: u64,
+    pub calls: u64,
+    /// Epochs for which a segment must have been left alone.
+    pub delay_epochs: u64,
+    pub coverage: Coverage,
+}
+
+/// Ranges in the hands of a purge.
+struct Batch {
+    ranges: [AddressRange; PURGE_BATCH],
+    places: [(SegmentIndex, PageRun); PURGE_BATCH],
+    len: usize,
+}
+
+/// Gives pending pages back, within the limits; returns how many.
+pub(crate) fn purge(
+    heap: &Lock<PageHeap>,
+    arena: &Arena,
+    os: &impl Os,
+    totals: &Totals,
+    now: Epoch,
+    limits: PurgeLimits,
+) -> Pages {
+    let mut left = limits.pages;
+    let mut calls = 0;
+    let mut purged = 0;
+    let mut scan = Scan::new(heap.lock().purge_from);
+    while left > 0 && calls < limits.calls {
+        let batch = claim_batch(&mut heap.lock(), arena, now, &limits, left, &mut scan);
+        if batch.len == 0 {
+            break;
+        }
+        let outcome = os.purge(&batch.ranges[..batch.len]);
+        calls += outcome.calls;
+        let mut pages = heap.lock();
+        for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
+            let given_back = outcome.refused >> i & 1 == 0;
+            settle(&mut pages, arena, totals, now, segment, run, given_back);
+            if given_back {
+                purged += run.pages.0;
+                left = left.saturating_sub(run.pages.0 as u64);
+            }
+        }
+        pages.purge_from = scan.next;
+        totals.update(|figures| {
+            figures.madvise_calls.add(outcome.calls);
+            figures.purge_ranges.add(batch.len as u64);
+            figures.errors.add(outcome.refused.count_ones() as u64);
+        });
+    }
+    Pages(purged)
+}
+
+/// A walk over the pending segments: from where the last purge stopped, around, to there again.
+struct Scan {
+    next: SegmentIndex,
+    stop: SegmentIndex,
+    wrapped: bool,
+}
+
+impl Scan {
+    fn new(from: SegmentIndex) -> Scan {
+        Scan { next: from, stop: from, wrapped: false }
+    }
+
+    /// The segment to look at, which may be the same as before.
+    fn current(&mut self, pages: &mut PageHeap, arena: &Arena) -> Option<SegmentIndex> {
+        loop {
+            match pages.next_in(arena, PENDING, self.next) {
+                Some(segment) if !self.wrapped || segment < self.stop => {
+                    self.next = segment;
+                    return Some(segment);
+                }
+                None if !self.wrapped => {
+                    self.wrapped = true;
+                    self.next = SegmentIndex(0);
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn claim_batch(
+    pages: &mut PageHeap,
+    arena: &Arena,
+    now: Epoch,
+    limits: &PurgeLimits,
+    budget: u64,
+    scan: &mut Scan,
+) -> Batch {
+    let nothing = PageRun::new(PageIndex(0), Pages(1));
+    let mut batch = Batch {
+        ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
+        places: [(SegmentIndex(0), nothing); PURGE_BATCH],
+        len: 0,
+    };
+    let mut left = budget;
+    while let Some(segment) = scan.current(pages, arena) {
+        let states = pages.states(arena, segment);
+        let rested = now.since(states.dirty_last) >= limits.delay_epochs;
+        if rested && now >= states.no_purge_before {
+            let mut wanted = PageBits::EMPTY;
+            for reason in ReleaseReason::ALL {
+                if limits.coverage.includes(reason) {
+                    wanted = wanted.or(&states.with_reason(&states.dirty(), reason));
+                }
+            }
+            let mut from = 0;
+            while let Some(run) = wanted.next_run(from) {
+                if left == 0 || batch.len == PURGE_BATCH {
+                    pages.refresh(arena, segment);
+                    return batch;
+                }
+                let run = PageRun::new(run.first, Pages((run.pages.0 as u64).min(left) as u32));
+                let offset = segment.0 as usize * SEGMENT_BYTES + run.first.byte_offset();
+                states.claim(run);
+                batch.places[batch.len] = (segment, run);
+                batch.ranges[batch.len] =
+                    AddressRange { start: arena.base() + offset, bytes: run.pages.bytes().get() };
+                batch.len += 1;
+                left -= run.pages.0 as u64;
+                from = run.end();
+            }
+            pages.refresh(arena, segment);
+        }
+        scan.next = SegmentIndex(segment.0 + 1);
+    }
+    batch
+}
+
+fn settle(
+    pages: &mut PageHeap,
+    arena: &Arena,
+    totals: &Totals,
+    now: Epoch,
+    segment: SegmentIndex,
+    run: PageRun,
+    given_back: bool,
+) {
+    let states = pages.states(arena, segment);
+    if given_back {
+        let bits = PageBits::of(run);
+        let by_reason = ReleaseReason::ALL.map(|reason| states.with_reason(&bits, reason).count());
+        totals.update(|figures| {
+            for (figure, pages) in figures.purged_pages.iter().zip(by_reason) {
+                figure.add(pages.0 as u64);
+            }
+            figures.pending_pages.subtract(run.pages.0 as u64);
+        });
+    } else {
+        states.no_purge_before = Epoch(now.0 + REFUSED_DELAY_EPOCHS);
+    }
+    states.settle(run, given_back);
+    pages.refresh(arena, segment);
+}

@@ -1,0 +1,210 @@
+//! Segments: 2 MiB of addresses, and the out-of-line record of their 512 pages and 32 spans.
+
+use core::cell::UnsafeCell;
+
+use crate::bits::{PageBits, PageRun};
+use crate::release::ReleaseReason;
+use crate::size_class::CLASS_COUNT;
+use crate::span::Span;
+use crate::sync::AtomicU64;
+use crate::sys::Nanos;
+use crate::units::{Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES};
+
+/// One segment's record. All-zero memory is a segment not yet in use.
+#[repr(C, align(4096))]
+pub(crate) struct Segment {
+    /// Guarded by the page heap's lock.
+    pub pages: UnsafeCell<PageStates>,
+    /// By size class: which of the 32 chunks hold an available span (see [`crate::span_index`]).
+    pub available: [AtomicU64; CLASS_COUNT],
+    /// The descriptors of the spans, one for each chunk, in use or not.
+    pub spans: [Span; SEGMENT_CHUNKS as usize],
+}
+
+const _: () = assert!(size_of::<Segment>() == 5 * PAGE_BYTES);
+
+/// A large page run that starts in this segment: how long it is.
+const HUGE: u16 = u16::MAX;
+
+/// What each page of a segment is. Guarded by the page heap's lock.
+///
+/// # Invariants
+/// - `dirty`, `claimed` ⊆ `free`; `claimed` is empty but while a purge is in the kernel.
+/// - `dirty` and `purged` exclude each other, except that a purge in flight leaves both as they were.
+/// - A page that is not free belongs to one span (its chunk's page map byte is not 0) or to one
+///   large run (that starts at a page with `run_pages != 0`, here or, for a run longer than a
+///   segment, in a segment before).
+/// - `dirty_since` and `dirty_last` mean something only while `dirty` is not empty.
+pub(crate) struct PageStates {
+    /// Belongs to no span and no run. Set only by the release boundary.
+    free: PageBits,
+    /// Free, and possibly resident: the ledger.
+    dirty: PageBits,
+    /// Free, but in the hands of a purge: not to be allocated.
+    claimed: PageBits,
+    /// Given back to the system and not allocated since.
+    purged: PageBits,
+    /// Why a dirty page was released: the reason's low and high bit.
+    reason: [PageBits; 2],
+    /// First pages of large runs whose pages were moved there by the kernel, which left the segment
+    /// in several mappings.
+    moved: PageBits,
+    /// When the segment last had no dirty pages, and the epoch of the newest one's release.
+    pub dirty_since: Nanos,
+    pub dirty_last: Epoch,
+    /// The kernel refused a purge here: no new attempt before this epoch.
+    pub no_purge_before: Epoch,
+    /// Which of the page heap's sets this segment is in: bit `i` for set `i`.
+    pub sets: u16,
+    /// Pages of the large run that starts at a segment's first page and is longer than the segment.
+    huge_pages: Pages,
+    /// By first page of a large run: its length, [`HUGE`], or 0.
+    run_pages: [u16; SEGMENT_PAGES as usize],
+}
+
+/// What the pages of a freshly allocated run were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Pages that may hold old content; all others read as zero.
+    pub dirty: PageBits,
+    /// Pages that had been purged: touching one is a fault that the purge caused.
+    pub refaults: Pages,
+}
+
+impl PageStates {
+    /// A new segment's pages are free and clean.
+    pub fn make_fresh(&mut self) {
+        self.free.set(PageRun::SEGMENT);
+    }
+
+    /// Pages that can be allocated.
+    pub fn allocatable(&self) -> PageBits {
+        self.free.and_not(&self.claimed)
+    }
+
+    /// Free pages that may be resident and are not being purged just now.
+    pub fn dirty(&self) -> PageBits {
+        self.dirty.and_not(&self.claimed)
+    }
+
+    /// Is no page dirty, not even one that a purge has in hand?
+    pub fn dirty_is_empty(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// All free pages, the claimed ones included.
+    pub fn free(&self) -> &PageBits {
+        &self.free
+    }
+
+    /// Allocates `run`, whose pages the caller found allocatable.
+    pub fn occupy(&mut self, run: PageRun) -> Taken {
+        debug_assert!(self.allocatable().all(run));
+        let taken =
+            Taken { dirty: self.dirty.within(run), refaults: self.purged.within(run).count() };
+        self.free.clear(run);
+        self.dirty.clear(run);
+        self.purged.clear(run);
+        taken
+    }
+
+    /// Frees `run`; those of its pages in `resident` become dirty. Only the release boundary calls
+    /// this. Returns whether the run touches one that was dirty before.
+    pub fn vacate(
+        &mut self,
+        run: PageRun,
+        resident: &PageBits,
+        reason: ReleaseReason,
+        now: Epoch,
+    ) -> bool {
+        let new = resident.within(run);
+        let before = run.first.0.checked_sub(1).is_some_and(|page| self.dirty.get(page));
+        let joins = before || self.dirty.get(run.end());
+        if !new.is_empty() {
+            self.dirty_last = now;
+        }
+        self.free.set(run);
+        self.dirty = self.dirty.or(&new);
+        for (bit, plane) in self.reason.iter_mut().enumerate() {
+            *plane =
+                if reason as usize >> bit & 1 == 1 { plane.or(&new) } else { plane.and_not(&new) };
+        }
+        joins
+    }
+
+    /// Those of `pages` that were released for `reason`.
+    pub fn with_reason(&self, pages: &PageBits, reason: ReleaseReason) -> PageBits {
+        let mut result = *pages;
+        for (bit, plane) in self.reason.iter().enumerate() {
+            let wanted = reason as usize >> bit & 1 == 1;
+            result = if wanted { result.and(plane) } else { result.and_not(plane) };
+        }
+        result
+    }
+
+    /// A purge takes `run`: nobody can allocate it until it is settled.
+    pub fn claim(&mut self, run: PageRun) {
+        debug_assert!(self.dirty().all(run));
+        self.claimed.set(run);
+    }
+
+    /// The purge of `run` has returned: its pages are clean, or as they were.
+    pub fn settle(&mut self, run: PageRun, purged: bool) {
+        debug_assert!(self.claimed.all(run));
+        self.claimed.clear(run);
+        if purged {
+            self.dirty.clear(run);
+            self.purged.set(run);
+        }
+    }
+
+    /// The length of the large run that starts at `page`.
+    pub fn run_at(&self, page: PageIndex) -> Option<Pages> {
+        match self.run_pages[page.0 as usize] {
+            0 => None,
+            HUGE => Some(self.huge_pages),
+            pages => Some(Pages(pages as u32)),
+        }
+    }
+
+    /// Records that a large run of `pages` starts at `page`.
+    pub fn set_run(&mut self, page: PageIndex, pages: Pages) {
+        if pages.0 <= SEGMENT_PAGES {
+            self.run_pages[page.0 as usize] = pages.0 as u16;
+        } else {
+            debug_assert_eq!(page.0, 0);
+            self.run_pages[0] = HUGE;
+            self.huge_pages = pages;
+        }
+    }
+
+    /// Forgets the large run that starts at `page`.
+    pub fn clear_run(&mut self, page: PageIndex) {
+        self.run_pages[page.0 as usize] = 0;
+    }
+
+    /// Marks the run at `page` as moved there by the kernel, or asks and clears that.
+    pub fn set_moved(&mut self, page: PageIndex) {
+        self.moved.set(PageRun::new(page, Pages(1)));
+    }
+
+    pub fn take_moved(&mut self, page: PageIndex) -> bool {
+        let moved = self.moved.get(page.0);
+        self.moved.clear(PageRun::new(page, Pages(1)));
+        moved
+    }
+
+    /// Walks the invariants that concern this segment alone.
+    #[cfg(test)]
+    pub fn check(&self) {
+        assert!(self.dirty.and_not(&self.free).is_empty(), "dirty pages are free");
+        assert!(self.claimed.and_not(&self.free).is_empty(), "claimed pages are free");
+        assert!(self.purged.and_not(&self.free).is_empty(), "purged pages are free");
+        assert!(self.dirty.and(&self.purged).is_empty(), "a page is dirty or purged");
+        for page in 0..SEGMENT_PAGES {
+            if self.run_pages[page as usize] != 0 {
+                assert!(!self.free.get(page), "a run starts on a page in use");
+            }
+        }
+    }
+}

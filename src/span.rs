@@ -1,0 +1,470 @@
+//! Spans: runs of equal blocks, and the lock-free passage of blocks out of them and back.
+//!
+//! A span is 64 KiB of addresses cut into blocks of one class. Its descriptor holds a bit for each
+//! block: 1 = free and here, 0 = somewhere else (live, or in a thread's cache). At any time at most
+//! one thread may *claim* blocks, that is clear bits: the span's **holder**. Any thread may *put*
+//! blocks back, that is set bits. Who holds is decided by the span's state:
+//!
+//! ```text
+//!            take (clears its bit in the span index)
+//!  AVAILABLE ───────────────────────────────────────► HELD ──► retired: back to the page heap
+//!      ▲                                              │  ▲
+//!      └───────────── publish (sets that bit) ────────┘  │
+//!                                        holder finds no │ first put
+//!                                        free bit        ▼ afterwards
+//!                                                      FULL
+//! ```
+//!
+//! A full span belongs to nobody and stands in no list. The holder announces FULL and then looks at
+//! the bits once more; a put sets its bit and then looks at the state. So whatever their order, one
+//! of them sees the other: a block that comes back is never stranded in a span that nobody lists.
+//! The same pattern finds emptiness: whoever sets the last missing bit sees all bits set.
+//!
+//! A span can be retired and its descriptor reused while a slow put still looks at it. The state
+//! carries a generation, read before the put's own bit is set (until then its block keeps the span
+//! alive), so such a put recognizes that the span is no longer the one it served.
+
+use crate::size_class::{MAX_BLOCKS, SizeClass};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
+use crate::units::{PAGE_BYTES, Pages};
+
+/// Bitmap words of a descriptor. The model checker explores every interleaving, so it gets few.
+const WORDS: usize = if cfg!(loom) { 2 } else { MAX_BLOCKS / 64 };
+
+/// The low bits of the state word; the rest is the generation.
+const STATE_BITS: u32 = 2;
+const STATE_MASK: u32 = (1 << STATE_BITS) - 1;
+const HELD: u32 = 0;
+const AVAILABLE: u32 = 1;
+const FULL: u32 = 2;
+
+/// The out-of-line descriptor of one span. All-zero memory is a valid descriptor (held, no blocks).
+///
+/// # Invariants
+/// - Bit `i` is set exactly if block `i` is in no cache and not live.
+/// - Bits at and above the class's block count are never set.
+/// - Only the holder clears bits, writes `resident` and leaves the state HELD.
+/// - State AVAILABLE: at least one bit is set, and the span's bit in the span index is set or about
+///   to be (by the publisher) or just cleared (by a taker). No other state has that bit.
+#[repr(C, align(64))]
+pub(crate) struct Span {
+    /// Generation and HELD, AVAILABLE or FULL.
+    state: AtomicU32,
+    /// One bit per page: a block there was handed out since the page was last known to be clean,
+    /// so it may be resident.
+    resident: AtomicU32,
+    _pad: [u64; 3],
+    bits: [AtomicU64; WORDS],
+}
+
+/// The blocks of one bitmap word that a claim took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Index of the bitmap word.
+    pub word: u32,
+    /// The blocks taken: bit `i` is block `64 * word + i`.
+    pub blocks: u64,
+}
+
+/// What a put has to see to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Put {
+    /// Nothing.
+    Done,
+    /// The span was full and nobody's: the caller holds it now and publishes or retires it.
+    Held,
+    /// All blocks are back: whoever can take the span from the index should retire it.
+    Empty,
+    /// A block was already free. Nothing has been changed for the others.
+    DoubleFree,
+}
+
+/// The bits that exist in `word` of a span with `blocks` blocks.
+#[inline(always)]
+fn full_word(blocks: u32, word: u32) -> u64 {
+    let here = blocks - word * 64;
+    if here >= 64 { u64::MAX } else { (1 << here) - 1 }
+}
+
+#[inline(always)]
+fn words_for(blocks: u32) -> u32 {
+    blocks.div_ceil(64)
+}
+
+impl Span {
+    /// Makes this the descriptor of a new span whose `blocks` blocks are all free, held by the
+    /// caller. `resident` says which pages still hold old content.
+    ///
+    /// The caller took the span's pages from the page heap, so nobody else uses the descriptor but
+    /// late puts to an earlier span, which the new generation turns away.
+    pub fn create(&self, blocks: u32, resident: u16) {
+        for word in 0..words_for(blocks) {
+            // Relaxed: published with the span, by the Release of the index or of a block's owner.
+            self.bits[word as usize].store(full_word(blocks, word), Ordering::Relaxed);
+        }
+        self.resident.store(resident as u32, Ordering::Relaxed);
+        let generation = (self.state.load(Ordering::Relaxed) & !STATE_MASK) + STATE_MASK + 1;
+        self.state.store(generation | HELD, Ordering::Relaxed);
+    }
+
+    /// Takes up to `want` blocks of the first word at or after `from` (then wrapping around) that
+    /// has any, lowest first. `None`: no block is free just now. Holder only.
+    #[inline]
+    pub fn claim(&self, blocks: u32, from: u32, want: u32) -> Option<Claim> {
+        let words = words_for(blocks);
+        let mut word = if from < words { from } else { 0 };
+        for _ in 0..words {
+            let free = self.bits[word as usize].load(Ordering::Relaxed);
+            if free != 0 {
+                let take = lowest_bits(free, want);
+                // Acquire: partner of the Release in `put`; what the last owner did with the
+                // blocks is over before the next one gets them. Only the holder clears bits, so
+                // those seen set are still set.
+                self.bits[word as usize].fetch_and(!take, Ordering::Acquire);
+                return Some(Claim { word, blocks: take });
+            }
+            word = if word + 1 < words { word + 1 } else { 0 };
+        }
+        None
+    }
+
+    /// Gives blocks of one word back, whoever they belong to.
+    #[inline]
+    pub fn put(&self, blocks: u32, word: u32, mask: u64) -> Put {
+        // Before the bits are set: the caller's blocks keep the span from being retired till then.
+        let generation = self.state.load(Ordering::Relaxed) & !STATE_MASK;
+        // Release: partner of the Acquires in `claim` and `is_empty`.
+        let before = self.bits[word as usize].fetch_or(mask, Ordering::AcqRel);
+        if before & mask != 0 {
+            return Put::DoubleFree;
+        }
+        fence_after_rmw();
+        if self.state.load(Ordering::Relaxed) == generation | FULL {
+            // Acquire: partner of the Release in `leave_full`, for `resident`.
+            let revived = self.state.compare_exchange(
+                generation | FULL,
+                generation | HELD,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            if revived.is_ok() {
+                return Put::Held;
+            }
+        }
+        if before | mask == full_word(blocks, word) && self.is_empty(blocks) {
+            return Put::Empty;
+        }
+        Put::Done
+    }
+
+    /// Are all blocks here? If so nobody else has business with this span, and for a holder the
+    /// answer stays true.
+    pub fn is_empty(&self, blocks: u32) -> bool {
+        // Acquire: partner of the Release in `put`; every owner is done with its blocks.
+        (0..words_for(blocks))
+            .all(|word| self.bits[word as usize].load(Ordering::Acquire) == full_word(blocks, word))
+    }
+
+    /// The holder found no free block: leaves the span to whoever puts one back. `false` if one has
+    /// come back meanwhile; the caller then still holds the span and should claim again.
+    #[inline]
+    pub fn leave_full(&self, blocks: u32) -> bool {
+        let held = self.state.load(Ordering::Relaxed);
+        debug_assert_eq!(held & STATE_MASK, HELD);
+        let full = held & !STATE_MASK | FULL;
+        // Release: partner of the Acquire in `put`, which may make another thread the holder.
+        self.state.swap(full, Ordering::AcqRel);
+        fence_after_rmw();
+        let any = (0..words_for(blocks))
+            .any(|word| self.bits[word as usize].load(Ordering::Relaxed) != 0);
+        if !any {
+            return true;
+        }
+        // Somebody put a block back. Either that thread saw FULL and holds the span now, or it is
+        // ours again.
+        self.state.compare_exchange(full, held, Ordering::AcqRel, Ordering::Relaxed).is_err()
+    }
+
+    /// First half of publishing a held span: the state says AVAILABLE. The caller then sets the
+    /// span's bit in the index.
+    pub fn leave_available(&self) {
+        let held = self.state.load(Ordering::Relaxed);
+        debug_assert_eq!(held & STATE_MASK, HELD);
+        // Relaxed: ordered by the Release with which the index bit is set.
+        self.state.store(held | AVAILABLE, Ordering::Relaxed);
+    }
+
+    /// Second half of taking an available span, after its bit in the index was cleared: the caller
+    /// is the holder.
+    pub fn enter_held(&self) {
+        let available = self.state.load(Ordering::Relaxed);
+        debug_assert_eq!(available & STATE_MASK, AVAILABLE);
+        self.state.store(available & !STATE_MASK | HELD, Ordering::Relaxed);
+    }
+
+    /// Adds the pages that the blocks of `claim` lie on to those that may be resident; returns how
+    /// many are new. Holder only.
+    #[inline]
+    pub fn note_resident(&self, class: SizeClass, claim: Claim) -> Pages {
+        let all = (1u32 << class.block_pages().0) - 1;
+        let before = self.resident.load(Ordering::Relaxed);
+        if before & all == all {
+            return Pages(0);
+        }
+        let size = class.block_bytes().get();
+        let base = claim.word as usize * 64;
+        let low = (base + claim.blocks.trailing_zeros() as usize) * size / PAGE_BYTES;
+        let end = (base + 64 - claim.blocks.leading_zeros() as usize) * size;
+        let pages = (u32::MAX << low) & ((1u64 << end.div_ceil(PAGE_BYTES)) - 1) as u32;
+        let new = pages & !before;
+        if new != 0 {
+            self.resident.store(before | pages, Ordering::Relaxed);
+        }
+        Pages(new.count_ones())
+    }
+
+    /// Which pages may be resident. Exact for the holder.
+    pub fn resident_pages(&self) -> u16 {
+        self.resident.load(Ordering::Relaxed) as u16
+    }
+
+    /// How many blocks are here: exact while nobody claims or puts.
+    pub fn free_blocks(&self, blocks: u32) -> u32 {
+        (0..words_for(blocks))
+            .map(|word| self.bits[word as usize].load(Ordering::Relaxed).count_ones())
+            .sum()
+    }
+}
+
+/// For the checker, while nothing moves.
+#[cfg(test)]
+impl Span {
+    pub fn has_free(&self, block: u32) -> bool {
+        self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
+    }
+
+    pub fn is_available(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STATE_MASK == AVAILABLE
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STATE_MASK == FULL
+    }
+}
+
+/// The lowest `count` set bits of `bits`, or all of them if there are fewer.
+#[inline(always)]
+fn lowest_bits(bits: u64, count: u32) -> u64 {
+    if count >= 64 || bits.count_ones() <= count {
+        return bits;
+    }
+    let mut rest = bits;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    bits & !rest
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::units::SPAN_BYTES;
+
+    fn span() -> Box<Span> {
+        // SAFETY: all-zero is a valid descriptor.
+        Box::new(unsafe { core::mem::zeroed() })
+    }
+
+    #[test]
+    fn lowest_bits_takes_from_the_bottom() {
+        assert_eq!(lowest_bits(0b1011_0100, 2), 0b0001_0100);
+        assert_eq!(lowest_bits(0b1011_0100, 9), 0b1011_0100);
+        assert_eq!(lowest_bits(u64::MAX, 64), u64::MAX);
+        assert_eq!(lowest_bits(u64::MAX, 1), 1);
+    }
+
+    #[test]
+    fn every_block_is_claimed_once_and_comes_back() {
+        for class in SizeClass::all() {
+            let blocks = class.blocks_per_span();
+            let span = span();
+            span.create(blocks, 0);
+            let mut claims = Vec::new();
+            let mut seen = 0;
+            while let Some(claim) = span.claim(blocks, seen / 64, 7) {
+                seen += claim.blocks.count_ones();
+                claims.push(claim);
+            }
+            assert_eq!(seen, blocks);
+            assert!(span.leave_full(blocks));
+            let (first, rest) = claims.split_first().unwrap();
+            let one = first.blocks & first.blocks.wrapping_neg();
+            let put = span.put(blocks, first.word, one);
+            assert_eq!(put, Put::Held, "the first block to come back revives the span");
+            assert_eq!(span.put(blocks, first.word, one), Put::DoubleFree);
+            let mut last = if blocks == 1 { Put::Empty } else { Put::Done };
+            if first.blocks != one {
+                last = span.put(blocks, first.word, first.blocks & !one);
+            }
+            for claim in rest {
+                assert_eq!(last, Put::Done);
+                last = span.put(blocks, claim.word, claim.blocks);
+            }
+            assert_eq!(last, Put::Empty);
+            assert!(span.is_empty(blocks));
+        }
+    }
+
+    #[test]
+    fn resident_pages_are_those_of_the_claimed_blocks() {
+        for class in SizeClass::all() {
+            let blocks = class.blocks_per_span();
+            let size = class.block_bytes().get();
+            let span = span();
+            span.create(blocks, 0);
+            let mut expected = 0u32;
+            let mut counted = 0;
+            while let Some(claim) = span.claim(blocks, 0, 3) {
+                counted += span.note_resident(class, claim).0;
+                for bit in (0..64).filter(|bit| claim.blocks >> bit & 1 == 1) {
+                    let start = (claim.word as usize * 64 + bit) * size;
+                    for page in start / PAGE_BYTES..=(start + size - 1) / PAGE_BYTES {
+                        expected |= 1 << page;
+                    }
+                }
+                assert_eq!(span.resident_pages() as u32, expected);
+                assert_eq!(counted, expected.count_ones());
+            }
+            assert_eq!(expected, (1 << class.block_pages().0) - 1);
+            assert!(class.block_pages().bytes().get() <= SPAN_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_put_that_outlives_its_span_leaves_the_next_one_alone() {
+        let span = span();
+        span.create(2, 0);
+        let claim = span.claim(2, 0, 2).unwrap();
+        assert!(span.leave_full(2));
+        // The state as a slow put would have read it, before the span is retired and reused.
+        let stale = span.state.load(Ordering::Relaxed);
+        assert_eq!(span.put(2, 0, claim.blocks), Put::Held);
+        span.create(64, 0);
+        while span.claim(64, 0, 64).is_some() {}
+        assert!(span.leave_full(64));
+        assert_ne!(span.state.load(Ordering::Relaxed), stale, "the generation tells them apart");
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    //! Every interleaving of the transitions that no lock protects, at two blocks.
+
+    use super::*;
+    use crate::sync::AtomicU64;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    const BLOCKS: u32 = 2;
+
+    fn span() -> Span {
+        let span = Span {
+            state: AtomicU32::new(0),
+            resident: AtomicU32::new(0),
+            _pad: [0; 3],
+            bits: [AtomicU64::new(0), AtomicU64::new(0)],
+        };
+        span.create(BLOCKS, 0);
+        span
+    }
+
+    /// The holder runs out and leaves while another thread puts a block back: exactly one of them
+    /// ends up as the holder, so the block can be found.
+    #[test]
+    fn a_block_that_comes_back_while_its_span_becomes_full_is_not_stranded() {
+        loom::model(|| {
+            let span = Arc::new(span());
+            assert_eq!(span.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            let putter = {
+                let span = Arc::clone(&span);
+                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+            };
+            let left = span.leave_full(BLOCKS);
+            let put = putter.join().unwrap();
+            assert_ne!(put, Put::DoubleFree);
+            assert_eq!(left, put == Put::Held, "one holder: {left} {put:?}");
+        });
+    }
+
+    /// Two threads put the last two blocks of a full span back: one becomes the holder, and at
+    /// least one of them learns that the span is empty.
+    #[test]
+    fn the_last_blocks_to_come_back_show_that_the_span_is_empty() {
+        loom::model(|| {
+            let span = Arc::new(span());
+            assert_eq!(span.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            assert!(span.leave_full(BLOCKS));
+            let putter = {
+                let span = Arc::clone(&span);
+                thread::spawn(move || {
+                    let put = span.put(BLOCKS, 0, 0b01);
+                    (put, put == Put::Held && span.is_empty(BLOCKS))
+                })
+            };
+            let mine = span.put(BLOCKS, 0, 0b10);
+            let mine = (mine, mine == Put::Held && span.is_empty(BLOCKS));
+            let other = putter.join().unwrap();
+            let holders = [mine, other].iter().filter(|(put, _)| *put == Put::Held).count();
+            assert_eq!(holders, 1);
+            let saw_empty = |(put, empty): (Put, bool)| empty || put == Put::Empty;
+            assert!(saw_empty(mine) || saw_empty(other), "{mine:?} {other:?}");
+        });
+    }
+
+    /// The holder claims while blocks come back: no block is handed out twice, none is lost.
+    #[test]
+    fn claim_and_put_neither_lose_nor_double_a_block() {
+        loom::model(|| {
+            let span = Arc::new(span());
+            assert_eq!(span.claim(BLOCKS, 0, 1).unwrap().blocks, 0b01);
+            let putter = {
+                let span = Arc::clone(&span);
+                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+            };
+            let mut claimed = 0;
+            for _ in 0..2 {
+                if let Some(claim) = span.claim(BLOCKS, 0, 1) {
+                    assert_eq!(claimed & claim.blocks, 0);
+                    claimed |= claim.blocks;
+                }
+            }
+            assert_ne!(putter.join().unwrap(), Put::DoubleFree);
+            let left = span.claim(BLOCKS, 0, 64).map_or(0, |claim| claim.blocks);
+            assert_eq!(claimed ^ left, 0b11);
+        });
+    }
+
+    /// Content written by one owner is visible to the next, across put and claim.
+    #[test]
+    fn what_an_owner_wrote_happens_before_the_next_owner() {
+        use loom::cell::UnsafeCell;
+        loom::model(|| {
+            let shared = Arc::new((span(), UnsafeCell::new(0)));
+            assert_eq!(shared.0.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            let putter = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    // SAFETY: this thread owns block 0 and with it the cell.
+                    shared.1.with_mut(|cell| unsafe { *cell = 7 });
+                    let _ = shared.0.put(BLOCKS, 0, 0b01);
+                })
+            };
+            if shared.0.claim(BLOCKS, 0, 64).is_some() {
+                // SAFETY: block 0 is ours now. Loom checks that no access can race.
+                assert_eq!(shared.1.with(|cell| unsafe { *cell }), 7);
+            }
+            putter.join().unwrap();
+        });
+    }
+}

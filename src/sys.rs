@@ -1,0 +1,407 @@
+//! The operating system, behind the few calls the allocator makes.
+//!
+//! Nothing here allocates, and nothing changes `errno`: these calls happen inside `free`, which
+//! must not. What release policy needs of the system is the trait [`Os`], so that tests can put a
+//! clock and a kernel of their own in its place; everything else is a plain function.
+
+use core::ffi::{CStr, c_int, c_long, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AddressRange {
+    pub start: usize,
+    pub bytes: usize,
+}
+
+/// Nanoseconds of a clock that only goes forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Nanos(pub u64);
+
+impl Nanos {
+    pub const fn from_millis(millis: u64) -> Nanos {
+        Nanos(millis * 1_000_000)
+    }
+
+    pub fn since(self, earlier: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The most ranges that one [`Os::purge`] takes: batches of 64 are as good as the kernel's limit
+/// of 1,024 and leave a small frame on the stack.
+pub(crate) const PURGE_BATCH: usize = 64;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PurgeOutcome {
+    /// System calls made.
+    pub calls: u64,
+    /// Bit `i` is set if the kernel refused range `i`; its pages are as they were.
+    pub refused: u64,
+}
+
+/// What release and growth ask of the system.
+pub(crate) trait Os {
+    /// Makes reserved addresses readable and writable. `false` if the system has no memory for it.
+    fn commit(&self, range: AddressRange) -> bool;
+    /// Gives the pages of up to [`PURGE_BATCH`] ranges back; they read as zero afterwards.
+    fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome;
+    /// The time, to a few milliseconds, for the price of a read from memory.
+    fn now(&self) -> Nanos;
+}
+
+/// The system this process runs on.
+pub(crate) struct Linux;
+
+impl Os for Linux {
+    fn commit(&self, range: AddressRange) -> bool {
+        let read_write = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range lies in a reservation of ours; widening its protection harms nothing.
+        let result = keep_errno(|| unsafe {
+            libc::mprotect(range.start as *mut c_void, range.bytes, read_write)
+        });
+        result == 0
+    }
+
+    fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
+        debug_assert!(ranges.len() <= PURGE_BATCH);
+        keep_errno(|| purge_batch(ranges))
+    }
+
+    fn now(&self) -> Nanos {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a valid place for a timespec.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+        Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+}
+
+fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
+    let before = errno();
+    let result = call();
+    set_errno(before);
+    result
+}
+
+/// The calling thread's `errno`.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: libc's location function has no preconditions.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: it returns the address of the thread's own errno.
+    unsafe { *location }
+}
+
+/// Sets the calling thread's `errno`.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: libc's location function has no preconditions.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: it returns the address of the thread's own errno.
+    unsafe { *location = value }
+}
+
+/// Reserves addresses without backing: they take no memory and count towards no overcommit limit.
+pub(crate) fn reserve(bytes: usize) -> Option<usize> {
+    map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+}
+
+/// Maps fresh zero memory for the allocator's own records.
+pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
+    map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+/// Puts fresh zero pages in the place of `range`, which becomes one mapping with its neighbours
+/// again. `false` if the kernel refused; the old pages are then still there.
+pub(crate) fn renew(range: AddressRange) -> bool {
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_FIXED | libc::MAP_NORESERVE;
+    map(range.start as *mut c_void, range.bytes, read_write, flags).is_some()
+}
+
+fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Option<usize> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: either a new mapping at a place of the kernel's choice, or (`renew`) one over a range
+    // of the arena that its caller owns alone.
+    let address = keep_errno(|| unsafe { libc::mmap(at, bytes, protection, flags, -1, 0) });
+    (address != libc::MAP_FAILED).then_some(address as usize)
+}
+
+/// Returns a reservation that turned out not to be needed.
+///
+/// # Safety
+/// Nothing uses the range any more.
+pub(crate) unsafe fn unmap(range: AddressRange) {
+    // SAFETY: the caller says that nothing uses the range.
+    keep_errno(|| unsafe { libc::munmap(range.start as *mut c_void, range.bytes) });
+}
+
+/// Moves the pages of `from` to `to` (as many bytes) by their page table entries; `from` reads as
+/// zero afterwards. `false` if the kernel refused, and nothing has changed.
+///
+/// # Safety
+/// Both ranges are inside the arena and owned by the caller alone; they do not overlap.
+pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
+    const MREMAP_DONTUNMAP: c_int = 4;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
+    let (start, bytes) = (from.start as *mut c_void, from.bytes);
+    // SAFETY: the caller owns both ranges.
+    let result =
+        keep_errno(|| unsafe { libc::mremap(start, bytes, bytes, flags, to as *mut c_void) });
+    result != libc::MAP_FAILED
+}
+
+/// How [`Linux::purge`] reaches the kernel; found out once.
+static PURGE_BY: AtomicU32 = AtomicU32::new(PURGE_BY_UNKNOWN);
+const PURGE_BY_UNKNOWN: u32 = 0;
+/// `process_madvise(PIDFD_SELF, …)`: Linux 6.14 and later.
+const PURGE_BY_SELF: u32 = 1;
+/// `process_madvise` on a pidfd of ourselves: Linux 6.13.
+const PURGE_BY_PIDFD: u32 = 2;
+/// `madvise`, a call for each range.
+const PURGE_BY_MADVISE: u32 = 3;
+
+/// "This process", where a pidfd is expected (`linux/pidfd.h`); not in libc yet.
+const PIDFD_SELF: c_int = -10_000;
+
+fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
+    let mut outcome = PurgeOutcome::default();
+    let how = match PURGE_BY.load(Ordering::Relaxed) {
+        PURGE_BY_UNKNOWN => find_purge_call(),
+        known => known,
+    };
+    if how == PURGE_BY_MADVISE || ranges.len() == 1 {
+        for (i, &range) in ranges.iter().enumerate() {
+            purge_one(range, i, &mut outcome);
+        }
+        return outcome;
+    }
+    let pidfd = if how == PURGE_BY_PIDFD { open_pidfd() } else { PIDFD_SELF };
+    let mut vector = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PURGE_BATCH];
+    for (entry, range) in vector.iter_mut().zip(ranges) {
+        *entry = libc::iovec { iov_base: range.start as *mut c_void, iov_len: range.bytes };
+    }
+    let mut next = 0;
+    while next < ranges.len() {
+        outcome.calls += 1;
+        let advised = advise_vector(pidfd, &vector[next..ranges.len()]);
+        if advised <= 0 {
+            // Nothing was done: the first range is at fault, or the call as a whole. On its own
+            // it either succeeds or is the one to report.
+            let range =
+                AddressRange { start: vector[next].iov_base as usize, bytes: vector[next].iov_len };
+            purge_one(range, next, &mut outcome);
+            next += 1;
+            continue;
+        }
+        // A short count stops at the range that failed: go on from there.
+        let mut left = advised as usize;
+        while next < ranges.len() && left >= vector[next].iov_len {
+            left -= vector[next].iov_len;
+            next += 1;
+        }
+        if next < ranges.len() {
+            vector[next].iov_base = vector[next].iov_base.wrapping_byte_add(left);
+            vector[next].iov_len -= left;
+        }
+    }
+    if how == PURGE_BY_PIDFD && pidfd >= 0 {
+        // SAFETY: the descriptor was opened above and is used by nobody else.
+        unsafe { libc::close(pidfd) };
+    }
+    outcome
+}
+
+fn purge_one(range: AddressRange, index: usize, outcome: &mut PurgeOutcome) {
+    outcome.calls += 1;
+    let (start, bytes) = (range.start as *mut c_void, range.bytes);
+    // SAFETY: the caller of `purge` owns these pages and needs nothing of what they hold.
+    let result = unsafe { libc::madvise(start, bytes, libc::MADV_DONTNEED) };
+    if result != 0 {
+        outcome.refused |= 1 << index;
+    }
+}
+
+fn advise_vector(pidfd: c_int, vector: &[libc::iovec]) -> c_long {
+    let (start, count) = (vector.as_ptr(), vector.len());
+    // SAFETY: `vector` is a valid array of `count` entries; the caller of `purge` owns the pages.
+    unsafe { libc::syscall(libc::SYS_process_madvise, pidfd, start, count, libc::MADV_DONTNEED, 0) }
+}
+
+fn open_pidfd() -> c_int {
+    // SAFETY: getpid has no preconditions.
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: opens a descriptor and touches nothing else; it is close-on-exec by definition.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    pidfd as c_int
+}
+
+/// Asks with an empty vector, which only checks that the call is allowed.
+fn find_purge_call() -> u32 {
+    let mut how = PURGE_BY_MADVISE;
+    if advise_vector(PIDFD_SELF, &[]) == 0 {
+        how = PURGE_BY_SELF;
+    } else {
+        let pidfd = open_pidfd();
+        if pidfd >= 0 {
+            if advise_vector(pidfd, &[]) == 0 {
+                how = PURGE_BY_PIDFD;
+            }
+            // SAFETY: the descriptor was opened above and is used by nobody else.
+            unsafe { libc::close(pidfd) };
+        }
+    }
+    PURGE_BY.store(how, Ordering::Relaxed);
+    how
+}
+
+/// Announces that this process will use [`barrier_all_threads`]; `false` where the kernel has no
+/// such barrier.
+pub(crate) fn register_barrier() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+}
+
+/// Makes every running thread of this process pass a full memory barrier.
+pub(crate) fn barrier_all_threads() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+}
+
+fn membarrier(command: c_int) -> bool {
+    // SAFETY: membarrier takes no pointers.
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 })
+}
+
+/// Sleeps while `word` holds `value`; may return early.
+pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let no_timeout = ptr::null::<libc::timespec>();
+    // SAFETY: `word` is a valid aligned u32 for the whole call.
+    keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout)
+    });
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: `word` is a valid aligned u32; the kernel only uses its address.
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) });
+}
+
+/// Lets another thread run.
+pub(crate) fn yield_now() {
+    // SAFETY: sched_yield has no preconditions.
+    unsafe { libc::sched_yield() };
+}
+
+/// The memory of this machine, in bytes; 0 if the system does not say.
+pub(crate) fn physical_bytes() -> u64 {
+    // SAFETY: all-zero is a valid sysinfo.
+    let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
+    // SAFETY: `info` is a valid place for the result.
+    let result = keep_errno(|| unsafe { libc::sysinfo(&mut info) });
+    if result == 0 { info.totalram * info.mem_unit as u64 } else { 0 }
+}
+
+/// The limit on this process's address space, if there is one.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    let result = keep_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) });
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// The value of an environment variable, without copying it. The reference is used at once, while
+/// the process starts: a later `setenv` may free what it points to.
+pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: `name` is NUL-terminated.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: getenv returns NUL-terminated strings.
+    Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+/// A copy of descriptor 2 that outlives programs which close their stderr early.
+pub(crate) fn duplicate_stderr() -> c_int {
+    // SAFETY: fcntl on a descriptor number touches no memory.
+    keep_errno(|| unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 512) })
+}
+
+/// Writes to stderr, as far as it goes.
+pub(crate) fn write_stderr(bytes: &[u8]) {
+    write(libc::STDERR_FILENO, bytes);
+}
+
+/// Writes to a descriptor, as far as it goes.
+pub(crate) fn write(descriptor: c_int, bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (start, count) = (rest.as_ptr().cast(), rest.len());
+        // SAFETY: `rest` is a valid slice of `count` bytes.
+        let written = keep_errno(|| unsafe { libc::write(descriptor, start, count) });
+        if written <= 0 {
+            return;
+        }
+        rest = &rest[written as usize..];
+    }
+}
+
+/// Ends the process with SIGABRT.
+pub(crate) fn abort() -> ! {
+    // SAFETY: abort has no preconditions.
+    unsafe { libc::abort() }
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    //! A system for tests: a clock that stands still until told, and a kernel that keeps a list.
+
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    #[derive(Default)]
+    pub(crate) struct FakeOs {
+        pub time: Cell<Nanos>,
+        pub purged: RefCell<Vec<AddressRange>>,
+        pub purge_calls: Cell<u64>,
+        /// Ranges that contain one of these addresses are refused.
+        pub locked: RefCell<Vec<usize>>,
+        pub out_of_memory: Cell<bool>,
+    }
+
+    impl FakeOs {
+        pub fn advance_millis(&self, millis: u64) {
+            self.time.set(Nanos(self.time.get().0 + Nanos::from_millis(millis).0));
+        }
+
+        pub fn purged_bytes(&self) -> usize {
+            self.purged.borrow().iter().map(|range| range.bytes).sum()
+        }
+    }
+
+    impl Os for FakeOs {
+        fn commit(&self, range: AddressRange) -> bool {
+            !self.out_of_memory.get() && Linux.commit(range)
+        }
+
+        fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
+            self.purge_calls.set(self.purge_calls.get() + 1);
+            let mut outcome = PurgeOutcome { calls: 1, refused: 0 };
+            for (i, range) in ranges.iter().enumerate() {
+                let within = |&at: &usize| at.wrapping_sub(range.start) < range.bytes;
+                if self.locked.borrow().iter().any(within) {
+                    outcome.refused |= 1 << i;
+                } else {
+                    self.purged.borrow_mut().push(*range);
+                }
+            }
+            outcome
+        }
+
+        fn now(&self) -> Nanos {
+            self.time.get()
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! Thread caches: per thread and size class an array of free blocks (a *bin*), and the thread's
+//! counters.
+//!
+//! A bin holds pointers, not links through the blocks, so a free block's content never matters. The
+//! record of a thread that has ended is handed to the next new thread and keeps its counters, so
+//! that sums over all records never go back.
+//!
+//! # Who may touch a cache
+//!
+//! Its owner, between [`ThreadWord`] saying [`BUSY`] and saying the cache's address again; or a
+//! *taker*, by a biased lock that costs the owner no atomic read-modify-write:
+//!
+//! ```text
+//!  owner                                taker
+//!  word = BUSY                          hold = 1
+//!  (compiler barrier)                   membarrier: every thread passes a full barrier
+//!  hold? → wait outside                 word == BUSY? → not now
+//!  … bins …                             … bins are the taker's …
+//!  word = cache                         hold = 0, wake
+//! ```
+//!
+//! After the barrier either the owner's BUSY is visible to the taker, or the taker's `hold` to the
+//! owner. A word that says BUSY when malloc is entered means re-entrance (a signal handler
+//! interrupted the owner): such a call is served without the cache.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::arena::ChunkIndex;
+use crate::lock::Lock;
+use crate::metadata::Metadata;
+use crate::size_class::{CLASS_COUNT, SizeClass};
+use crate::sys;
+use crate::tls::ThreadWord;
+
+/// What a thread's word says besides the address of its cache. The thread has none yet:
+pub(crate) const UNSET: usize = 0;
+/// its owner is inside malloc or free:
+pub(crate) const BUSY: usize = 1;
+/// the thread is ending and its cache is gone:
+pub(crate) const DEAD: usize = 2;
+/// A word above this is the address of a cache.
+pub(crate) const LAST_SPECIAL: usize = DEAD;
+
+/// The longest array of a bin.
+pub(crate) const MAX_BIN_SLOTS: u32 = 1024;
+
+/// The low bits of a tally count allocations, the rest their bytes plus their number.
+const TALLY_COUNT_BITS: u32 = 24;
+const TALLY_COUNT_MASK: u64 = (1 << TALLY_COUNT_BITS) - 1;
+
+/// How many bytes a tally counts before it overflows and is drained. This is also how often a
+/// thread that never leaves the fast path looks at the clock.
+const TALLY_BYTES: u64 = 512 << 10;
+
+/// A drained tally: adding [`TALLY_BYTES`] more overflows it.
+const TALLY_START: u64 =
+    (((1 << (64 - TALLY_COUNT_BITS)) - TALLY_BYTES) as u64) << TALLY_COUNT_BITS;
+
+/// The free blocks of one class. All fields are written by whoever may touch the cache, and read by
+/// anybody (for a snapshot).
+///
+/// # Invariants
+/// `len <= capacity`; `slots[..len]` are distinct free blocks of the class, whose bits are clear.
+/// Class 0's bin has capacity 0, so that what is no span's goes to the slow path.
+#[repr(C)]
+pub(crate) struct Bin {
+    pub slots: AtomicPtr<AtomicPtr<u8>>,
+    pub len: AtomicU32,
+    pub capacity: AtomicU32,
+    /// Allocations and bytes since the last drain (see [`TALLY_START`]).
+    tally: AtomicU64,
+    /// The span that this thread holds to refill this bin from: its chunk plus 1, or 0.
+    span: AtomicU32,
+    /// The bitmap word of that span at which to look first.
+    pub word: AtomicU32,
+}
+
+impl Bin {
+    /// Counts an allocation of `bytes`. `true`: the tally overflowed and has to be drained.
+    #[inline(always)]
+    pub fn count(&self, bytes: usize) -> bool {
+        let one = (bytes as u64 + 1) << TALLY_COUNT_BITS | 1;
+        let (sum, overflowed) = self.tally.load(Ordering::Relaxed).overflowing_add(one);
+        self.tally.store(sum, Ordering::Relaxed);
+        overflowed
+    }
+
+    /// Takes the last block, if there is one. Owner only.
+    #[inline(always)]
+    pub fn pop(&self) -> Option<*mut u8> {
+        let len = self.len.load(Ordering::Relaxed);
+        if len == 0 {
+            return None;
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: `slots` has room for `capacity >= len` pointers.
+        let slot = unsafe { slots.add(len as usize - 1) };
+        // SAFETY: as above.
+        let block = unsafe { &*slot }.load(Ordering::Relaxed);
+        self.len.store(len - 1, Ordering::Relaxed);
+        Some(block)
+    }
+
+    /// Adds a block, if there is room. Owner only.
+    #[inline(always)]
+    pub fn push(&self, block: *mut u8) -> bool {
+        let len = self.len.load(Ordering::Relaxed);
+        if len >= self.capacity.load(Ordering::Relaxed) {
+            return false;
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: `slots` has room for `capacity > len` pointers.
+        let slot = unsafe { slots.add(len as usize) };
+        // SAFETY: as above.
+        unsafe { &*slot }.store(block, Ordering::Relaxed);
+        self.len.store(len + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The first `count` slots.
+    ///
+    /// # Safety
+    /// `count <= capacity`, and the caller may touch the cache.
+    #[inline]
+    pub unsafe fn slots(&self, count: u32) -> &[AtomicPtr<u8>] {
+        if count == 0 {
+            return &[];
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: the caller says that there are so many.
+        unsafe { core::slice::from_raw_parts(slots, count as usize) }
+    }
+
+    /// The span held for this bin.
+    pub fn held_span(&self) -> Option<ChunkIndex> {
+        self.span.load(Ordering::Relaxed).checked_sub(1).map(ChunkIndex)
+    }
+
+    pub fn set_held_span(&self, chunk: Option<ChunkIndex>) {
+        self.span.store(chunk.map_or(0, |chunk| chunk.0 + 1), Ordering::Relaxed);
+        self.word.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Counters of one class, with one writer.
+#[repr(C)]
+pub(crate) struct ClassCounters {
+    /// Blocks claimed from spans into the bin, and given back.
+    pub claimed: Counter,
+    pub spilled: Counter,
+    /// Allocations drained from the tally, and their bytes.
+    allocations: Counter,
+    bytes: Counter,
+}
+
+/// A number with one writer: plain loads and stores.
+#[derive(Default)]
+#[repr(transparent)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a bin's policy remembers between slow paths. Owner only.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct BinHistory {
+    /// The bin was refilled since it last spilled: it swings, and a larger one would not.
+    pub refilled: AtomicU32,
+    /// Length and tally when the last maintenance looked.
+    pub seen_len: AtomicU32,
+    pub seen_tally: AtomicU64,
+}
+
+/// One thread's cache and counters. All-zero memory is a cache without capacity.
+///
+/// # Invariants
+/// - `word_address` is the address of the owner's word, and the owner has not ended; or 0.
+/// - `capacity_bytes` is the sum over the bins of capacity times block size.
+#[repr(C, align(64))]
+pub(crate) struct ThreadCache {
+    /// A taker has the cache or wants it: the owner waits.
+    hold: AtomicU32,
+    /// Slow paths until the owner next looks at the clock.
+    pub until_clock: AtomicU32,
+    /// The epoch in which the owner last saw to its bins.
+    pub seen_epoch: AtomicU64,
+    pub capacity_bytes: AtomicU64,
+    word_address: AtomicUsize,
+    /// The record before this one in the list of all. Written once.
+    next: AtomicPtr<ThreadCache>,
+    /// The next unused record.
+    next_unused: AtomicPtr<ThreadCache>,
+    /// Odd while a tally is being drained.
+    drain_sequence: AtomicU64,
+    _pad: u64,
+
+    pub bins: [Bin; CLASS_COUNT],
+
+    /// Slow-path operations: what the gate goes by.
+    pub operations: Counter,
+    pub refills: Counter,
+    pub spills: Counter,
+    pub foreign_frees: Counter,
+    /// Pages of spans that a claim of this thread made possibly resident.
+    pub resident_gained: Counter,
+    pub classes: [ClassCounters; CLASS_COUNT],
+    pub histories: [BinHistory; CLASS_COUNT],
+}
+
+impl ThreadCache {
+    /// Does a taker want this cache? Owner only, right after the word was set to [`BUSY`].
+    #[inline(always)]
+    pub fn is_wanted(&self) -> bool {
+        // Relaxed: ordered against the word by the taker's barrier.
+        self.hold.load(Ordering::Relaxed) != 0
+    }
+
+    #[inline(always)]
+    pub fn bin(&self, class: SizeClass) -> &Bin {
+        // SAFETY: a SizeClass is below CLASS_COUNT, the number of bins.
+        unsafe { self.bins.get_unchecked(class.index()) }
+    }
+
+    /// Sleeps until no taker wants the cache. The owner's word does not say [`BUSY`] meanwhile.
+    #[cold]
+    pub fn wait_until_unwanted(&self) {
+        while self.is_wanted() {
+            sys::futex_wait(&self.hold, 1);
+        }
+    }
+
+    /// Moves a bin's tally into the counters. Owner only.
+    pub fn drain_tally(&self, class: SizeClass) {
+        let bin = self.bin(class);
+        let counters = &self.classes[class.index()];
+        let (count, bytes) = decode_tally(bin.tally.load(Ordering::Relaxed));
+        let sequence = self.drain_sequence.load(Ordering::Relaxed);
+        self.drain_sequence.store(sequence + 1, Ordering::Relaxed);
+        // Release: a reader that sees a store below also sees the odd sequence.
+        core::sync::atomic::fence(Ordering::Release);
+        counters.allocations.add(count);
+        counters.bytes.add(bytes);
+        bin.tally.store(TALLY_START, Ordering::Relaxed);
+        // Release: partner of the Acquire in `allocations`.
+        self.drain_sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    /// How many allocations of `class` this record has counted, and their bytes. Any thread.
+    pub fn allocations(&self, class: SizeClass) -> (u64, u64) {
+        let counters = &self.classes[class.index()];
+        loop {
+            // Acquire: partner of the Release in `drain_tally`.
+            let before = self.drain_sequence.load(Ordering::Acquire);
+            let (count, bytes) = decode_tally(self.bin(class).tally.load(Ordering::Relaxed));
+            let sum = (counters.allocations.get() + count, counters.bytes.get() + bytes);
+            // Acquire: the figures were read before the sequence is read again.
+            core::sync::atomic::fence(Ordering::Acquire);
+            let after = self.drain_sequence.load(Ordering::Relaxed);
+            if before.is_multiple_of(2) && before == after {
+                return sum;
+            }
+            sys::yield_now();
+        }
+    }
+
+    /// The tally as a number that changes with every allocation.
+    pub fn tally(&self, class: SizeClass) -> u64 {
+        self.bin(class).tally.load(Ordering::Relaxed)
+    }
+
+    /// Does the owner's word say that it is inside malloc? With the registry's lock held.
+    fn is_busy(&self) -> bool {
+        let address = self.word_address.load(Ordering::Relaxed) as *const AtomicUsize;
+        // SAFETY: the owner takes the registry's lock before its word goes away (invariant of
+        // `word_address`).
+        let word = unsafe { &*address };
+        // Acquire: what the owner did to its bins before it left is visible.
+        word.load(Ordering::Acquire) == BUSY
+    }
+
+    /// Has it an owner, and another than the thread whose word is at `own_word`?
+    fn is_of_another(&self, own_word: usize) -> bool {
+        let owner = self.word_address.load(Ordering::Relaxed);
+        owner != 0 && owner != own_word
+    }
+}
+
+fn decode_tally(tally: u64) -> (u64, u64) {
+    // An overflowed tally has wrapped around to the bytes beyond the threshold.
+    let bytes = (tally >> TALLY_COUNT_BITS).wrapping_sub(TALLY_START >> TALLY_COUNT_BITS)
+        & (u64::MAX >> TALLY_COUNT_BITS);
+    let count = tally & TALLY_COUNT_MASK;
+    (count, bytes.saturating_sub(count))
+}
+
+/// All records, and those without an owner.
+pub(crate) struct Registry {
+    newest: AtomicPtr<ThreadCache>,
+    threads: AtomicU32,
+    unused: Lock<Unused>,
+}
+
+struct Unused(*mut ThreadCache);
+
+// SAFETY: the records belong to the registry.
+unsafe impl Send for Unused {}
+
+impl Registry {
+    pub const fn new() -> Registry {
+        Registry {
+            newest: AtomicPtr::new(ptr::null_mut()),
+            threads: AtomicU32::new(0),
+            unused: Lock::new(Unused(ptr::null_mut())),
+        }
+    }
+
+    /// A record for the calling thread, whose word is `word` and says [`BUSY`].
+    pub fn attach(&self, metadata: &Metadata, word: ThreadWord) -> Option<&ThreadCache> {
+        let mut unused = self.unused.lock();
+        let record = if unused.0.is_null() {
+            let memory = metadata.allocate(size_of::<ThreadCache>())?;
+            // SAFETY: the piece is large enough and nobody else's.
+            unsafe { memory.write_bytes(0, size_of::<ThreadCache>()) };
+            let record = memory.cast::<ThreadCache>();
+            // SAFETY: all-zero is a valid record, pieces of a page and more are page-aligned, and
+            // they are never unmapped.
+            let cache = unsafe { &*record };
+            for bin in &cache.bins {
+                bin.tally.store(TALLY_START, Ordering::Relaxed);
+            }
+            cache.next.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
+            // Release: partner of the Acquire in `all`.
+            self.newest.store(record, Ordering::Release);
+            cache
+        } else {
+            // SAFETY: records are never unmapped.
+            let cache = unsafe { &*unused.0 };
+            unused.0 = cache.next_unused.load(Ordering::Relaxed);
+            cache
+        };
+        record.word_address.store(word.address(), Ordering::Relaxed);
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        Some(record)
+    }
+
+    /// Takes a record back whose bins are empty, from its owner or for one that is no more.
+    pub fn detach(&self, cache: &ThreadCache) {
+        let mut unused = self.unused.lock();
+        self.detach_locked(&mut unused, cache);
+    }
+
+    fn detach_locked(&self, unused: &mut Unused, cache: &ThreadCache) {
+        cache.word_address.store(0, Ordering::Relaxed);
+        cache.next_unused.store(unused.0, Ordering::Relaxed);
+        unused.0 = ptr::from_ref(cache).cast_mut();
+        self.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Threads that have a cache.
+    pub fn threads(&self) -> u64 {
+        self.threads.load(Ordering::Relaxed) as u64
+    }
+
+    /// Every record, of living threads and of ended ones.
+    pub fn all(&self) -> impl Iterator<Item = &ThreadCache> {
+        // Acquire: partner of the Release in `attach`.
+        let mut record = self.newest.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            if record.is_null() {
+                return None;
+            }
+            // SAFETY: records are never unmapped.
+            let cache = unsafe { &*record };
+            record = cache.next.load(Ordering::Relaxed);
+            Some(cache)
+        })
+    }
+
+    /// Before a fork: keeps threads from coming and going, and every other thread out of its cache.
+    /// A thread that does not leave malloc in time (it is stopped in a signal handler, say) is left
+    /// alone. Where the kernel has no barrier for us, all are. Returns whether the barrier was used.
+    pub fn hold_for_fork(&self, own_word: usize, has_barrier: bool) -> bool {
+        self.unused.lock_for_fork();
+        if !has_barrier {
+            return false;
+        }
+        let others = || self.all().filter(|cache| cache.is_of_another(own_word));
+        if others().next().is_none() {
+            return false;
+        }
+        for cache in others() {
+            // Relaxed: ordered by the barrier.
+            cache.hold.store(1, Ordering::Relaxed);
+        }
+        if !sys::barrier_all_threads() {
+            others().for_each(ThreadCache::let_go);
+            return true;
+        }
+        for cache in others() {
+            let mut tries = 0;
+            while cache.is_busy() {
+                tries += 1;
+                if tries > 20_000 {
+                    cache.let_go();
+                    break;
+                }
+                sys::yield_now();
+            }
+        }
+        true
+    }
+
+    /// After a fork, in the parent: everything goes on.
+    ///
+    /// # Safety
+    /// Follows [`Registry::hold_for_fork`] on the same thread.
+    pub unsafe fn resume_in_parent(&self) {
+        self.all().for_each(ThreadCache::let_go);
+        // SAFETY: the caller took it so.
+        unsafe { self.unused.unlock_after_fork() };
+    }
+
+    /// After a fork, in the child: of all threads only the caller is left. Calls `empty` for each
+    /// cache that was held, whose bins then have to be empty, and takes its record back.
+    ///
+    /// # Safety
+    /// Follows [`Registry::hold_for_fork`] on the thread that is now the child's only one.
+    pub unsafe fn resume_in_child(&self, own_word: usize, empty: impl Fn(&ThreadCache)) {
+        // SAFETY: the caller took it so.
+        unsafe { self.unused.unlock_after_fork() };
+        for cache in self.all().filter(|cache| cache.is_of_another(own_word)) {
+            if cache.is_wanted() {
+                cache.hold.store(0, Ordering::Relaxed);
+                empty(cache);
+                self.detach(cache);
+            } else {
+                // Somebody was in the middle of something there: what it holds stays as it is, and
+                // nobody will use the record again.
+                cache.word_address.store(0, Ordering::Relaxed);
+                self.threads.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl ThreadCache {
+    fn let_go(&self) {
+        // Release: what a taker did to the bins is visible to the owner, by its own barrier or by
+        // the wake.
+        if self.hold.swap(0, Ordering::Release) != 0 {
+            sys::futex_wake(&self.hold);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_counts_until_it_overflows() {
+        let bin = Bin {
+            slots: AtomicPtr::new(ptr::null_mut()),
+            len: AtomicU32::new(0),
+            capacity: AtomicU32::new(0),
+            tally: AtomicU64::new(TALLY_START),
+            span: AtomicU32::new(0),
+            word: AtomicU32::new(0),
+        };
+        let mut random = crate::test_random::Random::new(3);
+        for _ in 0..50 {
+            bin.tally.store(TALLY_START, Ordering::Relaxed);
+            let (mut count, mut bytes) = (0, 0);
+            loop {
+                let size = random.below(if count % 2 == 0 { 32_768 } else { 64 });
+                let overflowed = bin.count(size as usize);
+                count += 1;
+                bytes += size;
+                assert_eq!(decode_tally(bin.tally.load(Ordering::Relaxed)), (count, bytes));
+                assert_eq!(overflowed, bytes + count >= TALLY_BYTES);
+                if overflowed {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Totals that change under the page heap's lock, and can be read without it.
+//!
+//! One writer at a time (the lock's holder) uses plain loads and stores; readers take a copy and
+//! look whether a writer was there meanwhile (a sequence lock), so that what belongs together, such
+//! as pages enqueued and pages pending, is read together.
+
+use core::array;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::size_class::CLASS_COUNT;
+use crate::sys;
+
+/// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Figures<T> {
+    /// Ranges accepted by the boundary, by reason.
+    pub enqueued: [T; 4],
+    /// Their pages that may be resident: what entered the ledger.
+    pub enqueued_pages: T,
+    /// Ranges that joined a pending one.
+    pub coalesced: T,
+    /// Pages given back, by reason.
+    pub purged_pages: [T; 4],
+    /// Calls, ranges and refusals of purges.
+    pub madvise_calls: T,
+    pub purge_ranges: T,
+    pub errors: T,
+    /// Dirty pages allocated again, and purged pages allocated again.
+    pub reused_pages: T,
+    pub refault_pages: T,
+    /// Dirty pages: the ledger's content.
+    pub pending_pages: T,
+    /// Spans in use, by class.
+    pub spans: [T; CLASS_COUNT],
+    /// Spans created, ever.
+    pub spans_created: T,
+    /// Pages of spans that may be resident: those that were dirty when a span was created, and those
+    /// that were when one was retired. What claims add is counted by the threads.
+    pub span_pages_inherited: T,
+    pub span_pages_retired: T,
+    /// Pages of large runs in use.
+    pub large_pages: T,
+    /// Large blocks allocated, the bytes asked for and the pages given for them, and those freed,
+    /// ever.
+    pub large_allocations: T,
+    pub large_bytes: T,
+    pub large_pages_taken: T,
+    pub large_frees: T,
+    /// Extensions of the arena, and the calls it took.
+    pub arena_grows: T,
+    pub mprotect_calls: T,
+    /// Ticks, by decision.
+    pub idle_ticks: T,
+    pub busy_ticks: T,
+}
+
+/// A number with one writer at a time.
+#[repr(transparent)]
+pub(crate) struct Cell(AtomicU64);
+
+impl Cell {
+    /// Only while the lock that guards the writers is held.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// As [`Cell::add`].
+    #[inline]
+    pub fn subtract(&self, less: u64) {
+        self.add(less.wrapping_neg());
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const WORDS: usize = size_of::<Figures<u64>>() / 8;
+
+/// The figures and their sequence.
+///
+/// # Invariants
+/// `sequence` is odd exactly while a writer is between its first and last store.
+pub(crate) struct Totals {
+    sequence: AtomicU64,
+    figures: Figures<Cell>,
+}
+
+impl Totals {
+    pub const fn new() -> Totals {
+        // SAFETY: `Figures<Cell>` is nothing but 64-bit integers; zero is a value of each.
+        Totals { sequence: AtomicU64::new(0), figures: unsafe { core::mem::zeroed() } }
+    }
+
+    /// Changes figures that belong together. Only with the page heap's lock held; not nested.
+    #[inline]
+    pub fn update(&self, change: impl FnOnce(&Figures<Cell>)) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence + 1, Ordering::Relaxed);
+        // Release: a reader that sees a figure stored below also sees the odd sequence.
+        fence(Ordering::Release);
+        change(&self.figures);
+        // Release: partner of the Acquire in `read`.
+        self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    /// The figures, for the lock's holder.
+    pub fn figures(&self) -> &Figures<Cell> {
+        &self.figures
+    }
+
+    /// A consistent copy; waits for no one but a writer between its two ends.
+    pub fn read(&self) -> Figures<u64> {
+        let first = (&raw const self.figures).cast::<Cell>();
+        loop {
+            // Acquire: partner of the Release in `update`.
+            let before = self.sequence.load(Ordering::Acquire);
+            let words: [u64; WORDS] = array::from_fn(|i| {
+                // SAFETY: `Figures<Cell>` is `WORDS` cells in a row.
+                let cell = unsafe { &*first.add(i) };
+                cell.get()
+            });
+            // Acquire: the words were read before the sequence is read again.
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
+                // SAFETY: `Figures<u64>` is `WORDS` integers in a row, in the order of the cells.
+                return unsafe { core::mem::transmute::<[u64; WORDS], Figures<u64>>(words) };
+            }
+            sys::yield_now();
+        }
+    }
+}
