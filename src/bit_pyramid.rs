@@ -1,9 +1,10 @@
 //! A set as a pyramid of bitmaps: a bit above says "some bit below is set".
 //!
 //! Lock-free: any thread inserts and removes. The lowest level is the truth; the levels above are
-//! hints for finding it. A hint may be late (its bit set a moment after, or cleared a moment before
-//! the truth below changes), but it never stays wrong: both sides change their own level first and
-//! then look at the other, and a remover that cleared a hint looks below once more.
+//! hints for finding it. A hint may promise what is gone, until somebody follows it in vain and
+//! clears it. It may lack only for the moment in which an insertion is under way: who inserts
+//! changes the truth first and then looks at the hint, who clears a hint looks at the truth once
+//! more afterwards.
 
 use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
 
@@ -39,15 +40,16 @@ pub(crate) fn remove(path: &Path<'_>) -> bool {
         return false;
     }
     let before = word.fetch_and(!(1 << bit), Ordering::Acquire);
-    let was_there = before >> bit & 1 == 1;
-    if before == 1 << bit {
-        lower(path);
-    }
-    was_there
+    before >> bit & 1 == 1
 }
 
-/// Clears the hints above a word that has become empty.
-fn lower(path: &Path<'_>) {
+/// Clears the hints above the word of `path[0]`, if that is empty. For whoever followed them and
+/// found nothing: an element that is taken out and put back at once leaves its hints alone.
+#[cold]
+pub(crate) fn lower(path: &Path<'_>) {
+    if path[0].0.load(Ordering::Relaxed) != 0 {
+        return;
+    }
     for level in 1..path.len() {
         let (word, bit) = path[level];
         let before = word.fetch_and(!(1 << bit), Ordering::Relaxed);
@@ -94,6 +96,7 @@ mod loom_models {
                 thread::spawn(move || insert(&levels.path(1)))
             };
             assert!(remove(&levels.path(0)));
+            lower(&levels.path(0));
             inserter.join().unwrap();
             assert_eq!(levels.0[0].load(Ordering::Relaxed), 0b10);
             assert_eq!(levels.0[1].load(Ordering::Relaxed), 1);
@@ -113,7 +116,9 @@ mod loom_models {
             };
             let mine = remove(&levels.path(3));
             assert_ne!(mine, other.join().unwrap());
+            lower(&levels.path(3));
             assert_eq!(levels.0[1].load(Ordering::Relaxed), 0);
+            assert_eq!(levels.0[2].load(Ordering::Relaxed), 0);
         });
     }
 }

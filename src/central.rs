@@ -46,35 +46,28 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     let want = capacity.div_ceil(2);
     let mut got = 0;
     while got < want {
-        let Some(chunk) = held_or_new_span(heap, bin, class, got == 0) else { break };
+        // A new span only if nothing else is to be had: a batch may well be short.
+        let Some(chunk) = take_span(heap, class, got == 0) else { break };
         let span = heap.arena.span(chunk);
         let blocks = class.blocks_per_span();
-        match span.claim(blocks, bin.word.load(Ordering::Relaxed), want - got) {
-            Some(claim) => {
-                cache.resident_gained.add(span.note_resident(class, claim).0 as u64);
-                got += store_claim(&heap.arena, bin, class, chunk, claim, got);
-                bin.word.store(claim.word, Ordering::Relaxed);
-            }
-            None if span.leave_full(blocks) => bin.set_held_span(None),
-            None => {}
+        while got < want {
+            let Some(claim) = span.claim(blocks, want - got) else { break };
+            cache.resident_gained.add(span.note_resident(class, claim).0 as u64);
+            got += store_claim(&heap.arena, bin, class, chunk, claim, got);
         }
+        give_up_span(heap, class, chunk);
     }
     bin.len.store(got, Ordering::Relaxed);
     cache.classes[class.index()].claimed.add(got as u64);
     bin.pop()
 }
 
-/// The bin's span, or the next one: from the index or, if need be, a new one.
-fn held_or_new_span(heap: &Heap, bin: &Bin, class: SizeClass, create: bool) -> Option<ChunkIndex> {
-    if let Some(chunk) = bin.held_span() {
-        return Some(chunk);
-    }
-    let chunk = match span_index::take_lowest(&heap.arena, class) {
+/// The lowest span with free blocks, or else, if `create`, a new one; the caller holds it.
+fn take_span(heap: &Heap, class: SizeClass, create: bool) -> Option<ChunkIndex> {
+    match span_index::take_lowest(&heap.arena, class) {
         None if create => create_span(heap, class),
         found => found,
-    }?;
-    bin.set_held_span(Some(chunk));
-    Some(chunk)
+    }
 }
 
 /// Writes a claim's blocks behind the first `len` slots, the lowest address last, so that it is the
@@ -235,23 +228,20 @@ fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64
     }
 }
 
-/// Parts with a held span that has free blocks: retires it if it has no others, else lists it.
-pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
-    let empty = heap.arena.span(chunk).is_empty(class.blocks_per_span());
-    if empty || !span_index::publish(&heap.arena, class, chunk) {
-        retire(heap, class, chunk);
+/// Parts with a held span: retires it if all its blocks are back, lists it if it has any, leaves it
+/// to the first block that comes back if it has none.
+///
+/// Spans are never held between refills. A thread that kept one per class would save two atomic
+/// operations a refill and strand what is left of that span: with 32 threads that was most of the
+/// heap (ARCHITECTURE.md).
+fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
+    let span = heap.arena.span(chunk);
+    let blocks = class.blocks_per_span();
+    if !span.has_any(blocks) && span.leave_full(blocks) {
+        return;
     }
-}
-
-/// Parts with the span that a bin refills from, whatever is left in it.
-fn give_up_held_span(heap: &Heap, bin: &Bin, class: SizeClass) {
-    if let Some(chunk) = bin.held_span() {
-        bin.set_held_span(None);
-        let span = heap.arena.span(chunk);
-        let blocks = class.blocks_per_span();
-        if span.free_blocks(blocks) > 0 || !span.leave_full(blocks) {
-            give_up_span(heap, class, chunk);
-        }
+    if span.is_empty(blocks) || !span_index::publish(&heap.arena, class, chunk) {
+        retire(heap, class, chunk);
     }
 }
 
@@ -295,25 +285,18 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 /// One block for a caller without a bin.
 fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Pages)) -> Option<*mut u8> {
     loop {
-        let chunk = match span_index::take_lowest(&heap.arena, class) {
-            Some(chunk) => chunk,
-            None => create_span(heap, class)?,
-        };
+        let chunk = take_span(heap, class, true)?;
         let span = heap.arena.span(chunk);
-        let blocks = class.blocks_per_span();
-        let Some(claim) = span.claim(blocks, 0, 1) else {
-            if !span.leave_full(blocks) {
-                give_up_span(heap, class, chunk);
-            }
-            continue;
-        };
-        gained(span.note_resident(class, claim));
-        if span.free_blocks(blocks) > 0 || !span.leave_full(blocks) {
-            give_up_span(heap, class, chunk);
+        let claim = span.claim(class.blocks_per_span(), 1);
+        let block = claim.map(|claim| {
+            gained(span.note_resident(class, claim));
+            let index = claim.word as usize * 64 + claim.blocks.trailing_zeros() as usize;
+            heap.arena.chunk_address(chunk) + index * class.block_bytes().get()
+        });
+        give_up_span(heap, class, chunk);
+        if let Some(address) = block {
+            return Some(address as *mut u8);
         }
-        let index = claim.word as usize * 64 + claim.blocks.trailing_zeros() as usize;
-        let address = heap.arena.chunk_address(chunk) + index * class.block_bytes().get();
-        return Some(address as *mut u8);
     }
 }
 
@@ -340,13 +323,12 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
     heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Empties every bin of a cache and gives up its spans: when its thread ends, or when everything is
+/// Empties every bin of a cache: when its thread ends, or when everything is
 /// to be given back. Whoever may touch the cache.
 pub(crate) fn empty_cache(heap: &Heap, cache: &ThreadCache, keep_arrays: bool) {
     for class in SizeClass::all() {
         let bin = cache.bin(class);
         spill(heap, cache, class, u32::MAX);
-        give_up_held_span(heap, bin, class);
         if !keep_arrays && bin.capacity.load(Ordering::Relaxed) > 0 {
             resize(heap, cache, class, 0);
         }
@@ -368,7 +350,6 @@ pub(crate) fn shrink_unused_bins(heap: &Heap, cache: &ThreadCache) {
         history.seen_tally.store(tally, Ordering::Relaxed);
         if unused && bin.capacity.load(Ordering::Relaxed) > 0 {
             spill(heap, cache, class, u32::MAX);
-            give_up_held_span(heap, bin, class);
             resize(heap, cache, class, 0);
             history.seen_len.store(0, Ordering::Relaxed);
         }

@@ -43,7 +43,8 @@ const FULL: u32 = 2;
 /// # Invariants
 /// - Bit `i` is set exactly if block `i` is in no cache and not live.
 /// - Bits at and above the class's block count are never set.
-/// - Only the holder clears bits, writes `resident` and leaves the state HELD.
+/// - Only the holder clears bits, writes `resident` and `first_word`, and leaves the state HELD.
+/// - `first_word` is below the span's number of bitmap words.
 /// - State AVAILABLE: at least one bit is set, and the span's bit in the span index is set or about
 ///   to be (by the publisher) or just cleared (by a taker). No other state has that bit.
 #[repr(C, align(64))]
@@ -53,7 +54,9 @@ pub(crate) struct Span {
     /// One bit per page: a block there was handed out since the page was last known to be clean,
     /// so it may be resident.
     resident: AtomicU32,
-    _pad: [u64; 3],
+    /// Where the next claim looks first. Holder only; any value will do.
+    first_word: AtomicU32,
+    _pad: [u32; 5],
     bits: [AtomicU64; WORDS],
 }
 
@@ -104,16 +107,17 @@ impl Span {
             self.bits[word as usize].store(full_word(blocks, word), Ordering::Relaxed);
         }
         self.resident.store(resident as u32, Ordering::Relaxed);
+        self.first_word.store(0, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) & !STATE_MASK) + STATE_MASK + 1;
         self.state.store(generation | HELD, Ordering::Relaxed);
     }
 
-    /// Takes up to `want` blocks of the first word at or after `from` (then wrapping around) that
-    /// has any, lowest first. `None`: no block is free just now. Holder only.
+    /// Takes up to `want` blocks of one word, lowest first: of the word that the last claim stopped
+    /// at or the next one that has any. `None`: no block is free just now. Holder only.
     #[inline]
-    pub fn claim(&self, blocks: u32, from: u32, want: u32) -> Option<Claim> {
+    pub fn claim(&self, blocks: u32, want: u32) -> Option<Claim> {
         let words = words_for(blocks);
-        let mut word = if from < words { from } else { 0 };
+        let mut word = self.first_word.load(Ordering::Relaxed);
         for _ in 0..words {
             let free = self.bits[word as usize].load(Ordering::Relaxed);
             if free != 0 {
@@ -122,6 +126,7 @@ impl Span {
                 // blocks is over before the next one gets them. Only the holder clears bits, so
                 // those seen set are still set.
                 self.bits[word as usize].fetch_and(!take, Ordering::Acquire);
+                self.first_word.store(word, Ordering::Relaxed);
                 return Some(Claim { word, blocks: take });
             }
             word = if word + 1 < words { word + 1 } else { 0 };
@@ -176,14 +181,18 @@ impl Span {
         // Release: partner of the Acquire in `put`, which may make another thread the holder.
         self.state.swap(full, Ordering::AcqRel);
         fence_after_rmw();
-        let any = (0..words_for(blocks))
-            .any(|word| self.bits[word as usize].load(Ordering::Relaxed) != 0);
-        if !any {
+        if !self.has_any(blocks) {
             return true;
         }
         // Somebody put a block back. Either that thread saw FULL and holds the span now, or it is
         // ours again.
         self.state.compare_exchange(full, held, Ordering::AcqRel, Ordering::Relaxed).is_err()
+    }
+
+    /// Is any block here just now?
+    #[inline]
+    pub fn has_any(&self, blocks: u32) -> bool {
+        (0..words_for(blocks)).any(|word| self.bits[word as usize].load(Ordering::Relaxed) != 0)
     }
 
     /// First half of publishing a held span: the state says AVAILABLE. The caller then sets the
@@ -228,18 +237,17 @@ impl Span {
     pub fn resident_pages(&self) -> u16 {
         self.resident.load(Ordering::Relaxed) as u16
     }
+}
 
-    /// How many blocks are here: exact while nobody claims or puts.
+/// For the checker, while nothing moves.
+#[cfg(all(test, not(loom)))]
+impl Span {
     pub fn free_blocks(&self, blocks: u32) -> u32 {
         (0..words_for(blocks))
             .map(|word| self.bits[word as usize].load(Ordering::Relaxed).count_ones())
             .sum()
     }
-}
 
-/// For the checker, while nothing moves.
-#[cfg(test)]
-impl Span {
     pub fn has_free(&self, block: u32) -> bool {
         self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
     }
@@ -292,7 +300,7 @@ mod tests {
             span.create(blocks, 0);
             let mut claims = Vec::new();
             let mut seen = 0;
-            while let Some(claim) = span.claim(blocks, seen / 64, 7) {
+            while let Some(claim) = span.claim(blocks, 7) {
                 seen += claim.blocks.count_ones();
                 claims.push(claim);
             }
@@ -325,7 +333,7 @@ mod tests {
             span.create(blocks, 0);
             let mut expected = 0u32;
             let mut counted = 0;
-            while let Some(claim) = span.claim(blocks, 0, 3) {
+            while let Some(claim) = span.claim(blocks, 3) {
                 counted += span.note_resident(class, claim).0;
                 for bit in (0..64).filter(|bit| claim.blocks >> bit & 1 == 1) {
                     let start = (claim.word as usize * 64 + bit) * size;
@@ -345,13 +353,13 @@ mod tests {
     fn a_put_that_outlives_its_span_leaves_the_next_one_alone() {
         let span = span();
         span.create(2, 0);
-        let claim = span.claim(2, 0, 2).unwrap();
+        let claim = span.claim(2, 2).unwrap();
         assert!(span.leave_full(2));
         // The state as a slow put would have read it, before the span is retired and reused.
         let stale = span.state.load(Ordering::Relaxed);
         assert_eq!(span.put(2, 0, claim.blocks), Put::Held);
         span.create(64, 0);
-        while span.claim(64, 0, 64).is_some() {}
+        while span.claim(64, 64).is_some() {}
         assert!(span.leave_full(64));
         assert_ne!(span.state.load(Ordering::Relaxed), stale, "the generation tells them apart");
     }
@@ -372,7 +380,8 @@ mod loom_models {
         let span = Span {
             state: AtomicU32::new(0),
             resident: AtomicU32::new(0),
-            _pad: [0; 3],
+            first_word: AtomicU32::new(0),
+            _pad: [0; 5],
             bits: [AtomicU64::new(0), AtomicU64::new(0)],
         };
         span.create(BLOCKS, 0);
@@ -385,7 +394,7 @@ mod loom_models {
     fn a_block_that_comes_back_while_its_span_becomes_full_is_not_stranded() {
         loom::model(|| {
             let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
             let putter = {
                 let span = Arc::clone(&span);
                 thread::spawn(move || span.put(BLOCKS, 0, 0b01))
@@ -403,7 +412,7 @@ mod loom_models {
     fn the_last_blocks_to_come_back_show_that_the_span_is_empty() {
         loom::model(|| {
             let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
             assert!(span.leave_full(BLOCKS));
             let putter = {
                 let span = Arc::clone(&span);
@@ -427,20 +436,20 @@ mod loom_models {
     fn claim_and_put_neither_lose_nor_double_a_block() {
         loom::model(|| {
             let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 0, 1).unwrap().blocks, 0b01);
+            assert_eq!(span.claim(BLOCKS, 1).unwrap().blocks, 0b01);
             let putter = {
                 let span = Arc::clone(&span);
                 thread::spawn(move || span.put(BLOCKS, 0, 0b01))
             };
             let mut claimed = 0;
             for _ in 0..2 {
-                if let Some(claim) = span.claim(BLOCKS, 0, 1) {
+                if let Some(claim) = span.claim(BLOCKS, 1) {
                     assert_eq!(claimed & claim.blocks, 0);
                     claimed |= claim.blocks;
                 }
             }
             assert_ne!(putter.join().unwrap(), Put::DoubleFree);
-            let left = span.claim(BLOCKS, 0, 64).map_or(0, |claim| claim.blocks);
+            let left = span.claim(BLOCKS, 64).map_or(0, |claim| claim.blocks);
             assert_eq!(claimed ^ left, 0b11);
         });
     }
@@ -451,7 +460,7 @@ mod loom_models {
         use loom::cell::UnsafeCell;
         loom::model(|| {
             let shared = Arc::new((span(), UnsafeCell::new(0)));
-            assert_eq!(shared.0.claim(BLOCKS, 0, 64).unwrap().blocks, 0b11);
+            assert_eq!(shared.0.claim(BLOCKS, 64).unwrap().blocks, 0b11);
             let putter = {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
@@ -460,7 +469,7 @@ mod loom_models {
                     let _ = shared.0.put(BLOCKS, 0, 0b01);
                 })
             };
-            if shared.0.claim(BLOCKS, 0, 64).is_some() {
+            if shared.0.claim(BLOCKS, 64).is_some() {
                 // SAFETY: block 0 is ours now. Loom checks that no access can race.
                 assert_eq!(shared.1.with(|cell| unsafe { *cell }), 7);
             }

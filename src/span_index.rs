@@ -56,6 +56,7 @@ pub(crate) fn take_lowest(arena: &Arena, class: SizeClass) -> Option<ChunkIndex>
                         return Some(chunk);
                     }
                 }
+                bit_pyramid::lower(&path(arena, class, ChunkIndex::new(segment, 0)));
             }
         }
     }

@@ -26,7 +26,6 @@
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use crate::arena::ChunkIndex;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
 use crate::size_class::{CLASS_COUNT, SizeClass};
@@ -70,10 +69,7 @@ pub(crate) struct Bin {
     pub capacity: AtomicU32,
     /// Allocations and bytes since the last drain (see [`TALLY_START`]).
     tally: AtomicU64,
-    /// The span that this thread holds to refill this bin from: its chunk plus 1, or 0.
-    span: AtomicU32,
-    /// The bitmap word of that span at which to look first.
-    pub word: AtomicU32,
+    _pad: u64,
 }
 
 impl Bin {
@@ -130,16 +126,6 @@ impl Bin {
         let slots = self.slots.load(Ordering::Relaxed);
         // SAFETY: the caller says that there are so many.
         unsafe { core::slice::from_raw_parts(slots, count as usize) }
-    }
-
-    /// The span held for this bin.
-    pub fn held_span(&self) -> Option<ChunkIndex> {
-        self.span.load(Ordering::Relaxed).checked_sub(1).map(ChunkIndex)
-    }
-
-    pub fn set_held_span(&self, chunk: Option<ChunkIndex>) {
-        self.span.store(chunk.map_or(0, |chunk| chunk.0 + 1), Ordering::Relaxed);
-        self.word.store(0, Ordering::Relaxed);
     }
 }
 
@@ -475,8 +461,7 @@ mod tests {
             len: AtomicU32::new(0),
             capacity: AtomicU32::new(0),
             tally: AtomicU64::new(TALLY_START),
-            span: AtomicU32::new(0),
-            word: AtomicU32::new(0),
+            _pad: 0,
         };
         let mut random = crate::test_random::Random::new(3);
         for _ in 0..50 {
