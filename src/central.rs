@@ -18,8 +18,8 @@ use crate::units::{Pages, SPAN_BYTES};
 /// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
 /// whether more is worth it.
 const FIRST_SLOTS: u32 = 4;
-const BASE_BYTES: u32 = 16 << 10;
-const BASE_SLOTS: u32 = 64;
+const BASE_BYTES: u32 = 32 << 10;
+const BASE_SLOTS: u32 = 128;
 
 fn base_slots(class: SizeClass) -> u32 {
     (BASE_BYTES / class.block_bytes().get() as u32).clamp(FIRST_SLOTS, BASE_SLOTS)
