@@ -195,6 +195,13 @@ impl Span {
         (0..words_for(blocks)).any(|word| self.bits[word as usize].load(Ordering::Relaxed) != 0)
     }
 
+    /// How many blocks are here just now, more or less.
+    pub fn free_blocks(&self, blocks: u32) -> u32 {
+        (0..words_for(blocks))
+            .map(|word| self.bits[word as usize].load(Ordering::Relaxed).count_ones())
+            .sum()
+    }
+
     /// First half of publishing a held span: the state says AVAILABLE. The caller then sets the
     /// span's bit in the index.
     pub fn leave_available(&self) {
@@ -242,12 +249,6 @@ impl Span {
 /// For the checker, while nothing moves.
 #[cfg(all(test, not(loom)))]
 impl Span {
-    pub fn free_blocks(&self, blocks: u32) -> u32 {
-        (0..words_for(blocks))
-            .map(|word| self.bits[word as usize].load(Ordering::Relaxed).count_ones())
-            .sum()
-    }
-
     pub fn has_free(&self, block: u32) -> bool {
         self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
     }

@@ -3,13 +3,16 @@
 //! Three levels: a bit per chunk in each segment's record, a bit per segment, a bit per 64 segments.
 //! Taking a span out of the set is what makes a thread its holder, so the set needs no lock and no
 //! links. Because it is ordered, refills come from the lowest addresses, which lets the spans at the
-//! highest run empty; and of the spans of one segment the fullest is taken.
+//! highest run empty; of the four lowest in a segment the fullest is taken, for the same end.
 
 use crate::arena::{Arena, ChunkIndex};
 use crate::bit_pyramid;
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
 use crate::units::SegmentIndex;
+
+/// How many spans [`fullest`] looks at.
+const CANDIDATES: usize = 4;
 
 fn path(arena: &Arena, class: SizeClass, chunk: ChunkIndex) -> [(&AtomicU64, u32); 3] {
     let segment = chunk.segment();
@@ -50,8 +53,7 @@ pub(crate) fn take_lowest(arena: &Arena, class: SizeClass) -> Option<ChunkIndex>
             let row = top * 64 + row;
             for segment in bits_of(arena.index_word(0, row as usize, class)) {
                 let segment = SegmentIndex(row * 64 + segment);
-                for chunk in bits_of(&arena.segment(segment).available[class.index()]) {
-                    let chunk = ChunkIndex::new(segment, chunk);
+                while let Some(chunk) = fullest(arena, class, segment) {
                     if try_take(arena, class, chunk) {
                         return Some(chunk);
                     }
@@ -61,6 +63,16 @@ pub(crate) fn take_lowest(arena: &Arena, class: SizeClass) -> Option<ChunkIndex>
         }
     }
     None
+}
+
+/// The fullest of the lowest available spans of a segment: a few are looked at, so that the choice
+/// costs less than it saves.
+fn fullest(arena: &Arena, class: SizeClass, segment: SegmentIndex) -> Option<ChunkIndex> {
+    let blocks = class.blocks_per_span();
+    bits_of(&arena.segment(segment).available[class.index()])
+        .take(CANDIDATES)
+        .map(|chunk| ChunkIndex::new(segment, chunk))
+        .min_by_key(|&chunk| arena.span(chunk).free_blocks(blocks))
 }
 
 /// The bits that are set just now, lowest first.
