@@ -194,6 +194,11 @@ fn put_all(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
     put(heap, class, run);
 }
 
+/// Ends the process if `address` is no block's start.
+pub(crate) fn check_block(class: SizeClass, address: usize, offset: usize) {
+    locate(class, address, offset);
+}
+
 /// A block's chunk, bitmap word and bit there.
 #[inline(always)]
 fn locate(class: SizeClass, address: usize, offset: usize) -> (ChunkIndex, u32, u64) {
@@ -245,10 +250,11 @@ fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
     }
 }
 
-/// Cuts a new span from free pages; the caller holds it. `None`: out of memory.
+/// Cuts a new span from free pages; the caller holds it. `None`: out of memory, or this is a signal
+/// handler that interrupted its thread in the page heap.
 #[cold]
 fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
-    let mut pages = heap.page_heap.lock();
+    let mut pages = heap.page_heap.lock_unless_mine()?;
     let (chunk, resident) = pages.take_span(&heap.arena, &Linux, &heap.totals, class)?;
     heap.arena.span(chunk).create(class.blocks_per_span(), resident);
     // With the lock held: pages in use belong to a span that the page map names.
@@ -265,7 +271,12 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
         Kind::Sub4k => ReleaseReason::Sub4kRunRetire,
         Kind::Medium | Kind::Large => ReleaseReason::MediumRunReclaim,
     };
-    let mut pages = heap.page_heap.lock();
+    let Some(mut pages) = heap.page_heap.lock_unless_mine() else {
+        // A signal handler that interrupted its thread in the page heap: the span stays listed, and
+        // the next thread that takes and empties it retires it.
+        span_index::list(&heap.arena, class, chunk);
+        return;
+    };
     release_range_definitely_free(
         heap,
         &Linux,

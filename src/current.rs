@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::central;
 use crate::heap::{HEAP, Heap};
+use crate::large;
 use crate::release::tick_if_due;
 use crate::sys::{Linux, Os};
 use crate::thread_cache::{BUSY, DEAD, LAST_SPECIAL, ThreadCache, UNSET};
@@ -103,6 +104,7 @@ pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
         return;
     }
     cache.until_clock.store(SLOW_PATHS_PER_CLOCK, Ordering::Relaxed);
+    large::free_deferred(heap);
     tick_if_due(heap, os);
     let epoch = heap.release.epoch().0;
     if cache.seen_epoch.load(Ordering::Relaxed) != epoch {

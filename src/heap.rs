@@ -1,10 +1,11 @@
 //! The heap: everything there is one of in a process, and how it comes into being.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::Arena;
 use crate::current;
 use crate::knobs::{self, KnobCells};
+use crate::large::Deferred;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
 use crate::page_heap::PageHeap;
@@ -34,6 +35,8 @@ pub(crate) struct Heap {
     pub metadata: Metadata,
     pub knobs: KnobCells,
     pub uncached: Uncached,
+    /// Large blocks that signal handlers gave up while the page heap was not to be had.
+    pub deferred: AtomicPtr<Deferred>,
     ready: AtomicU32,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
@@ -69,6 +72,7 @@ impl Heap {
             metadata: Metadata::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
+            deferred: AtomicPtr::new(core::ptr::null_mut()),
             ready: AtomicU32::new(UNTOUCHED),
             has_barrier: AtomicBool::new(false),
         }

@@ -42,7 +42,7 @@ pub(crate) fn allocate(heap: &Heap, bytes: usize, align: usize, zeroed: bool) ->
     let pages = pages_for(heap, bytes)?;
     let align_pages = pages_for(heap, align)?.0;
     let taken = {
-        let mut page_heap = heap.page_heap.lock();
+        let mut page_heap = heap.page_heap.lock_unless_mine()?;
         let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages)?;
         heap.totals.update(|figures| {
             figures.large_allocations.add(1);
@@ -89,13 +89,18 @@ fn run_at(heap: &Heap, page_heap: &mut PageHeap, offset: usize) -> LargeRun {
 
 /// The usable size of the large block at `offset`.
 pub(crate) fn usable_bytes(heap: &Heap, offset: usize) -> usize {
-    run_at(heap, &mut heap.page_heap.lock(), offset).pages.bytes().get()
+    // 0 is what a signal handler hears that interrupted its thread in the page heap.
+    heap.page_heap
+        .lock_unless_mine()
+        .map_or(0, |mut page_heap| run_at(heap, &mut page_heap, offset).pages.bytes().get())
 }
 
 /// Frees the large block at `offset`.
 #[cold]
 pub(crate) fn free(heap: &Heap, offset: usize) {
-    let mut page_heap = heap.page_heap.lock();
+    let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else {
+        return defer_free(heap, offset);
+    };
     let run = run_at(heap, &mut page_heap, offset);
     let moved = page_heap.states(&heap.arena, run.segment).take_moved(run.first);
     let mut resident = true;
@@ -109,6 +114,45 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
     page_heap.states(&heap.arena, run.segment).clear_run(run.first);
     release_parts(heap, &mut page_heap, run, Pages(0), resident);
     heap.totals.update(|figures| figures.large_frees.add(1));
+}
+
+/// A block whose free had to wait, with the next such block's address in it.
+pub(crate) struct Deferred {
+    next: *mut Deferred,
+}
+
+/// A signal handler frees a large block and has interrupted its thread in the page heap: the block
+/// waits in a list until some thread's next look at the clock.
+#[cold]
+fn defer_free(heap: &Heap, offset: usize) {
+    let block = (heap.arena.base() + offset) as *mut Deferred;
+    let mut first = heap.deferred.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: the block was given up by its owner and is a page or more.
+        unsafe { block.write(Deferred { next: first }) };
+        // Release: partner of the Acquire in `free_deferred`.
+        let pushed =
+            heap.deferred.compare_exchange(first, block, Ordering::Release, Ordering::Relaxed);
+        match pushed {
+            Ok(_) => return,
+            Err(now) => first = now,
+        }
+    }
+}
+
+/// Frees what signal handlers could not. With no lock held.
+pub(crate) fn free_deferred(heap: &Heap) {
+    if heap.deferred.load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    // Acquire: partner of the Release in `defer_free`. The whole list is taken at once.
+    let mut block = heap.deferred.swap(ptr::null_mut(), Ordering::Acquire);
+    while !block.is_null() {
+        // SAFETY: blocks in the list were written by `defer_free` and belong to the list alone.
+        let next = unsafe { (*block).next };
+        free(heap, block as usize - heap.arena.base());
+        block = next;
+    }
 }
 
 /// Hands what follows the first `keep` pages of a run to the release boundary.
@@ -138,7 +182,7 @@ fn release_parts(
 /// `bytes`, for which no class will do.
 pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize) -> bool {
     let Some(pages) = pages_for(heap, bytes) else { return false };
-    let mut page_heap = heap.page_heap.lock();
+    let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
     if pages > run.pages {
         return page_heap.extend_run(&heap.arena, &heap.totals, run, pages);
@@ -159,7 +203,7 @@ pub(crate) fn move_to_larger(
     bytes: usize,
     align: usize,
 ) -> Option<*mut u8> {
-    let old = run_at(heap, &mut heap.page_heap.lock(), offset);
+    let old = run_at(heap, &mut *heap.page_heap.lock_unless_mine()?, offset);
     if old.pages.bytes().get() < MOVE_BYTES {
         return None;
     }

@@ -1,17 +1,19 @@
-//! A lock that neither allocates nor poisons: `malloc` cannot use std's.
+//! A lock that neither allocates nor poisons, and knows its holder: `malloc` cannot use std's.
 //!
-//! After U. Drepper, "Futexes Are Tricky": three states, one word.
+//! After U. Drepper, "Futexes Are Tricky": one word that says free, held, or held with others
+//! asleep. Where it is held it names the thread, so that a signal handler which interrupted the
+//! holder can tell that it would wait for itself.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys;
+use crate::tls::ThreadWord;
 
 const FREE: u32 = 0;
-const HELD: u32 = 1;
-/// Held, and somebody may be asleep: the holder must wake one.
-const CONTENDED: u32 = 2;
+/// Set beside the holder's name when somebody may be asleep: the holder must wake one.
+const CONTENDED: u32 = 1;
 
 /// How often to look again before sleeping. What these locks guard takes about as long as this.
 const SPINS: u32 = 100;
@@ -19,8 +21,9 @@ const SPINS: u32 = 100;
 /// A value that one thread at a time can reach.
 ///
 /// # Invariants
-/// `value` is touched only between `word` leaving [`FREE`] and returning to it, by the thread that
-/// made it leave (or, in a forked child, by the thread that the lock was taken for).
+/// - `word` is [`FREE`], or the holder's [`name`] with or without [`CONTENDED`].
+/// - `value` is touched only between `word` leaving [`FREE`] and returning to it, by the thread that
+///   made it leave (or, in a forked child, by the thread that the lock was taken for).
 pub(crate) struct Lock<T> {
     word: AtomicU32,
     value: UnsafeCell<T>,
@@ -32,52 +35,83 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 /// The right to use a lock's value.
 pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 
+/// This thread's name in a lock: neither [`FREE`] nor [`CONTENDED`]. Two threads have the same one
+/// only if their thread-local storage is a multiple of 64 GiB apart; then one may take the other's
+/// lock for its own, and do without it.
+#[inline(always)]
+fn name() -> u32 {
+    (ThreadWord::of_this_thread().address() >> 3) as u32 & !CONTENDED | 2
+}
+
 impl<T> Lock<T> {
     pub const fn new(value: T) -> Lock<T> {
         Lock { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
     }
 
-    /// Waits for the lock. Not re-entrant.
+    /// Waits for the lock. For code that no signal handler can reach while its thread holds it.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
-        // Acquire: partner of the Release in `unlock`.
-        if self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.lock_slow();
+        match self.lock_unless_mine() {
+            Some(guard) => guard,
+            None => crate::report::fail("a lock is taken twice", self.word.as_ptr() as usize),
         }
-        Guard(self)
+    }
+
+    /// Waits for the lock. `None` if the calling thread holds it already: this is a signal handler
+    /// that interrupted it, or another library's fork handler, and waiting would be for ever.
+    #[inline]
+    pub fn lock_unless_mine(&self) -> Option<Guard<'_, T>> {
+        // Acquire: partner of the Release in `unlock`.
+        let free = self.word.compare_exchange(FREE, name(), Ordering::Acquire, Ordering::Relaxed);
+        (free.is_ok() || self.lock_slow()).then(|| Guard(self))
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         // Acquire: partner of the Release in `unlock`.
-        let taken = self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
-        taken.is_ok().then_some(Guard(self))
+        let free = self.word.compare_exchange(FREE, name(), Ordering::Acquire, Ordering::Relaxed);
+        free.is_ok().then(|| Guard(self))
     }
 
     #[cold]
-    fn lock_slow(&self) {
-        for _ in 0..SPINS {
-            if self.word.load(Ordering::Relaxed) == FREE
-                && self
-                    .word
-                    // Acquire: partner of the Release in `unlock`.
-                    .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return;
+    fn lock_slow(&self) -> bool {
+        let name = name();
+        let mut spins = 0;
+        let mut taken = name;
+        loop {
+            let word = self.word.load(Ordering::Relaxed);
+            if word == FREE {
+                // Acquire: partner of the Release in `unlock`.
+                let free =
+                    self.word.compare_exchange(FREE, taken, Ordering::Acquire, Ordering::Relaxed);
+                if free.is_ok() {
+                    return true;
+                }
+            } else if word & !CONTENDED == name {
+                return false;
+            } else if spins < SPINS {
+                spins += 1;
+                core::hint::spin_loop();
+            } else {
+                let marked = self.word.compare_exchange(
+                    word,
+                    word | CONTENDED,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+                if marked.is_ok() {
+                    sys::futex_wait(&self.word, word | CONTENDED);
+                    // Others may still be asleep: whoever was, wakes the next one.
+                    taken = name | CONTENDED;
+                }
             }
-            core::hint::spin_loop();
-        }
-        // Acquire: partner of the Release in `unlock`.
-        while self.word.swap(CONTENDED, Ordering::Acquire) != FREE {
-            sys::futex_wait(&self.word, CONTENDED);
         }
     }
 
     #[inline]
     fn unlock(&self) {
         // Release: partner of the Acquires above.
-        if self.word.swap(FREE, Ordering::Release) == CONTENDED {
+        if self.word.swap(FREE, Ordering::Release) & CONTENDED != 0 {
             sys::futex_wake(&self.word);
         }
     }
@@ -144,6 +178,7 @@ mod tests {
         assert_eq!(*lock.lock(), 80_000);
         let held = lock.lock();
         assert!(lock.try_lock().is_none());
+        assert!(lock.lock_unless_mine().is_none(), "the holder does not wait for itself");
         drop(held);
         assert!(lock.try_lock().is_some());
     }

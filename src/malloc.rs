@@ -125,16 +125,19 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    let block = large::allocate(&HEAP, bytes, align, zeroed);
-    after_large();
-    or_out_of_memory(block)
+    or_out_of_memory(on_pages(|| large::allocate(&HEAP, bytes, align, zeroed)))
 }
 
-/// Large blocks go past the thread's cache, but they are work all the same.
-fn after_large() {
-    if let Some(entered) = enter() {
+/// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
+/// the same: what a signal handler does meanwhile must not count on the page heap, and large blocks
+/// are work that calls for a tick like any other.
+fn on_pages<T>(operation: impl FnOnce() -> T) -> T {
+    let entered = enter();
+    let result = operation();
+    if let Some(entered) = entered {
         housekeeping(&HEAP, entered.cache, &Linux);
     }
+    result
 }
 
 /// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
@@ -179,8 +182,7 @@ fn free_class(class: SizeClass, address: usize) {
 fn free_slow(class: SizeClass, address: usize) {
     let offset = address.wrapping_sub(HEAP.arena.base());
     if large::is_large(class) {
-        large::free(&HEAP, offset);
-        return after_large();
+        return on_pages(|| large::free(&HEAP, offset));
     }
     match enter() {
         Some(entered) => {
@@ -232,20 +234,23 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     };
     let class = HEAP.arena.class_at(offset);
     let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+    if !large::is_large(class) {
+        central::check_block(class, block as usize, offset);
+    }
     let both_large = large::is_large(class) && large::is_large(new_class);
-    if class == new_class && (!both_large || large::resize_in_place(&HEAP, offset, bytes)) {
-        if both_large {
-            after_large();
-        }
+    let resize = || on_pages(|| large::resize_in_place(&HEAP, offset, bytes));
+    if class == new_class && (!both_large || resize()) {
         return block;
     }
     // SAFETY: the caller vouches for the block.
     let usable = unsafe { usable_bytes(block) };
     if both_large && bytes > usable {
-        if let Some(moved) = large::move_to_larger(&HEAP, offset, bytes, align) {
-            after_large();
+        if let Some(moved) = on_pages(|| large::move_to_larger(&HEAP, offset, bytes, align)) {
             return moved;
         }
+    }
+    if usable == 0 {
+        return or_out_of_memory(None);
     }
     let new = allocate_aligned(bytes, align);
     if !new.is_null() {
@@ -258,13 +263,13 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
 }
 
 /// Gives back everything that can be given back now: this thread's cached blocks and all pending
-/// pages. Returns the pages handed to the system.
+/// pages. Returns the pages handed to the system; none if the thread is ending or this is a signal
+/// handler that interrupted malloc.
 pub fn release_now() -> crate::units::Pages {
     if !HEAP.is_ready(&Linux) {
         return crate::units::Pages(0);
     }
-    if let Some(entered) = enter() {
-        central::empty_cache(&HEAP, entered.cache, true);
-    }
+    let Some(entered) = enter() else { return crate::units::Pages(0) };
+    central::empty_cache(&HEAP, entered.cache, true);
     crate::release::purge_everything(&HEAP, &Linux)
 }

@@ -49,10 +49,10 @@ impl Metadata {
     }
 
     /// Memory of at least `bytes` (up to 32 KiB), aligned to a cache line or, from a page on, to a
-    /// page. Its content is arbitrary. `None` if the system has none.
+    /// page. Its content is arbitrary. `None` if the system has none, or within a fork.
     pub fn allocate(&self, bytes: usize) -> Option<*mut u8> {
         let size = size_index(bytes);
-        let mut pool = self.pool.lock();
+        let mut pool = self.pool.lock_unless_mine()?;
         let first = pool.returned[size];
         if !first.is_null() {
             // SAFETY: pieces in the list are the pool's own and hold a link.
@@ -80,7 +80,8 @@ impl Metadata {
     pub unsafe fn give_back(&self, piece: *mut u8, bytes: usize) {
         let size = size_index(bytes);
         let piece = piece.cast::<Piece>();
-        let mut pool = self.pool.lock();
+        // A piece that cannot be given back, in a fork handler, is lost.
+        let Some(mut pool) = self.pool.lock_unless_mine() else { return };
         // SAFETY: the caller hands the piece over; it is aligned to a cache line and large enough.
         unsafe { piece.write(Piece { next: pool.returned[size] }) };
         pool.returned[size] = piece;

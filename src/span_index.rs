@@ -28,12 +28,17 @@ fn path(arena: &Arena, class: SizeClass, chunk: ChunkIndex) -> [(&AtomicU64, u32
 /// all its blocks had come back meanwhile and the caller is its holder (again), to retire it.
 pub(crate) fn publish(arena: &Arena, class: SizeClass, chunk: ChunkIndex) -> bool {
     let span = arena.span(chunk);
-    span.leave_available();
-    bit_pyramid::insert(&path(arena, class, chunk));
+    list(arena, class, chunk);
     fence_after_rmw();
     // The last block may have come back while nobody could take the span: then the one who put it
     // back could not retire it, and it is up to us.
     !(span.is_empty(class.blocks_per_span()) && try_take(arena, class, chunk))
+}
+
+/// Puts a span that the caller holds into the index, whether or not it is empty.
+pub(crate) fn list(arena: &Arena, class: SizeClass, chunk: ChunkIndex) {
+    arena.span(chunk).leave_available();
+    bit_pyramid::insert(&path(arena, class, chunk));
 }
 
 /// Takes this span if it is in the index; the caller then holds it.

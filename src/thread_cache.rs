@@ -31,6 +31,7 @@ use crate::metadata::Metadata;
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::sys;
 use crate::tls::ThreadWord;
+use crate::totals::MAX_ATTEMPTS;
 
 /// What a thread's word says besides the address of its cache. The thread has none yet:
 pub(crate) const UNSET: usize = 0;
@@ -245,6 +246,7 @@ impl ThreadCache {
     /// How many allocations of `class` this record has counted, and their bytes. Any thread.
     pub fn allocations(&self, class: SizeClass) -> (u64, u64) {
         let counters = &self.classes[class.index()];
+        let mut attempts = 0;
         loop {
             // Acquire: partner of the Release in `drain_tally`.
             let before = self.drain_sequence.load(Ordering::Acquire);
@@ -253,9 +255,10 @@ impl ThreadCache {
             // Acquire: the figures were read before the sequence is read again.
             core::sync::atomic::fence(Ordering::Acquire);
             let after = self.drain_sequence.load(Ordering::Relaxed);
-            if before.is_multiple_of(2) && before == after {
+            if before.is_multiple_of(2) && before == after || attempts == MAX_ATTEMPTS {
                 return sum;
             }
+            attempts += 1;
             sys::yield_now();
         }
     }
@@ -313,7 +316,7 @@ impl Registry {
 
     /// A record for the calling thread, whose word is `word` and says [`BUSY`].
     pub fn attach(&self, metadata: &Metadata, word: ThreadWord) -> Option<&ThreadCache> {
-        let mut unused = self.unused.lock();
+        let mut unused = self.unused.lock_unless_mine()?;
         let record = if unused.0.is_null() {
             let memory = metadata.allocate(size_of::<ThreadCache>())?;
             // SAFETY: the piece is large enough and nobody else's.

@@ -77,6 +77,9 @@ impl Cell {
     }
 }
 
+/// How often to try for a consistent copy.
+pub(crate) const MAX_ATTEMPTS: u32 = 10_000;
+
 const WORDS: usize = size_of::<Figures<u64>>() / 8;
 
 /// The figures and their sequence.
@@ -111,9 +114,11 @@ impl Totals {
         &self.figures
     }
 
-    /// A consistent copy; waits for no one but a writer between its two ends.
+    /// A consistent copy; waits for no one but a writer between its two ends, and not for ever: a
+    /// signal handler may have interrupted that very writer.
     pub fn read(&self) -> Figures<u64> {
         let first = (&raw const self.figures).cast::<Cell>();
+        let mut attempts = 0;
         loop {
             // Acquire: partner of the Release in `update`.
             let before = self.sequence.load(Ordering::Acquire);
@@ -124,10 +129,12 @@ impl Totals {
             });
             // Acquire: the words were read before the sequence is read again.
             fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed) {
+            let whole = before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed);
+            if whole || attempts == MAX_ATTEMPTS {
                 // SAFETY: `Figures<u64>` is `WORDS` integers in a row, in the order of the cells.
                 return unsafe { core::mem::transmute::<[u64; WORDS], Figures<u64>>(words) };
             }
+            attempts += 1;
             sys::yield_now();
         }
     }
