@@ -1,0 +1,149 @@
+//! The C and C++ surface of the preload library, and the rules of survival: forks, threads, signals,
+//! limits, misuse. The checks are C programs in `c/`, for that is who calls these functions.
+
+#[path = "support/checks.rs"]
+mod checks;
+mod support;
+
+use support::Outcome;
+
+fn succeeds(outcome: Outcome) {
+    outcome.expect_success();
+}
+
+/// One line that says what was wrong, and SIGABRT.
+fn is_reported(outcome: Outcome) {
+    use std::os::unix::process::ExitStatusExt;
+    let said = outcome.said();
+    assert_eq!(outcome.status.signal(), Some(libc::SIGABRT), "{}: {said}", outcome.status);
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].starts_with("slackwater:"), "{said}");
+}
+
+mod surface {
+    crate::checks::checks!(
+        "surface.c",
+        crate::succeeds,
+        [
+            whole_surface_is_exported,
+            every_size_is_aligned_and_writable,
+            zero_sizes,
+            impossible_sizes_are_refused,
+            overflowing_products_are_refused,
+            posix_memalign_errors,
+            alignments_up_to_beyond_a_segment,
+            aligned_blocks_do_not_overlap,
+            alignments_that_are_no_power_of_two,
+            page_aligned_blocks,
+            usable_size_is_usable,
+            realloc_between_all_kinds,
+            realloc_of_null_is_malloc,
+            realloc_in_small_steps,
+            realloc_of_very_large_blocks,
+            calloc_is_zero_after_dirty_use,
+            free_preserves_errno,
+            cfree_frees_where_it_exists,
+            foreign_pointers_are_ignored,
+            libc_and_its_callers_share_blocks,
+            a_long_random_walk,
+        ]
+    );
+}
+
+mod introspection {
+    crate::checks::checks!(
+        "introspection.c",
+        crate::succeeds,
+        [
+            trim_returns_a_truth_value,
+            trim_gives_every_kind_back,
+            trim_leaves_live_blocks_alone,
+            mallinfo_follows_what_is_live,
+            malloc_info_writes_xml,
+            malloc_stats_writes_to_stderr,
+            mallopt_answers_and_harms_nothing,
+        ]
+    );
+}
+
+mod limits {
+    crate::checks::checks!(
+        "limits.c",
+        crate::succeeds,
+        [
+            address_space_runs_out_by_megabytes,
+            address_space_runs_out_by_small_blocks,
+            address_space_runs_out_by_pages,
+            data_runs_out,
+            threads_run_out_together,
+            a_low_limit_leaves_room_for_others,
+            a_very_low_limit_still_serves,
+        ]
+    );
+}
+
+mod lifecycle {
+    crate::checks::checks!(
+        "lifecycle.c",
+        crate::succeeds,
+        [
+            fork_under_threads,
+            fork_from_a_thread,
+            fork_handlers_may_allocate,
+            vfork_and_spawn,
+            threads_exit_while_others_free_their_blocks,
+            two_hundred_threads,
+            short_threads_do_not_add_up,
+            key_destructors_allocate_and_free,
+            libraries_come_and_go,
+            signal_handlers_allocate_small_blocks,
+            signal_handlers_allocate_every_kind,
+            signal_handlers_allocate_in_every_thread,
+            cancelled_threads_leave_valid_blocks,
+            exit_handlers_allocate_and_free,
+        ]
+    );
+}
+
+mod cxx {
+    crate::checks::checks!(
+        "cxx.cpp",
+        crate::succeeds,
+        [
+            new_and_delete_of_types,
+            every_operator_form,
+            impossible_sizes_throw,
+            the_new_handler_is_asked,
+            static_objects,
+            thread_local_objects,
+            exceptions_in_threads,
+            containers_hand_blocks_between_threads,
+        ]
+    );
+}
+
+mod misuse {
+    crate::checks::checks!(
+        "misuse.c",
+        crate::is_reported,
+        [
+            double_free_of_small,
+            double_free_of_sub4k,
+            double_free_of_medium,
+            double_free_of_large,
+            double_free_of_several_segments,
+            double_free_much_later,
+            double_free_in_a_live_span,
+            misaligned_small,
+            middle_of_small,
+            middle_of_medium,
+            middle_of_large,
+            start_of_large_plus_sixteen,
+            middle_of_several_segments,
+            wild_pointer_in_the_arena,
+            realloc_of_freed_large,
+            realloc_of_misaligned,
+        ]
+    );
+}
