@@ -65,6 +65,8 @@ mod span_index;
 #[cfg(not(loom))]
 mod sys;
 #[cfg(all(test, not(loom)))]
+mod test_heap;
+#[cfg(all(test, not(loom)))]
 mod test_random;
 #[cfg(not(loom))]
 mod thread_cache;

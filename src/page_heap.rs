@@ -353,3 +353,6 @@ impl PageHeap {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,3 +63,6 @@ pub(crate) fn release_range_definitely_free(
         figures.pending_pages.add(entered);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,3 +175,6 @@ fn settle(
     states.settle(run, given_back);
     pages.refresh(arena, segment);
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,6 @@ pub(crate) fn purge_everything(heap: &Heap, os: &impl Os) -> Pages {
         PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: 0, coverage: Coverage::ALL };
     purge(&heap.page_heap, &heap.arena, os, &heap.totals, heap.release.epoch(), limits)
 }
+
+#[cfg(test)]
+mod tests;
