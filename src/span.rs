@@ -326,6 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_is_here_already_is_a_double_free_in_every_state() {
+        let span = span();
+        span.create(130, 0);
+        assert_eq!(span.put(130, 0, 1), Put::DoubleFree, "never handed out");
+        span.create(130, 0);
+        assert_eq!(span.claim(130, 2), Some(Claim { word: 0, blocks: 0b11 }));
+        assert_eq!(span.put(130, 0, 0b01), Put::Done);
+        assert_eq!(span.put(130, 0, 0b01), Put::DoubleFree, "held");
+        span.leave_available();
+        assert_eq!(span.put(130, 0, 0b01), Put::DoubleFree, "available");
+        assert_eq!(span.put(130, 0, 0b11), Put::DoubleFree, "with another that is not");
+    }
+
+    #[test]
     fn resident_pages_are_those_of_the_claimed_blocks() {
         for class in SizeClass::all() {
             let blocks = class.blocks_per_span();
@@ -404,6 +418,57 @@ mod loom_models {
             let put = putter.join().unwrap();
             assert_ne!(put, Put::DoubleFree);
             assert_eq!(left, put == Put::Held, "one holder: {left} {put:?}");
+        });
+    }
+
+    /// A put that is slow after setting its bit, while the span is retired and its descriptor serves
+    /// a new one that is full as well: the put leaves the new span alone.
+    #[test]
+    fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
+        loom::model(|| {
+            let span = Arc::new(span());
+            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+            assert!(span.leave_full(BLOCKS));
+            let putter = {
+                let span = Arc::clone(&span);
+                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+            };
+            let reused = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
+            if reused {
+                span.create(BLOCKS, 0);
+                assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+                assert!(span.leave_full(BLOCKS));
+            }
+            let put = putter.join().unwrap();
+            assert!(!(reused && put == Put::Held), "its span is gone");
+        });
+    }
+
+    /// The holder publishes a span (as [`crate::span_index`] does, with one word for the index)
+    /// while its last block comes back: one of them takes it out of the index to retire it.
+    #[test]
+    fn an_empty_span_does_not_stay_in_the_index() {
+        loom::model(|| {
+            let shared = Arc::new((span(), AtomicU64::new(0)));
+            assert_eq!(shared.0.claim(BLOCKS, 1).unwrap().blocks, 0b01);
+            let take = |index: &AtomicU64| crate::bit_pyramid::remove(&[(index, 5)]);
+            let putter = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || match shared.0.put(BLOCKS, 0, 0b01) {
+                    Put::Empty => take(&shared.1),
+                    put => {
+                        assert_eq!(put, Put::Done);
+                        false
+                    }
+                })
+            };
+            shared.0.leave_available();
+            crate::bit_pyramid::insert(&[(&shared.1, 5)]);
+            fence_after_rmw();
+            let mine = shared.0.is_empty(BLOCKS) && take(&shared.1);
+            let theirs = putter.join().unwrap();
+            assert!(mine != theirs, "one retires it: {mine} {theirs}");
+            assert_eq!(shared.1.load(Ordering::Relaxed), 0);
         });
     }
 

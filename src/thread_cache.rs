@@ -457,6 +457,110 @@ impl ThreadCache {
 mod tests {
     use super::*;
 
+    fn addresses(registry: &Registry) -> Vec<*const ThreadCache> {
+        registry.all().map(ptr::from_ref).collect()
+    }
+
+    #[test]
+    fn a_record_serves_one_thread_after_another_and_keeps_its_counters() {
+        let (registry, metadata) = (Registry::new(), Metadata::new());
+        let word = ThreadWord::of_this_thread();
+        assert_eq!((registry.all().count(), registry.threads()), (0, 0));
+        let first = registry.attach(&metadata, word).unwrap();
+        let second = registry.attach(&metadata, word).unwrap();
+        assert!(!ptr::eq(first, second), "two at a time have one each");
+        assert_eq!((registry.all().count(), registry.threads()), (2, 2));
+        let class = SizeClass::for_bytes(100);
+        first.operations.add(7);
+        first.classes[class.index()].claimed.add(5);
+        assert!(!first.bin(class).count(100));
+        assert_eq!(first.allocations(class), (1, 100));
+        let bytes = metadata.mapped_bytes();
+
+        registry.detach(first);
+        assert_eq!(registry.threads(), 1);
+        assert_eq!(addresses(&registry).len(), 2, "a record is never given up");
+        let third = registry.attach(&metadata, word).unwrap();
+        assert!(ptr::eq(first, third), "an unused record first");
+        assert_eq!((registry.all().count(), registry.threads()), (2, 2));
+        assert_eq!(third.operations.get(), 7);
+        assert_eq!(third.classes[class.index()].claimed.get(), 5);
+        assert_eq!(third.allocations(class), (1, 100));
+        third.drain_tally(class);
+        assert_eq!(third.allocations(class), (1, 100), "drained or not");
+
+        // Last in, first out, and no record is handed out twice.
+        registry.detach(second);
+        registry.detach(third);
+        assert_eq!(registry.threads(), 0);
+        let again = [(); 3].map(|()| ptr::from_ref(registry.attach(&metadata, word).unwrap()));
+        assert_eq!(again[..2], [ptr::from_ref(third), ptr::from_ref(second)]);
+        assert!(!again[..2].contains(&again[2]));
+        assert_eq!(metadata.mapped_bytes(), bytes, "three records fit one mapping");
+    }
+
+    #[test]
+    fn a_record_knows_whose_it_is() {
+        let (registry, metadata) = (Registry::new(), Metadata::new());
+        let word = ThreadWord::of_this_thread();
+        let cache = registry.attach(&metadata, word).unwrap();
+        assert!(!cache.is_of_another(word.address()));
+        assert!(cache.is_of_another(word.address() + 8));
+        registry.detach(cache);
+        assert!(!cache.is_of_another(word.address() + 8), "nobody's");
+    }
+
+    #[test]
+    fn threads_that_come_and_go_share_few_records() {
+        let (registry, metadata) = (Registry::new(), Metadata::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let word = ThreadWord::of_this_thread();
+                        let cache = registry.attach(&metadata, word).unwrap();
+                        assert_eq!(cache.word_address.load(Ordering::Relaxed), word.address());
+                        // A second owner would lose some of these.
+                        cache.operations.add(1);
+                        registry.detach(cache);
+                    }
+                });
+            }
+        });
+        assert!(registry.all().count() <= 4, "no more than threads at a time");
+        let operations: u64 = registry.all().map(|cache| cache.operations.get()).sum();
+        assert_eq!((operations, registry.threads()), (2000, 0));
+    }
+
+    /// What a thread's first bin of class 0 must refuse is everything that is no span's.
+    #[test]
+    fn a_new_cache_has_room_for_nothing() {
+        let (registry, metadata) = (Registry::new(), Metadata::new());
+        let cache = registry.attach(&metadata, ThreadWord::of_this_thread()).unwrap();
+        for class in SizeClass::all().chain([SizeClass::NONE]) {
+            assert!(cache.bin(class).pop().is_none());
+            assert!(!cache.bin(class).push(64 as *mut u8));
+            assert_eq!(cache.allocations(class), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_bin_gives_back_what_it_was_given_last_first() {
+        let room = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+        let bin = Bin {
+            slots: AtomicPtr::new(room.as_ptr().cast_mut()),
+            len: AtomicU32::new(0),
+            capacity: AtomicU32::new(3),
+            tally: AtomicU64::new(TALLY_START),
+            _pad: 0,
+        };
+        let blocks = [16, 32, 48].map(|address: usize| address as *mut u8);
+        assert!(blocks.iter().all(|&block| bin.push(block)));
+        assert!(!bin.push(64 as *mut u8), "full");
+        let popped: Vec<_> = core::iter::from_fn(|| bin.pop()).collect();
+        assert_eq!(popped, [blocks[2], blocks[1], blocks[0]]);
+    }
+
     #[test]
     fn a_tally_counts_until_it_overflows() {
         let bin = Bin {

@@ -139,3 +139,75 @@ impl Totals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicBool;
+
+    #[test]
+    fn an_update_changes_what_it_names_and_nothing_else() {
+        let totals = Totals::new();
+        totals.update(|figures| {
+            figures.enqueued[3].add(5);
+            figures.pending_pages.add(9);
+            figures.pending_pages.subtract(2);
+            figures.busy_ticks.add(1);
+        });
+        let read = totals.read();
+        assert_eq!((read.enqueued, read.pending_pages, read.busy_ticks), ([0, 0, 0, 5], 7, 1));
+        assert_eq!(read.spans, [0; CLASS_COUNT]);
+        assert_eq!((read.coalesced, read.idle_ticks, read.mprotect_calls), (0, 0, 0));
+        assert_eq!(totals.figures().pending_pages.get(), 7);
+    }
+
+    /// Figures that a writer always changes together are never read apart: the first and the last
+    /// of the struct, one that goes up and down, and their sums.
+    #[test]
+    fn a_reader_beside_a_writer_sees_whole_updates() {
+        let totals = Totals::new();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0.. {
+                    totals.update(|figures| {
+                        figures.enqueued[0].add(1);
+                        figures.enqueued_pages.add(3);
+                        figures.pending_pages.add(3);
+                        figures.spans[20].add(1);
+                        figures.busy_ticks.add(1);
+                    });
+                    totals.update(|figures| {
+                        figures.pending_pages.subtract(3);
+                        figures.purged_pages[i % 4].add(3);
+                    });
+                    // Without a pause now and then a reader would never get through.
+                    if i % 8 == 0 {
+                        std::thread::yield_now();
+                    }
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mut last = 0;
+            // Enough reads, of which enough saw something new.
+            let mut missing = (5000, 50);
+            while missing != (0, 0) {
+                let read = totals.read();
+                let updates = read.enqueued[0];
+                let whole = (read.busy_ticks, read.spans[20]) == (updates, updates)
+                    && read.enqueued_pages == 3 * updates
+                    && read.purged_pages.iter().sum::<u64>() + read.pending_pages == 3 * updates;
+                if !whole || updates < last {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("torn, or back in time: {read:?}");
+                }
+                missing.0 -= (missing.0 > 0) as u32;
+                missing.1 -= (missing.1 > 0 && updates > last) as u32;
+                last = updates;
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
