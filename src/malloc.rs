@@ -273,3 +273,95 @@ pub fn release_now() -> crate::units::Pages {
     central::empty_cache(&HEAP, entered.cache, true);
     crate::release::purge_everything(&HEAP, &Linux)
 }
+
+#[cfg(test)]
+mod tests {
+    //! Callers' mistakes. Each happens in a process of its own, which it ends; so nothing here uses
+    //! the process's heap beside the model test.
+
+    use super::*;
+    use crate::test_heap::assert_aborts;
+
+    /// Frees what is at `address`, whatever that is.
+    fn free_at(address: usize) {
+        // SAFETY: the tests hand in what is no live block, on purpose, and expect to be aborted.
+        unsafe { free(address as *mut u8) };
+    }
+
+    #[test]
+    fn a_block_freed_twice_in_a_row_is_noticed_when_the_cache_gives_it_back() {
+        assert_aborts("double free", || {
+            let _other = allocate(100);
+            let block = allocate(100) as usize;
+            free_at(block);
+            free_at(block);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn a_block_that_is_back_in_its_span_is_not_freed_again() {
+        assert_aborts("double free", || {
+            let _keeps_the_span = allocate(100);
+            let block = allocate(100) as usize;
+            free_at(block);
+            release_now();
+            free_at(block);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn a_block_of_a_retired_span_is_not_freed_again() {
+        assert_aborts("free of an address that is no block", || {
+            let block = allocate(100) as usize;
+            free_at(block);
+            release_now();
+            free_at(block);
+        });
+    }
+
+    #[test]
+    fn a_large_block_is_not_freed_twice() {
+        assert_aborts("free of an address that is no block", || {
+            let block = allocate(100_000) as usize;
+            free_at(block);
+            free_at(block);
+        });
+    }
+
+    #[test]
+    fn an_address_inside_a_block_is_not_freed() {
+        assert_aborts("free of an address inside a block", || {
+            let block = allocate(100) as usize;
+            free_at(block + 16);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn an_address_inside_a_large_block_is_not_freed() {
+        assert_aborts("free of an address that is no block", || {
+            free_at(allocate(100_000) as usize + 4096);
+        });
+    }
+
+    /// 64 KiB are 9 blocks of 7168 bytes and a rest.
+    #[test]
+    fn an_address_behind_a_spans_last_block_is_not_freed() {
+        assert_aborts("free of an address inside a block", || {
+            let block = allocate(7168) as usize;
+            let span = block - block % crate::units::SPAN_BYTES;
+            free_at(span + 9 * 7168);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn an_address_of_the_arena_that_was_never_used_is_not_freed() {
+        assert_aborts("free of an address that is no block", || {
+            let _first = allocate(100);
+            free_at(HEAP.arena.base() + (HEAP.arena.capacity() as usize - 1) * (2 << 20));
+        });
+    }
+}

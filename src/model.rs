@@ -223,6 +223,8 @@ fn run(seed: u64, steps: usize) {
             }
         });
         check(&HEAP);
+        assert!(HEAP.threads.threads() <= 1, "threads that ended gave their caches up");
+        assert!(HEAP.threads.all().count() <= THREADS + 1, "and the next ones took those");
     }
     let mut random = Random::new(seed);
     for block in kept.into_iter().flatten().chain(exchange.lock().drain(..)) {
