@@ -29,7 +29,7 @@ const _: () = assert!(PENDING < SEGMENT_SETS);
 const GROW_MIN: u32 = 4;
 const GROW_MAX: u32 = 64;
 
-/// How many segments of one set to look into for an aligned run before trying the next larger set.
+/// How many segments of one set to look into before trying the next larger set.
 const MAX_TRIES: usize = 16;
 
 /// A large page run. It lies in one segment, or starts at a segment's first page.
@@ -211,10 +211,12 @@ impl PageHeap {
         align_pages: u32,
     ) -> Option<TakenRun> {
         let run = if pages.0 <= SEGMENT_PAGES && align_pages <= SEGMENT_PAGES {
-            self.find_in_segment(arena, pages, align_pages).or_else(|| {
-                // A fresh segment has room for every run that fits a segment.
-                self.grow(arena, os, totals, 1)?;
-                self.find_in_segment(arena, pages, align_pages)
+            self.find_in_segment(arena, pages, align_pages, MAX_TRIES).or_else(|| {
+                // A fresh segment has room for every run that fits a segment. Where there is none to
+                // be had, the search may take its time.
+                let grown = self.grow(arena, os, totals, 1).is_some();
+                let tries = if grown { MAX_TRIES } else { usize::MAX };
+                self.find_in_segment(arena, pages, align_pages, tries)
             })?
         } else {
             self.find_segments(arena, os, totals, pages, align_pages.div_ceil(SEGMENT_PAGES))?
@@ -273,16 +275,18 @@ impl PageHeap {
         figures.refault_pages.add(taken.refaults.0 as u64);
     }
 
-    /// The lowest fitting run of the segments whose longest run is the shortest that will do.
+    /// The lowest fitting run of the segments whose longest run is the shortest that will do, after a
+    /// look into up to `tries` segments of each set.
     fn find_in_segment(
         &mut self,
         arena: &Arena,
         pages: Pages,
         align_pages: u32,
+        tries: usize,
     ) -> Option<LargeRun> {
         for set in pages.0.ilog2() as usize..RUN_SETS {
             let mut from = SegmentIndex(0);
-            for _ in 0..MAX_TRIES {
+            for _ in 0..tries {
                 let Some(segment) = self.next_in(arena, set, from) else { break };
                 let allocatable = self.states(arena, segment).allocatable();
                 if let Some(run) = allocatable.find_run(pages, align_pages) {

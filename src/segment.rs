@@ -109,7 +109,7 @@ impl PageStates {
     }
 
     /// Frees `run`; those of its pages in `resident` become dirty. Only the release boundary calls
-    /// this. Returns whether the run touches one that was dirty before.
+    /// this. Returns whether they join a range that was pending before.
     pub fn vacate(
         &mut self,
         run: PageRun,
@@ -118,8 +118,10 @@ impl PageStates {
         now: Epoch,
     ) -> bool {
         let new = resident.within(run);
-        let before = run.first.0.checked_sub(1).is_some_and(|page| self.dirty.get(page));
-        let joins = before || self.dirty.get(run.end());
+        let pending = self.dirty();
+        let before = run.first.0.checked_sub(1).is_some_and(|page| pending.get(page));
+        let joins =
+            new.get(run.first.0) && before || new.get(run.end() - 1) && pending.get(run.end());
         if !new.is_empty() {
             self.dirty_last = now;
         }

@@ -359,7 +359,6 @@ fn growth_falls_back_to_what_is_needed() {
 
 /// More segments than one search looks into have a free run that is almost long enough.
 #[test]
-#[ignore = "fails: PageHeap::find_in_segment gives up after MAX_TRIES segments of a set"]
 fn a_full_arena_still_finds_its_last_fitting_run() {
     let test = TestHeap::new();
     let whole: Vec<_> = (0..32).map(|_| test.take(SEGMENT_PAGES)).collect();

@@ -117,7 +117,9 @@ fn claim_batch(
         len: 0,
     };
     let mut left = budget;
-    while let Some(segment) = scan.current(pages, arena) {
+    while left > 0
+        && let Some(segment) = scan.current(pages, arena)
+    {
         let states = pages.states(arena, segment);
         let rested = now.since(states.dirty_last) >= limits.delay_epochs;
         if rested && now >= states.no_purge_before {
@@ -129,7 +131,7 @@ fn claim_batch(
             }
             let mut from = 0;
             while let Some(run) = wanted.next_run(from) {
-                if left == 0 || batch.len == PURGE_BATCH {
+                if batch.len == PURGE_BATCH {
                     pages.refresh(arena, segment);
                     return batch;
                 }
@@ -142,6 +144,10 @@ fn claim_batch(
                 batch.len += 1;
                 left -= run.pages.0 as u64;
                 from = run.end();
+                if left == 0 {
+                    // What is left of this segment waits for its next turn, after all others.
+                    break;
+                }
             }
             pages.refresh(arena, segment);
         }

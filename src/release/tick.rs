@@ -90,6 +90,10 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os) {
         return;
     }
     let Some(mut last) = heap.release.ticking.try_lock() else { return };
+    // Another thread may have ticked between the two lines above.
+    if now.0 < heap.release.next_tick.load(Ordering::Relaxed) {
+        return;
+    }
     let knobs = heap.knobs.get();
     let epoch = Nanos::from_millis(knobs.epoch_ms);
     heap.release.next_tick.store(now.0 + epoch.0, Ordering::Relaxed);

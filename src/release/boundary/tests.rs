@@ -200,7 +200,6 @@ fn resident_pages_at_the_seam_join() {
 }
 
 #[test]
-#[ignore = "fails: PageStates::vacate counts a join wherever the neighbour is dirty"]
 fn resident_pages_away_from_the_seam_do_not_join() {
     assert_eq!(joined_with_resident(&PageBits::of(pages(20, 4))), 0, "needs a range of its own");
     assert_eq!(joined_with_resident(&PageBits::EMPTY), 0, "nothing is there to join");
@@ -208,7 +207,6 @@ fn resident_pages_away_from_the_seam_do_not_join() {
 
 /// The neighbour's range is on its way to the kernel without these pages.
 #[test]
-#[ignore = "fails: PageStates::vacate takes claimed pages for pending ones"]
 fn a_range_in_the_hands_of_a_purge_cannot_be_joined() {
     let test = TestHeap::new();
     let (first, second) = (test.take(4), test.take(4));

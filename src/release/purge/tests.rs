@@ -258,7 +258,6 @@ fn a_small_budget_reaches_every_segment_in_turn() {
 
 /// A segment that gets more pages in each round than the budget must not hold up the others.
 #[test]
-#[ignore = "fails: a purge that ran out of budget in a segment starts there the next time"]
 fn a_segment_that_is_always_dirty_does_not_starve_the_next() {
     let test = TestHeap::new();
     let runs = segments(&test, 2);
