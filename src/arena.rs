@@ -230,9 +230,11 @@ impl Arena {
     pub fn segment(&self, index: SegmentIndex) -> &Segment {
         debug_assert!(index.0 < self.in_use.load(Ordering::Relaxed));
         let first = self.segments.load(Ordering::Relaxed);
+        // SAFETY: there is a record for each segment.
+        let record = unsafe { first.add(index.0 as usize) };
         // SAFETY: records of segments in use are accessible, stay so, and all-zero is valid; what
         // changes in them is atomic or guarded (`UnsafeCell`).
-        unsafe { &*first.add(index.0 as usize) }
+        unsafe { &*record }
     }
 
     /// The descriptor of the span in a chunk of a segment in use.
@@ -272,8 +274,10 @@ impl Arena {
     #[inline(always)]
     fn page_map_byte(&self, chunk: ChunkIndex) -> &AtomicU8 {
         let first = self.page_map.load(Ordering::Relaxed);
-        // SAFETY: the map has a byte for each chunk of the arena, accessible from the start.
-        unsafe { &*first.add(chunk.0 as usize) }
+        // SAFETY: the map has a byte for each chunk of the arena.
+        let byte = unsafe { first.add(chunk.0 as usize) };
+        // SAFETY: the map is accessible from the start, and stays.
+        unsafe { &*byte }
     }
 
     /// Words of the span index above the segments' own: `upper` 0 is one bit per segment, 1 is one
@@ -285,7 +289,9 @@ impl Arena {
         let first = self.index.load(Ordering::Relaxed);
         // SAFETY: `index` holds `rows` rows of the first kind and a 64th of that of the second,
         // each of CLASS_COUNT words.
-        unsafe { &*first.add(row * CLASS_COUNT + class.index()) }
+        let word = unsafe { first.add(row * CLASS_COUNT + class.index()) };
+        // SAFETY: the index is accessible from the start, and stays.
+        unsafe { &*word }
     }
 
     /// The rows of the page heap's sets: a word of each set for 64 segments, side by side.

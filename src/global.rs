@@ -16,7 +16,7 @@ use crate::malloc;
 /// ```
 ///
 /// Any number of these are one and the same heap. It needs no set-up: the first allocation reserves
-/// the arena and reads the [knobs](crate::knobs) from the environment.
+/// the arena and reads the [knobs](mod@crate::knobs) from the environment.
 ///
 /// Any thread; about 3 ns for an allocation and its release where the thread's cache serves both,
 /// with the size known to the compiler less. Frees use the layout they are given and do not look the

@@ -244,10 +244,11 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     }
     // SAFETY: the caller vouches for the block.
     let usable = unsafe { usable_bytes(block) };
-    if both_large && bytes > usable {
-        if let Some(moved) = on_pages(|| large::move_to_larger(&HEAP, offset, bytes, align)) {
-            return moved;
-        }
+    if both_large
+        && bytes > usable
+        && let Some(moved) = on_pages(|| large::move_to_larger(&HEAP, offset, bytes, align))
+    {
+        return moved;
     }
     if usable == 0 {
         return or_out_of_memory(None);

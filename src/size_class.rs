@@ -201,8 +201,8 @@ impl SizeClass {
     /// The coverage kind of this class's blocks.
     pub fn kind(self) -> Kind {
         match self.block_bytes().get() {
-            ..=2048 => Kind::Small,
-            ..=4096 => Kind::Sub4k,
+            0..=2048 => Kind::Small,
+            2049..=4096 => Kind::Sub4k,
             _ => Kind::Medium,
         }
     }

@@ -28,8 +28,8 @@ use crate::size_class::{MAX_BLOCKS, SizeClass};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
 use crate::units::{PAGE_BYTES, Pages};
 
-/// Bitmap words of a descriptor. The model checker explores every interleaving, so it gets few.
-const WORDS: usize = if cfg!(loom) { 2 } else { MAX_BLOCKS / 64 };
+/// Bitmap words of a descriptor.
+const WORDS: usize = MAX_BLOCKS / 64;
 
 /// The low bits of the state word; the rest is the generation.
 const STATE_BITS: u32 = 2;
@@ -56,7 +56,6 @@ pub(crate) struct Span {
     resident: AtomicU32,
     /// Where the next claim looks first. Holder only; any value will do.
     first_word: AtomicU32,
-    _pad: [u32; 5],
     bits: [AtomicU64; WORDS],
 }
 
@@ -247,8 +246,18 @@ impl Span {
 }
 
 /// For the checker, while nothing moves.
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 impl Span {
+    /// What all-zero memory is.
+    pub fn new() -> Span {
+        Span {
+            state: AtomicU32::new(0),
+            resident: AtomicU32::new(0),
+            first_word: AtomicU32::new(0),
+            bits: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
     pub fn has_free(&self, block: u32) -> bool {
         self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
     }
@@ -280,11 +289,6 @@ mod tests {
     use super::*;
     use crate::units::SPAN_BYTES;
 
-    fn span() -> Box<Span> {
-        // SAFETY: all-zero is a valid descriptor.
-        Box::new(unsafe { core::mem::zeroed() })
-    }
-
     #[test]
     fn lowest_bits_takes_from_the_bottom() {
         assert_eq!(lowest_bits(0b1011_0100, 2), 0b0001_0100);
@@ -297,7 +301,7 @@ mod tests {
     fn every_block_is_claimed_once_and_comes_back() {
         for class in SizeClass::all() {
             let blocks = class.blocks_per_span();
-            let span = span();
+            let span = Span::new();
             span.create(blocks, 0);
             let mut claims = Vec::new();
             let mut seen = 0;
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_here_already_is_a_double_free_in_every_state() {
-        let span = span();
+        let span = Span::new();
         span.create(130, 0);
         assert_eq!(span.put(130, 0, 1), Put::DoubleFree, "never handed out");
         span.create(130, 0);
@@ -344,7 +348,7 @@ mod tests {
         for class in SizeClass::all() {
             let blocks = class.blocks_per_span();
             let size = class.block_bytes().get();
-            let span = span();
+            let span = Span::new();
             span.create(blocks, 0);
             let mut expected = 0u32;
             let mut counted = 0;
@@ -366,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_put_that_outlives_its_span_leaves_the_next_one_alone() {
-        let span = span();
+        let span = Span::new();
         span.create(2, 0);
         let claim = span.claim(2, 2).unwrap();
         assert!(span.leave_full(2));
@@ -377,169 +381,5 @@ mod tests {
         while span.claim(64, 64).is_some() {}
         assert!(span.leave_full(64));
         assert_ne!(span.state.load(Ordering::Relaxed), stale, "the generation tells them apart");
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_models {
-    //! Every interleaving of the transitions that no lock protects, at two blocks.
-
-    use super::*;
-    use crate::sync::AtomicU64;
-    use loom::sync::Arc;
-    use loom::thread;
-
-    const BLOCKS: u32 = 2;
-
-    fn span() -> Span {
-        let span = Span {
-            state: AtomicU32::new(0),
-            resident: AtomicU32::new(0),
-            first_word: AtomicU32::new(0),
-            _pad: [0; 5],
-            bits: [AtomicU64::new(0), AtomicU64::new(0)],
-        };
-        span.create(BLOCKS, 0);
-        span
-    }
-
-    /// The holder runs out and leaves while another thread puts a block back: exactly one of them
-    /// ends up as the holder, so the block can be found.
-    #[test]
-    fn a_block_that_comes_back_while_its_span_becomes_full_is_not_stranded() {
-        loom::model(|| {
-            let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-            let putter = {
-                let span = Arc::clone(&span);
-                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
-            };
-            let left = span.leave_full(BLOCKS);
-            let put = putter.join().unwrap();
-            assert_ne!(put, Put::DoubleFree);
-            assert_eq!(left, put == Put::Held, "one holder: {left} {put:?}");
-        });
-    }
-
-    /// A put that is slow after setting its bit, while the span is retired and its descriptor serves
-    /// a new one that is full as well: the put leaves the new span alone.
-    #[test]
-    fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
-        loom::model(|| {
-            let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-            assert!(span.leave_full(BLOCKS));
-            let putter = {
-                let span = Arc::clone(&span);
-                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
-            };
-            let reused = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
-            if reused {
-                span.create(BLOCKS, 0);
-                assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-                assert!(span.leave_full(BLOCKS));
-            }
-            let put = putter.join().unwrap();
-            assert!(!(reused && put == Put::Held), "its span is gone");
-        });
-    }
-
-    /// The holder publishes a span (as [`crate::span_index`] does, with one word for the index)
-    /// while its last block comes back: one of them takes it out of the index to retire it.
-    #[test]
-    fn an_empty_span_does_not_stay_in_the_index() {
-        loom::model(|| {
-            let shared = Arc::new((span(), AtomicU64::new(0)));
-            assert_eq!(shared.0.claim(BLOCKS, 1).unwrap().blocks, 0b01);
-            let take = |index: &AtomicU64| crate::bit_pyramid::remove(&[(index, 5)]);
-            let putter = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || match shared.0.put(BLOCKS, 0, 0b01) {
-                    Put::Empty => take(&shared.1),
-                    put => {
-                        assert_eq!(put, Put::Done);
-                        false
-                    }
-                })
-            };
-            shared.0.leave_available();
-            crate::bit_pyramid::insert(&[(&shared.1, 5)]);
-            fence_after_rmw();
-            let mine = shared.0.is_empty(BLOCKS) && take(&shared.1);
-            let theirs = putter.join().unwrap();
-            assert!(mine != theirs, "one retires it: {mine} {theirs}");
-            assert_eq!(shared.1.load(Ordering::Relaxed), 0);
-        });
-    }
-
-    /// Two threads put the last two blocks of a full span back: one becomes the holder, and at
-    /// least one of them learns that the span is empty.
-    #[test]
-    fn the_last_blocks_to_come_back_show_that_the_span_is_empty() {
-        loom::model(|| {
-            let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-            assert!(span.leave_full(BLOCKS));
-            let putter = {
-                let span = Arc::clone(&span);
-                thread::spawn(move || {
-                    let put = span.put(BLOCKS, 0, 0b01);
-                    (put, put == Put::Held && span.is_empty(BLOCKS))
-                })
-            };
-            let mine = span.put(BLOCKS, 0, 0b10);
-            let mine = (mine, mine == Put::Held && span.is_empty(BLOCKS));
-            let other = putter.join().unwrap();
-            let holders = [mine, other].iter().filter(|(put, _)| *put == Put::Held).count();
-            assert_eq!(holders, 1);
-            let saw_empty = |(put, empty): (Put, bool)| empty || put == Put::Empty;
-            assert!(saw_empty(mine) || saw_empty(other), "{mine:?} {other:?}");
-        });
-    }
-
-    /// The holder claims while blocks come back: no block is handed out twice, none is lost.
-    #[test]
-    fn claim_and_put_neither_lose_nor_double_a_block() {
-        loom::model(|| {
-            let span = Arc::new(span());
-            assert_eq!(span.claim(BLOCKS, 1).unwrap().blocks, 0b01);
-            let putter = {
-                let span = Arc::clone(&span);
-                thread::spawn(move || span.put(BLOCKS, 0, 0b01))
-            };
-            let mut claimed = 0;
-            for _ in 0..2 {
-                if let Some(claim) = span.claim(BLOCKS, 1) {
-                    assert_eq!(claimed & claim.blocks, 0);
-                    claimed |= claim.blocks;
-                }
-            }
-            assert_ne!(putter.join().unwrap(), Put::DoubleFree);
-            let left = span.claim(BLOCKS, 64).map_or(0, |claim| claim.blocks);
-            assert_eq!(claimed ^ left, 0b11);
-        });
-    }
-
-    /// Content written by one owner is visible to the next, across put and claim.
-    #[test]
-    fn what_an_owner_wrote_happens_before_the_next_owner() {
-        use loom::cell::UnsafeCell;
-        loom::model(|| {
-            let shared = Arc::new((span(), UnsafeCell::new(0)));
-            assert_eq!(shared.0.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-            let putter = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    // SAFETY: this thread owns block 0 and with it the cell.
-                    shared.1.with_mut(|cell| unsafe { *cell = 7 });
-                    let _ = shared.0.put(BLOCKS, 0, 0b01);
-                })
-            };
-            if shared.0.claim(BLOCKS, 64).is_some() {
-                // SAFETY: block 0 is ours now. Loom checks that no access can race.
-                assert_eq!(shared.1.with(|cell| unsafe { *cell }), 7);
-            }
-            putter.join().unwrap();
-        });
     }
 }

@@ -1,11 +1,8 @@
-//! Atomics, from `core` or from the model checker, and the one fence the lock-free transitions use.
+//! Atomics, and the one fence the lock-free transitions use.
 //!
-//! This is the only place where `cfg(loom)` chooses between two things.
+//! The models (`tests/models.rs`) put the model checker's in the place of this file.
 
-#[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Orders an atomic read-modify-write before every later load, against the same on other threads.
 ///
@@ -16,10 +13,9 @@ pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// `mfence` there would cost more than the read-modify-write itself.
 #[inline(always)]
 pub(crate) fn fence_after_rmw() {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    core::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(all(not(target_arch = "x86_64"), not(loom)))]
-    core::sync::atomic::fence(Ordering::SeqCst);
-    #[cfg(loom)]
-    loom::sync::atomic::fence(Ordering::SeqCst);
+    if cfg!(target_arch = "x86_64") {
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    } else {
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
 }

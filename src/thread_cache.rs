@@ -54,8 +54,7 @@ const TALLY_COUNT_MASK: u64 = (1 << TALLY_COUNT_BITS) - 1;
 const TALLY_BYTES: u64 = 512 << 10;
 
 /// A drained tally: adding [`TALLY_BYTES`] more overflows it.
-const TALLY_START: u64 =
-    (((1 << (64 - TALLY_COUNT_BITS)) - TALLY_BYTES) as u64) << TALLY_COUNT_BITS;
+const TALLY_START: u64 = ((1 << (64 - TALLY_COUNT_BITS)) - TALLY_BYTES) << TALLY_COUNT_BITS;
 
 /// The free blocks of one class. All fields are written by whoever may touch the cache, and read by
 /// anybody (for a snapshot).
@@ -63,14 +62,13 @@ const TALLY_START: u64 =
 /// # Invariants
 /// `len <= capacity`; `slots[..len]` are distinct free blocks of the class, whose bits are clear.
 /// Class 0's bin has capacity 0, so that what is no span's goes to the slow path.
-#[repr(C)]
+#[repr(C, align(32))]
 pub(crate) struct Bin {
     pub slots: AtomicPtr<AtomicPtr<u8>>,
     pub len: AtomicU32,
     pub capacity: AtomicU32,
     /// Allocations and bytes since the last drain (see [`TALLY_START`]).
     tally: AtomicU64,
-    _pad: u64,
 }
 
 impl Bin {
@@ -190,7 +188,6 @@ pub(crate) struct ThreadCache {
     next_unused: AtomicPtr<ThreadCache>,
     /// Odd while a tally is being drained.
     drain_sequence: AtomicU64,
-    _pad: u64,
 
     pub bins: [Bin; CLASS_COUNT],
 
@@ -552,7 +549,6 @@ mod tests {
             len: AtomicU32::new(0),
             capacity: AtomicU32::new(3),
             tally: AtomicU64::new(TALLY_START),
-            _pad: 0,
         };
         let blocks = [16, 32, 48].map(|address: usize| address as *mut u8);
         assert!(blocks.iter().all(|&block| bin.push(block)));
@@ -568,7 +564,6 @@ mod tests {
             len: AtomicU32::new(0),
             capacity: AtomicU32::new(0),
             tally: AtomicU64::new(TALLY_START),
-            _pad: 0,
         };
         let mut random = crate::test_random::Random::new(3);
         for _ in 0..50 {

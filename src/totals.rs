@@ -124,8 +124,9 @@ impl Totals {
             let before = self.sequence.load(Ordering::Acquire);
             let words: [u64; WORDS] = array::from_fn(|i| {
                 // SAFETY: `Figures<Cell>` is `WORDS` cells in a row.
-                let cell = unsafe { &*first.add(i) };
-                cell.get()
+                let cell = unsafe { first.add(i) };
+                // SAFETY: as above.
+                unsafe { &*cell }.get()
             });
             // Acquire: the words were read before the sequence is read again.
             fence(Ordering::Acquire);

@@ -1,0 +1,247 @@
+//! Every interleaving of the transitions that no lock protects, at small capacities.
+//!
+//! The modules below are the allocator's own files, compiled against the model checker's atomics.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test models`.
+#![cfg(loom)]
+#![allow(dead_code, reason = "a model calls what it is about")]
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use span::{Put, Span};
+use sync::{AtomicU64, Ordering, fence_after_rmw};
+
+#[path = "../src/bit_pyramid.rs"]
+mod bit_pyramid;
+#[path = "../src/span.rs"]
+mod span;
+#[path = "../src/units.rs"]
+mod units;
+
+/// What stands in the place of `src/sync.rs`.
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    pub(crate) fn fence_after_rmw() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// What stands in the place of `src/size_class.rs`: spans of few blocks.
+mod size_class {
+    use crate::units::{Bytes, Pages};
+
+    pub const MAX_BLOCKS: usize = 128;
+
+    #[derive(Clone, Copy)]
+    pub struct SizeClass;
+
+    impl SizeClass {
+        pub fn block_bytes(self) -> Bytes {
+            Bytes(2048)
+        }
+
+        pub fn block_pages(self) -> Pages {
+            Pages(1)
+        }
+    }
+}
+
+/// Of the two bitmap words, the second stays empty.
+const BLOCKS: u32 = 2;
+
+fn new_span() -> Span {
+    let span = Span::new();
+    span.create(BLOCKS, 0);
+    span
+}
+
+/// The holder runs out and leaves while another thread puts a block back: exactly one of them
+/// ends up as the holder, so the block can be found.
+#[test]
+fn a_block_that_comes_back_while_its_span_becomes_full_is_not_stranded() {
+    loom::model(|| {
+        let span = Arc::new(new_span());
+        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+        let putter = {
+            let span = Arc::clone(&span);
+            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+        };
+        let left = span.leave_full(BLOCKS);
+        let put = putter.join().unwrap();
+        assert_ne!(put, Put::DoubleFree);
+        assert_eq!(left, put == Put::Held, "one holder: {left} {put:?}");
+    });
+}
+
+/// A put that is slow after setting its bit, while the span is retired and its descriptor serves
+/// a new one that is full as well: the put leaves the new span alone.
+#[test]
+fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
+    loom::model(|| {
+        let span = Arc::new(new_span());
+        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+        assert!(span.leave_full(BLOCKS));
+        let putter = {
+            let span = Arc::clone(&span);
+            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+        };
+        let reused = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
+        if reused {
+            span.create(BLOCKS, 0);
+            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+            assert!(span.leave_full(BLOCKS));
+        }
+        let put = putter.join().unwrap();
+        assert!(!(reused && put == Put::Held), "its span is gone");
+    });
+}
+
+/// The holder publishes a span (as `src/span_index.rs` does, with one word for the index)
+/// while its last block comes back: one of them takes it out of the index to retire it.
+#[test]
+fn an_empty_span_does_not_stay_in_the_index() {
+    loom::model(|| {
+        let shared = Arc::new((new_span(), AtomicU64::new(0)));
+        assert_eq!(shared.0.claim(BLOCKS, 1).unwrap().blocks, 0b01);
+        let take = |index: &AtomicU64| bit_pyramid::remove(&[(index, 5)]);
+        let putter = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || match shared.0.put(BLOCKS, 0, 0b01) {
+                Put::Empty => take(&shared.1),
+                put => {
+                    assert_eq!(put, Put::Done);
+                    false
+                }
+            })
+        };
+        shared.0.leave_available();
+        bit_pyramid::insert(&[(&shared.1, 5)]);
+        fence_after_rmw();
+        let mine = shared.0.is_empty(BLOCKS) && take(&shared.1);
+        let theirs = putter.join().unwrap();
+        assert!(mine != theirs, "one retires it: {mine} {theirs}");
+        assert_eq!(shared.1.load(Ordering::Relaxed), 0);
+    });
+}
+
+/// Two threads put the last two blocks of a full span back: one becomes the holder, and at
+/// least one of them learns that the span is empty.
+#[test]
+fn the_last_blocks_to_come_back_show_that_the_span_is_empty() {
+    loom::model(|| {
+        let span = Arc::new(new_span());
+        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+        assert!(span.leave_full(BLOCKS));
+        let putter = {
+            let span = Arc::clone(&span);
+            thread::spawn(move || {
+                let put = span.put(BLOCKS, 0, 0b01);
+                (put, put == Put::Held && span.is_empty(BLOCKS))
+            })
+        };
+        let mine = span.put(BLOCKS, 0, 0b10);
+        let mine = (mine, mine == Put::Held && span.is_empty(BLOCKS));
+        let other = putter.join().unwrap();
+        let holders = [mine, other].iter().filter(|(put, _)| *put == Put::Held).count();
+        assert_eq!(holders, 1);
+        let saw_empty = |(put, empty): (Put, bool)| empty || put == Put::Empty;
+        assert!(saw_empty(mine) || saw_empty(other), "{mine:?} {other:?}");
+    });
+}
+
+/// The holder claims while blocks come back: no block is handed out twice, none is lost.
+#[test]
+fn claim_and_put_neither_lose_nor_double_a_block() {
+    loom::model(|| {
+        let span = Arc::new(new_span());
+        assert_eq!(span.claim(BLOCKS, 1).unwrap().blocks, 0b01);
+        let putter = {
+            let span = Arc::clone(&span);
+            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+        };
+        let mut claimed = 0;
+        for _ in 0..2 {
+            if let Some(claim) = span.claim(BLOCKS, 1) {
+                assert_eq!(claimed & claim.blocks, 0);
+                claimed |= claim.blocks;
+            }
+        }
+        assert_ne!(putter.join().unwrap(), Put::DoubleFree);
+        let left = span.claim(BLOCKS, 64).map_or(0, |claim| claim.blocks);
+        assert_eq!(claimed ^ left, 0b11);
+    });
+}
+
+/// Content written by one owner is visible to the next, across put and claim.
+#[test]
+fn what_an_owner_wrote_happens_before_the_next_owner() {
+    loom::model(|| {
+        let shared = Arc::new((new_span(), UnsafeCell::new(0)));
+        assert_eq!(shared.0.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+        let putter = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                // SAFETY: this thread owns block 0 and with it the cell.
+                shared.1.with_mut(|cell| unsafe { *cell = 7 });
+                let _ = shared.0.put(BLOCKS, 0, 0b01);
+            })
+        };
+        if shared.0.claim(BLOCKS, 64).is_some() {
+            // SAFETY: block 0 is ours now. Loom checks that no access can race.
+            assert_eq!(shared.1.with(|cell| unsafe { *cell }), 7);
+        }
+        putter.join().unwrap();
+    });
+}
+
+struct Levels([AtomicU64; 3]);
+
+impl Levels {
+    fn new() -> Levels {
+        Levels([AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)])
+    }
+
+    fn path(&self, element: u32) -> [(&AtomicU64, u32); 3] {
+        [(&self.0[0], element), (&self.0[1], 0), (&self.0[2], 0)]
+    }
+}
+
+/// While one element is removed another is inserted into the same word: afterwards the hints
+/// lead to it.
+#[test]
+fn an_element_inserted_during_a_removal_can_be_found() {
+    loom::model(|| {
+        let levels = Arc::new(Levels::new());
+        bit_pyramid::insert(&levels.path(0));
+        let inserter = {
+            let levels = Arc::clone(&levels);
+            thread::spawn(move || bit_pyramid::insert(&levels.path(1)))
+        };
+        assert!(bit_pyramid::remove(&levels.path(0)));
+        bit_pyramid::lower(&levels.path(0));
+        inserter.join().unwrap();
+        assert_eq!(levels.0[0].load(Ordering::Relaxed), 0b10);
+        assert_eq!(levels.0[1].load(Ordering::Relaxed), 1);
+        assert_eq!(levels.0[2].load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Two threads want the same element: one gets it.
+#[test]
+fn an_element_is_removed_once() {
+    loom::model(|| {
+        let levels = Arc::new(Levels::new());
+        bit_pyramid::insert(&levels.path(3));
+        let other = {
+            let levels = Arc::clone(&levels);
+            thread::spawn(move || bit_pyramid::remove(&levels.path(3)))
+        };
+        let mine = bit_pyramid::remove(&levels.path(3));
+        assert_ne!(mine, other.join().unwrap());
+        bit_pyramid::lower(&levels.path(3));
+        assert_eq!(levels.0[1].load(Ordering::Relaxed), 0);
+        assert_eq!(levels.0[2].load(Ordering::Relaxed), 0);
+    });
+}
