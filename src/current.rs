@@ -3,12 +3,13 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::biased_lock::{BUSY, BiasedLock, OwnerWord};
 use crate::central;
 use crate::heap::{HEAP, Heap};
 use crate::large;
 use crate::release::tick_if_due;
 use crate::sys::{Linux, Os};
-use crate::thread_cache::{BUSY, DEAD, LAST_SPECIAL, ThreadCache, UNSET};
+use crate::thread_cache::{DEAD, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::tls::ThreadWord;
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
@@ -37,7 +38,7 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        self.word.set(core::ptr::from_ref(self.cache) as usize);
+        BiasedLock::leave(self.word, core::ptr::from_ref(self.cache) as usize);
     }
 }
 
@@ -53,12 +54,11 @@ pub(crate) fn enter() -> Option<Entered> {
             address => {
                 // SAFETY: a word above the special ones is the address of the thread's cache.
                 let cache = unsafe { &*(address as *const ThreadCache) };
-                word.set(BUSY);
-                if !cache.is_wanted() {
+                if cache.lock.enter(word) {
                     return Some(Entered { cache, word });
                 }
-                word.set(address);
-                cache.wait_until_unwanted();
+                BiasedLock::leave(word, address);
+                cache.lock.wait_until_unwanted();
             }
         }
     }

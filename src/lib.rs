@@ -13,6 +13,7 @@
 compile_error!("slackwater supports 64-bit systems");
 
 mod arena;
+mod biased_lock;
 mod bit_pyramid;
 mod bits;
 mod central;

@@ -3,13 +3,14 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
+use crate::biased_lock::{BiasedLock, OwnerWord};
 use crate::central;
 use crate::current::{enter, housekeeping};
 use crate::heap::HEAP;
 use crate::large;
 use crate::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::sys::{self, Linux};
-use crate::thread_cache::{BUSY, LAST_SPECIAL, ThreadCache};
+use crate::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::tls::ThreadWord;
 
 /// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
@@ -23,9 +24,8 @@ fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T>
     }
     // SAFETY: a word above the special ones is the address of the thread's cache.
     let cache = unsafe { &*(address as *const ThreadCache) };
-    word.set(BUSY);
-    let result = if cache.is_wanted() { None } else { operation(cache) };
-    word.set(address);
+    let result = if cache.lock.enter(word) { operation(cache) } else { None };
+    BiasedLock::leave(word, address);
     result
 }
 

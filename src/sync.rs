@@ -2,7 +2,14 @@
 //!
 //! The models (`tests/models.rs`) put the model checker's in the place of this file.
 
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Keeps the compiler from moving memory operations across. The processor is held back by the other
+/// side's barrier (`sys::barrier_all_threads`).
+#[inline(always)]
+pub(crate) fn compiler_barrier() {
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
 
 /// Orders an atomic read-modify-write before every later load, against the same on other threads.
 ///

@@ -7,25 +7,14 @@
 //!
 //! # Who may touch a cache
 //!
-//! Its owner, between [`ThreadWord`] saying [`BUSY`] and saying the cache's address again; or a
-//! *taker*, by a biased lock that costs the owner no atomic read-modify-write:
-//!
-//! ```text
-//!  owner                                taker
-//!  word = BUSY                          hold = 1
-//!  (compiler barrier)                   membarrier: every thread passes a full barrier
-//!  hold? → wait outside                 word == BUSY? → not now
-//!  … bins …                             … bins are the taker's …
-//!  word = cache                         hold = 0, wake
-//! ```
-//!
-//! After the barrier either the owner's BUSY is visible to the taker, or the taker's `hold` to the
-//! owner. A word that says BUSY when malloc is entered means re-entrance (a signal handler
-//! interrupted the owner): such a call is served without the cache.
+//! Its owner, between [`ThreadWord`] saying [`BUSY`](crate::biased_lock::BUSY) and saying the cache's address again; or a
+//! *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc is entered means re-entrance (a
+//! signal handler interrupted the owner): such a call is served without the cache.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use crate::biased_lock::BiasedLock;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
 use crate::size_class::{CLASS_COUNT, SizeClass};
@@ -35,8 +24,7 @@ use crate::totals::MAX_ATTEMPTS;
 
 /// What a thread's word says besides the address of its cache. The thread has none yet:
 pub(crate) const UNSET: usize = 0;
-/// its owner is inside malloc or free:
-pub(crate) const BUSY: usize = 1;
+/// its owner is inside malloc or free ([`BUSY`](crate::biased_lock::BUSY));
 /// the thread is ending and its cache is gone:
 pub(crate) const DEAD: usize = 2;
 /// A word above this is the address of a cache.
@@ -174,8 +162,7 @@ pub(crate) struct BinHistory {
 /// - `capacity_bytes` is the sum over the bins of capacity times block size.
 #[repr(C, align(64))]
 pub(crate) struct ThreadCache {
-    /// A taker has the cache or wants it: the owner waits.
-    hold: AtomicU32,
+    pub lock: BiasedLock,
     /// Slow paths until the owner next looks at the clock.
     pub until_clock: AtomicU32,
     /// The epoch in which the owner last saw to its bins.
@@ -203,25 +190,10 @@ pub(crate) struct ThreadCache {
 }
 
 impl ThreadCache {
-    /// Does a taker want this cache? Owner only, right after the word was set to [`BUSY`].
-    #[inline(always)]
-    pub fn is_wanted(&self) -> bool {
-        // Relaxed: ordered against the word by the taker's barrier.
-        self.hold.load(Ordering::Relaxed) != 0
-    }
-
     #[inline(always)]
     pub fn bin(&self, class: SizeClass) -> &Bin {
         // SAFETY: a SizeClass is below CLASS_COUNT, the number of bins.
         unsafe { self.bins.get_unchecked(class.index()) }
-    }
-
-    /// Sleeps until no taker wants the cache. The owner's word does not say [`BUSY`] meanwhile.
-    #[cold]
-    pub fn wait_until_unwanted(&self) {
-        while self.is_wanted() {
-            sys::futex_wait(&self.hold, 1);
-        }
     }
 
     /// Moves a bin's tally into the counters. Owner only.
@@ -271,8 +243,7 @@ impl ThreadCache {
         // SAFETY: the owner takes the registry's lock before its word goes away (invariant of
         // `word_address`).
         let word = unsafe { &*address };
-        // Acquire: what the owner did to its bins before it left is visible.
-        word.load(Ordering::Acquire) == BUSY
+        BiasedLock::owner_is_inside(word)
     }
 
     /// Has it an owner, and another than the thread whose word is at `own_word`?
@@ -311,7 +282,7 @@ impl Registry {
         }
     }
 
-    /// A record for the calling thread, whose word is `word` and says [`BUSY`].
+    /// A record for the calling thread, whose word is `word` and says [`BUSY`](crate::biased_lock::BUSY).
     pub fn attach(&self, metadata: &Metadata, word: ThreadWord) -> Option<&ThreadCache> {
         let mut unused = self.unused.lock_unless_mine()?;
         let record = if unused.0.is_null() {
@@ -386,11 +357,10 @@ impl Registry {
             return false;
         }
         for cache in others() {
-            // Relaxed: ordered by the barrier.
-            cache.hold.store(1, Ordering::Relaxed);
+            cache.lock.want();
         }
         if !sys::barrier_all_threads() {
-            others().for_each(ThreadCache::let_go);
+            others().for_each(|cache| cache.lock.let_go());
             return true;
         }
         for cache in others() {
@@ -398,7 +368,7 @@ impl Registry {
             while cache.is_busy() {
                 tries += 1;
                 if tries > 20_000 {
-                    cache.let_go();
+                    cache.lock.let_go();
                     break;
                 }
                 sys::yield_now();
@@ -412,7 +382,7 @@ impl Registry {
     /// # Safety
     /// Follows [`Registry::hold_for_fork`] on the same thread.
     pub unsafe fn resume_in_parent(&self) {
-        self.all().for_each(ThreadCache::let_go);
+        self.all().for_each(|cache| cache.lock.let_go());
         // SAFETY: the caller took it so.
         unsafe { self.unused.unlock_after_fork() };
     }
@@ -426,8 +396,8 @@ impl Registry {
         // SAFETY: the caller took it so.
         unsafe { self.unused.unlock_after_fork() };
         for cache in self.all().filter(|cache| cache.is_of_another(own_word)) {
-            if cache.is_wanted() {
-                cache.hold.store(0, Ordering::Relaxed);
+            if cache.lock.is_wanted() {
+                cache.lock.let_go();
                 empty(cache);
                 self.detach(cache);
             } else {
@@ -436,16 +406,6 @@ impl Registry {
                 cache.word_address.store(0, Ordering::Relaxed);
                 self.threads.fetch_sub(1, Ordering::Relaxed);
             }
-        }
-    }
-}
-
-impl ThreadCache {
-    fn let_go(&self) {
-        // Release: what a taker did to the bins is visible to the owner, by its own barrier or by
-        // the wake.
-        if self.hold.swap(0, Ordering::Release) != 0 {
-            sys::futex_wake(&self.hold);
         }
     }
 }

@@ -7,6 +7,8 @@
 
 use core::arch::{asm, global_asm};
 
+use crate::biased_lock::OwnerWord;
+
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("slackwater supports x86_64 and aarch64");
 
@@ -55,9 +57,35 @@ impl ThreadWord {
         ThreadWord(offset)
     }
 
+    /// The word's address, by which another thread may read it while this thread lives.
+    pub fn address(self) -> usize {
+        let base: usize;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the first word of the thread control block is its own address (psABI).
+        unsafe {
+            asm!(
+                "mov {}, qword ptr fs:[0]",
+                out(reg) base,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: reads the thread pointer.
+        unsafe {
+            asm!(
+                "mrs {}, tpidr_el0",
+                out(reg) base,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        base.wrapping_add(self.0)
+    }
+}
+
+impl OwnerWord for ThreadWord {
     /// Reads the word. A compiler barrier: what comes after stays after.
     #[inline(always)]
-    pub fn get(self) -> usize {
+    fn get(self) -> usize {
         let value: usize;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: reads this thread's own word.
@@ -83,9 +111,10 @@ impl ThreadWord {
         value
     }
 
-    /// Writes the word. A compiler barrier: what comes before stays before, and after after.
+    /// Writes the word. A compiler barrier: what comes before stays before, and after after. On
+    /// x86_64 every store is a Release.
     #[inline(always)]
-    pub fn set(self, value: usize) {
+    fn set(self, value: usize) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: writes this thread's own word, which nobody else writes.
         unsafe {
@@ -101,37 +130,14 @@ impl ThreadWord {
         unsafe {
             asm!(
                 "mrs {2}, tpidr_el0",
-                "str {1}, [{2}, {0}]",
+                "add {2}, {2}, {0}",
+                "stlr {1}, [{2}]",
                 in(reg) self.0,
                 in(reg) value,
                 out(reg) _,
                 options(nostack, preserves_flags),
             );
         }
-    }
-
-    /// The word's address, by which another thread may read it while this thread lives.
-    pub fn address(self) -> usize {
-        let base: usize;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the first word of the thread control block is its own address (psABI).
-        unsafe {
-            asm!(
-                "mov {}, qword ptr fs:[0]",
-                out(reg) base,
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: reads the thread pointer.
-        unsafe {
-            asm!(
-                "mrs {}, tpidr_el0",
-                out(reg) base,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
-        base.wrapping_add(self.0)
     }
 }
 

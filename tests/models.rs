@@ -9,9 +9,12 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use biased_lock::{BUSY, BiasedLock, OwnerWord};
 use span::{Put, Span};
-use sync::{AtomicU64, Ordering, fence_after_rmw};
+use sync::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
 
+#[path = "../src/biased_lock.rs"]
+mod biased_lock;
 #[path = "../src/bit_pyramid.rs"]
 mod bit_pyramid;
 #[path = "../src/span.rs"]
@@ -21,11 +24,26 @@ mod units;
 
 /// What stands in the place of `src/sync.rs`.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+    /// Stands for the compiler barrier of one side and the system call of the other, which together
+    /// are what a sequentially consistent fence on both sides is.
+    pub(crate) fn compiler_barrier() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
 
     pub(crate) fn fence_after_rmw() {
         loom::sync::atomic::fence(Ordering::SeqCst);
     }
+}
+
+/// What stands in the place of `src/sys.rs`: the models do not sleep.
+mod sys {
+    pub fn futex_wait(_: &loom::sync::atomic::AtomicU32, _: u32) {
+        loom::thread::yield_now();
+    }
+
+    pub fn futex_wake(_: &loom::sync::atomic::AtomicU32) {}
 }
 
 /// What stands in the place of `src/size_class.rs`: spans of few blocks.
@@ -243,5 +261,66 @@ fn an_element_is_removed_once() {
         bit_pyramid::lower(&levels.path(3));
         assert_eq!(levels.0[1].load(Ordering::Relaxed), 0);
         assert_eq!(levels.0[2].load(Ordering::Relaxed), 0);
+    });
+}
+
+impl OwnerWord for &AtomicUsize {
+    fn get(self) -> usize {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn set(self, value: usize) {
+        self.store(value, Ordering::Release);
+    }
+}
+
+/// A cache: what the biased lock guards.
+struct Cache {
+    lock: BiasedLock,
+    word: AtomicUsize,
+    blocks: UnsafeCell<u32>,
+}
+
+const AT_REST: usize = 64;
+
+/// The owner works twice, as in two calls of malloc, while a taker empties the cache: loom sees any
+/// access that the lock does not order, and no block is lost or seen twice.
+#[test]
+fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
+    loom::model(|| {
+        let cache = Arc::new(Cache {
+            lock: BiasedLock::new(),
+            word: AtomicUsize::new(AT_REST),
+            blocks: UnsafeCell::new(1),
+        });
+        let taker = {
+            let cache = Arc::clone(&cache);
+            thread::spawn(move || {
+                cache.lock.want();
+                compiler_barrier();
+                let mut taken = 0;
+                if !BiasedLock::owner_is_inside(&cache.word) {
+                    // SAFETY: the lock is the taker's. Loom checks that no access can race.
+                    taken =
+                        cache.blocks.with_mut(|blocks| unsafe { core::mem::take(&mut *blocks) });
+                }
+                cache.lock.let_go();
+                taken
+            })
+        };
+        let mut put = 1;
+        for _ in 0..2 {
+            assert_ne!(cache.word.get(), BUSY);
+            if cache.lock.enter(&cache.word) {
+                // SAFETY: the lock is the owner's. Loom checks that no access can race.
+                cache.blocks.with_mut(|blocks| unsafe { *blocks += 1 });
+                put += 1;
+            }
+            BiasedLock::leave(&cache.word, AT_REST);
+        }
+        let taken = taker.join().unwrap();
+        // SAFETY: the taker has ended.
+        let left = cache.blocks.with(|blocks| unsafe { *blocks });
+        assert_eq!(taken + left, put);
     });
 }
