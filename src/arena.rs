@@ -294,6 +294,13 @@ impl Arena {
         unsafe { &*word }
     }
 
+    /// One bit for each of 64 segments: blocks of its spans came back since the pages inside them
+    /// were last looked at. In the index this is the column of no class.
+    #[inline(always)]
+    pub fn touched_word(&self, row: usize) -> &AtomicU64 {
+        self.index_word(0, row, SizeClass::NONE)
+    }
+
     /// The rows of the page heap's sets: a word of each set for 64 segments, side by side.
     ///
     /// # Safety

@@ -32,18 +32,14 @@ pub(crate) trait OwnerWord: Copy {
 /// The takers' half; the owner's is its word.
 ///
 /// # Invariants
-/// `hold` is 1 only from [`BiasedLock::want`] to [`BiasedLock::let_go`] of one taker: takers exclude
+/// All-zero memory is a lock that nobody has. `hold` is 1 only from [`BiasedLock::want`] to [`BiasedLock::let_go`] of one taker: takers exclude
 /// each other by another lock.
+#[derive(Default)]
 pub(crate) struct BiasedLock {
     hold: AtomicU32,
 }
 
 impl BiasedLock {
-    #[cfg(test)]
-    pub fn new() -> BiasedLock {
-        BiasedLock { hold: AtomicU32::new(0) }
-    }
-
     /// The owner goes in. `false`: a taker has the lock or wants it, and the owner must not touch
     /// what it guards; it leaves again and may wait.
     #[inline(always)]

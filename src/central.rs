@@ -6,14 +6,14 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::arena::{Arena, ChunkIndex};
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
-use crate::release::{ReleaseReason, release_range_definitely_free};
+use crate::release::{ReleaseReason, release_range_definitely_free, touch};
 use crate::report;
-use crate::size_class::{Kind, SizeClass};
-use crate::span::{Claim, Put};
+use crate::size_class::SizeClass;
+use crate::span::{Claim, Gained, Put};
 use crate::span_index;
 use crate::sys::Linux;
-use crate::thread_cache::{Bin, MAX_BIN_SLOTS, ThreadCache};
-use crate::units::{Pages, SPAN_BYTES};
+use crate::thread_cache::{Bin, Bins, MAX_BIN_SLOTS, ThreadCache};
+use crate::units::SPAN_BYTES;
 
 /// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
 /// whether more is worth it.
@@ -40,7 +40,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     cache.refills.add(1);
     if capacity == 0 {
         // No memory for the array: one block will do.
-        return take_one(heap, class, |pages| cache.resident_gained.add(pages.0 as u64))
+        return take_one(heap, class, |gained| cache.note_gained(gained, &heap.release))
             .inspect(|_| cache.classes[class.index()].claimed.add(1));
     }
     let want = capacity.div_ceil(2);
@@ -52,7 +52,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
         let blocks = class.blocks_per_span();
         while got < want {
             let Some(claim) = span.claim(blocks, want - got) else { break };
-            cache.resident_gained.add(span.note_resident(class, claim).0 as u64);
+            cache.note_gained(span.note_resident(class, claim), &heap.release);
             got += store_claim(&heap.arena, bin, class, chunk, claim, got);
         }
         give_up_span(heap, class, chunk);
@@ -218,8 +218,11 @@ fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64
         return;
     }
     match heap.arena.span(chunk).put(class.blocks_per_span(), word, mask) {
-        Put::Done => {}
-        Put::Held => give_up_span(heap, class, chunk),
+        Put::Done => touch(heap, chunk.segment()),
+        Put::Held => {
+            touch(heap, chunk.segment());
+            give_up_span(heap, class, chunk);
+        }
         Put::Empty => {
             if span_index::try_take(&heap.arena, class, chunk) {
                 give_up_span(heap, class, chunk);
@@ -239,7 +242,7 @@ fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64
 /// Spans are never held between refills. A thread that kept one per class would save two atomic
 /// operations a refill and strand what is left of that span: with 32 threads that was most of the
 /// heap (ARCHITECTURE.md).
-fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
+pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
     let span = heap.arena.span(chunk);
     let blocks = class.blocks_per_span();
     if !span.has_any(blocks) && span.leave_full(blocks) {
@@ -265,12 +268,8 @@ fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
 /// Gives the pages of a held span, all of whose blocks are back, to the release boundary.
 #[cold]
 fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
-    let resident = heap.arena.span(chunk).resident_pages();
-    let reason = match class.kind() {
-        Kind::Small => ReleaseReason::SmallPageRetire,
-        Kind::Sub4k => ReleaseReason::Sub4kRunRetire,
-        Kind::Medium | Kind::Large => ReleaseReason::MediumRunReclaim,
-    };
+    let span = heap.arena.span(chunk);
+    let (resident, purged) = (span.resident_pages(), span.purged_pages());
     let Some(mut pages) = heap.page_heap.lock_unless_mine() else {
         // A signal handler that interrupted its thread in the page heap: the span stays listed, and
         // the next thread that takes and empties it retires it.
@@ -284,8 +283,10 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
         chunk.segment(),
         PageRun::of_chunk(chunk.in_segment()),
         &PageBits::of_chunk(chunk.in_segment(), resident),
-        reason,
+        ReleaseReason::of_span(class),
     );
+    let purged = PageBits::of_chunk(chunk.in_segment(), purged);
+    pages.states(&heap.arena, chunk.segment()).add_purged(&purged);
     heap.arena.set_class(chunk, SizeClass::NONE);
     heap.totals.update(|figures| {
         figures.spans[class.index()].subtract(1);
@@ -294,7 +295,7 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 }
 
 /// One block for a caller without a bin.
-fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Pages)) -> Option<*mut u8> {
+fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*mut u8> {
     loop {
         let chunk = take_span(heap, class, true)?;
         let span = heap.arena.span(chunk);
@@ -311,18 +312,26 @@ fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Pages)) -> Option<*mu
     }
 }
 
+/// An operation past the caches counts as one all the same.
+pub(crate) fn note_uncached(heap: &Heap) {
+    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
+    heap.ticker.wake();
+}
+
 /// An allocation without a thread cache.
 #[cold]
 pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass, bytes: usize) -> Option<*mut u8> {
-    let gained = |pages: Pages| {
-        heap.uncached.resident_gained.fetch_add(pages.0 as u64, Ordering::Relaxed);
+    let gained = |gained: Gained| {
+        let (pages, refaults) = (gained.pages.0 as u64, gained.refaults.0 as u64);
+        heap.uncached.resident_gained.fetch_add(pages, Ordering::Relaxed);
+        heap.uncached.interior_refaults.fetch_add(refaults, Ordering::Relaxed);
     };
     let block = take_one(heap, class, gained)?;
     let counters = &heap.uncached.classes[class.index()];
     counters.claimed.fetch_add(1, Ordering::Relaxed);
     counters.allocations.fetch_add(1, Ordering::Relaxed);
     counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
+    note_uncached(heap);
     Some(block)
 }
 
@@ -331,38 +340,17 @@ pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass, bytes: usize) -> 
 pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
     put(heap, class, locate(class, address, offset));
     heap.uncached.classes[class.index()].spilled.fetch_add(1, Ordering::Relaxed);
-    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
+    note_uncached(heap);
 }
 
-/// Empties every bin of a cache: when its thread ends, or when everything is
-/// to be given back. Whoever may touch the cache.
-pub(crate) fn empty_cache(heap: &Heap, cache: &ThreadCache, keep_arrays: bool) {
-    for class in SizeClass::all() {
-        let bin = cache.bin(class);
+/// Empties bins and gives their arrays back: when their thread ends, when they were not used for a
+/// while, or when everything is to be given back. Then no emptiness hides in them, and the budget
+/// goes where it is used. Whoever may touch the cache.
+pub(crate) fn put_away(heap: &Heap, cache: &ThreadCache, bins: Bins) {
+    for class in bins.classes() {
         spill(heap, cache, class, u32::MAX);
-        if !keep_arrays && bin.capacity.load(Ordering::Relaxed) > 0 {
+        if cache.bin(class).capacity.load(Ordering::Relaxed) > 0 {
             resize(heap, cache, class, 0);
-        }
-    }
-}
-
-/// Once per epoch: bins that were not used since the last time give their blocks back, so that
-/// emptiness does not hide in caches, and their arrays, so that the budget goes where it is used.
-/// Owner only.
-pub(crate) fn shrink_unused_bins(heap: &Heap, cache: &ThreadCache) {
-    for class in SizeClass::all() {
-        let bin = cache.bin(class);
-        let history = &cache.histories[class.index()];
-        let len = bin.len.load(Ordering::Relaxed);
-        let tally = cache.tally(class);
-        let unused = history.seen_len.load(Ordering::Relaxed) == len
-            && history.seen_tally.load(Ordering::Relaxed) == tally;
-        history.seen_len.store(len, Ordering::Relaxed);
-        history.seen_tally.store(tally, Ordering::Relaxed);
-        if unused && bin.capacity.load(Ordering::Relaxed) > 0 {
-            spill(heap, cache, class, u32::MAX);
-            resize(heap, cache, class, 0);
-            history.seen_len.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::units::{PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES, SPAN_BYTES, 
 
 /// Panics with a description of the first invariant that does not hold.
 pub(crate) fn check(heap: &Heap) {
+    // Not in the middle of a tick.
+    let _ticking = heap.release.hold();
     let cached = check_bins(heap);
     let mut page_heap = heap.page_heap.lock();
     let arena = &heap.arena;

@@ -9,7 +9,7 @@ use crate::heap::{HEAP, Heap};
 use crate::large;
 use crate::release::tick_if_due;
 use crate::sys::{Linux, Os};
-use crate::thread_cache::{DEAD, LAST_SPECIAL, ThreadCache, UNSET};
+use crate::thread_cache::{Bins, DEAD, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::tls::ThreadWord;
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
@@ -88,7 +88,7 @@ fn attach(word: ThreadWord) -> Option<Entered> {
 extern "C" fn thread_ends(_cache: *mut c_void) {
     if let Some(entered) = enter() {
         let cache = entered.cache;
-        central::empty_cache(&HEAP, cache, false);
+        central::put_away(&HEAP, cache, Bins::ALL);
         entered.word.set(DEAD);
         core::mem::forget(entered);
         HEAP.threads.detach(cache);
@@ -98,6 +98,7 @@ extern "C" fn thread_ends(_cache: *mut c_void) {
 /// What every slow path ends with: counts, and now and then looks whether a tick is due. Owner only.
 pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
     cache.operations.add(1);
+    heap.ticker.wake();
     let left = cache.until_clock.load(Ordering::Relaxed);
     if left > 0 {
         cache.until_clock.store(left - 1, Ordering::Relaxed);
@@ -105,12 +106,18 @@ pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
     }
     cache.until_clock.store(SLOW_PATHS_PER_CLOCK, Ordering::Relaxed);
     large::free_deferred(heap);
-    tick_if_due(heap, os);
+    tick_if_due(heap, os, Some(cache));
     let epoch = heap.release.epoch().0;
-    if cache.seen_epoch.load(Ordering::Relaxed) != epoch {
+    if !heap.has_barrier() && cache.seen_epoch.load(Ordering::Relaxed) != epoch {
+        // Nobody else can see to the bins.
         cache.seen_epoch.store(epoch, Ordering::Relaxed);
-        central::shrink_unused_bins(heap, cache);
+        central::put_away(heap, cache, cache.unused_bins(1));
     }
+}
+
+/// Is the calling thread inside its cache, so that this is a signal handler, or is it ending?
+pub(crate) fn is_inside() -> bool {
+    matches!(ThreadWord::of_this_thread().get(), BUSY | DEAD)
 }
 
 /// The address of the calling thread's word, and whether the thread is inside its cache.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::central;
 use crate::current;
 use crate::heap::HEAP;
+use crate::thread_cache::Bins;
 
 /// The handlers around a fork from inside malloc (a signal handler forks) do nothing: whatever the
 /// interrupted call holds stays held.
@@ -44,8 +45,9 @@ extern "C" fn after_in_child() {
         // SAFETY: `before` took the locks on this thread, which is now the only one.
         unsafe { HEAP.unlock_after_fork() };
         let (word, _) = current::this_thread();
-        let empty = |cache: &_| central::empty_cache(&HEAP, cache, false);
+        let empty = |cache: &_| central::put_away(&HEAP, cache, Bins::ALL);
         // SAFETY: `before` held the caches on this thread, which is now the only one.
         unsafe { HEAP.threads.resume_in_child(word, empty) };
     }
+    HEAP.ticker.is_gone_in_child();
 }

@@ -9,11 +9,11 @@ use crate::large::Deferred;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
 use crate::page_heap::PageHeap;
-use crate::release::Release;
+use crate::release::{Release, Ticker};
 use crate::report::Line;
 use crate::size_class::CLASS_COUNT;
 use crate::sys::{self, Os};
-use crate::thread_cache::Registry;
+use crate::thread_cache::{Registry, ThreadCache};
 use crate::totals::Totals;
 
 /// The process's heap.
@@ -31,6 +31,7 @@ pub(crate) struct Heap {
     pub page_heap: Lock<PageHeap>,
     pub totals: Totals,
     pub release: Release,
+    pub ticker: Ticker,
     pub threads: Registry,
     pub metadata: Metadata,
     pub knobs: KnobCells,
@@ -42,12 +43,16 @@ pub(crate) struct Heap {
     has_barrier: AtomicBool,
 }
 
-/// Counters of what is done without a thread cache, by any thread.
+/// Counters of what is done without a thread cache or to another's, by any thread.
 pub(crate) struct Uncached {
     pub operations: AtomicU64,
     pub foreign_frees: AtomicU64,
     pub resident_gained: AtomicU64,
+    pub interior_refaults: AtomicU64,
     pub barriers: AtomicU64,
+    pub takeovers_taken: AtomicU64,
+    pub takeovers_busy: AtomicU64,
+    pub takeovers_unavailable: AtomicU64,
     pub remaps: AtomicU64,
     pub zeroing_calls: AtomicU64,
     pub classes: [UncachedClass; CLASS_COUNT],
@@ -68,6 +73,7 @@ impl Heap {
             page_heap: Lock::new(PageHeap::new()),
             totals: Totals::new(),
             release: Release::new(),
+            ticker: Ticker::new(),
             threads: Registry::new(),
             metadata: Metadata::new(),
             knobs: KnobCells::new(),
@@ -123,13 +129,23 @@ impl Heap {
         cached + self.uncached.operations.load(Ordering::Relaxed)
     }
 
+    /// Of the pages inside spans, those that came back after they were given back; and of those the
+    /// ones that did so soon.
+    pub fn interior_refaults(&self) -> (u64, u64) {
+        let sum = |counter: fn(&ThreadCache) -> u64| self.threads.all().map(counter).sum::<u64>();
+        let uncached = self.uncached.interior_refaults.load(Ordering::Relaxed);
+        let all = sum(|cache| cache.interior_refaults.get()) + uncached;
+        (all, sum(|cache| cache.soon_interior_refaults.get()))
+    }
+
     /// Takes every lock before a fork, so that the child finds them free and what they guard whole.
     pub fn hold_for_fork(&self, own_word: usize) {
-        // Caches first: their owners may need the locks to get out of malloc.
+        // No tick is under way from here on.
+        self.release.lock_for_fork();
+        // Caches before the rest: their owners may need the other locks to get out of malloc.
         if self.threads.hold_for_fork(own_word, self.has_barrier()) {
             self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
         }
-        self.release.lock_for_fork();
         self.page_heap.lock_for_fork();
         self.metadata.lock_for_fork();
     }
@@ -154,7 +170,11 @@ impl Uncached {
             operations: AtomicU64::new(0),
             foreign_frees: AtomicU64::new(0),
             resident_gained: AtomicU64::new(0),
+            interior_refaults: AtomicU64::new(0),
             barriers: AtomicU64::new(0),
+            takeovers_taken: AtomicU64::new(0),
+            takeovers_busy: AtomicU64::new(0),
+            takeovers_unavailable: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             zeroing_calls: AtomicU64::new(0),
             classes: [const {

@@ -3,6 +3,7 @@
 //! | environment | field | default |
 //! |---|---|---|
 //! | `SLACKWATER_RELEASE=on\|off` | [`Knobs::release`] | `on` |
+//! | `SLACKWATER_TICKER=on\|off` | [`Knobs::ticker`] | `on` |
 //! | `SLACKWATER_COVERAGE=small,sub4k,medium,large` | [`Knobs::coverage`] | all four |
 //! | `SLACKWATER_GATE=auto\|idle\|busy` | [`Knobs::gate`] | `auto` |
 //! | `SLACKWATER_PURGE_BUDGET_PAGES=N` | [`Knobs::purge_budget_pages`] | 1048576 (4 GiB) |
@@ -24,6 +25,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub use crate::release::GateMode;
 use crate::release::ReleaseReason;
 use crate::report::Line;
+use crate::size_class::SizeClass;
 use crate::sys;
 
 /// Which kinds of free pages ticks may give back. Meant for experiments: pages of a kind that is
@@ -56,6 +58,10 @@ impl Coverage {
         }
     }
 
+    pub(crate) fn includes_class(&self, class: SizeClass) -> bool {
+        self.includes(ReleaseReason::of_span(class))
+    }
+
     fn to_bits(self) -> u64 {
         let bits = [self.small, self.sub4k, self.medium, self.large];
         bits.iter().enumerate().map(|(i, &on)| (on as u64) << i).sum()
@@ -72,6 +78,9 @@ impl Coverage {
 pub struct Knobs {
     /// Whether ticks give pages back at all. [`release_now`](crate::release_now) always does.
     pub release: bool,
+    /// Whether the allocator may have a thread of its own, which ticks while nobody allocates. Without
+    /// it, pages go back only while the program goes on allocating and freeing.
+    pub ticker: bool,
     /// Which kinds of pages ticks give back.
     pub coverage: Coverage,
     /// Whether the gate decides, or is told.
@@ -181,6 +190,7 @@ impl Knobs {
     /// What holds where nothing is set.
     pub const DEFAULT: Knobs = Knobs {
         release: true,
+        ticker: true,
         coverage: Coverage::ALL,
         gate: GateMode::Auto,
         purge_budget_pages: 1 << 20,
@@ -227,11 +237,14 @@ impl Knobs {
     /// The defaults, changed by what `environment` says; complaints go to stderr.
     fn from_environment(environment: impl Fn(&CStr) -> Option<&'static [u8]>) -> Knobs {
         let mut knobs = Knobs::DEFAULT;
-        if let Some(value) = environment(c"SLACKWATER_RELEASE") {
-            match value {
-                b"on" => knobs.release = true,
-                b"off" => knobs.release = false,
-                _ => complain(c"SLACKWATER_RELEASE", value, "on or off"),
+        for (variable, knob) in
+            [(c"SLACKWATER_RELEASE", &mut knobs.release), (c"SLACKWATER_TICKER", &mut knobs.ticker)]
+        {
+            match environment(variable) {
+                None => {}
+                Some(b"on") => *knob = true,
+                Some(b"off") => *knob = false,
+                Some(value) => complain(variable, value, "on or off"),
             }
         }
         if let Some(value) = environment(c"SLACKWATER_COVERAGE") {
@@ -350,6 +363,7 @@ pub(crate) fn summary_wanted() -> bool {
 /// the new, which is harmless, for each is valid by itself.
 pub(crate) struct KnobCells {
     release: AtomicU64,
+    ticker: AtomicU64,
     coverage: AtomicU64,
     gate: AtomicU64,
     numbers: [AtomicU64; NUMBERS.len()],
@@ -362,6 +376,7 @@ impl KnobCells {
         let Knobs { epoch_ms, cache_bytes, .. } = Knobs::DEFAULT;
         KnobCells {
             release: AtomicU64::new(1),
+            ticker: AtomicU64::new(1),
             coverage: AtomicU64::new(0b1111),
             gate: AtomicU64::new(GateMode::Auto as u64),
             numbers: [
@@ -384,9 +399,15 @@ impl KnobCells {
         self.numbers[NUMBERS.len() - 1].load(Ordering::Relaxed)
     }
 
+    /// [`Knobs::epoch_ms`], likewise.
+    pub fn epoch_ms(&self) -> u64 {
+        self.numbers[NUMBERS.len() - 2].load(Ordering::Relaxed)
+    }
+
     /// Sets all; the caller has validated them.
     pub fn set(&self, knobs: &Knobs) {
         self.release.store(knobs.release as u64, Ordering::Relaxed);
+        self.ticker.store(knobs.ticker as u64, Ordering::Relaxed);
         self.coverage.store(knobs.coverage.to_bits(), Ordering::Relaxed);
         self.gate.store(knobs.gate as u64, Ordering::Relaxed);
         for (cell, value) in self.numbers.iter().zip(knobs.numbers()) {
@@ -398,6 +419,7 @@ impl KnobCells {
         let gate = self.gate.load(Ordering::Relaxed);
         let mut knobs = Knobs {
             release: self.release.load(Ordering::Relaxed) != 0,
+            ticker: self.ticker.load(Ordering::Relaxed) != 0,
             coverage: Coverage::from_bits(self.coverage.load(Ordering::Relaxed)),
             gate: GATE_MODES[gate as usize].1,
             ..Knobs::DEFAULT

@@ -17,6 +17,7 @@ mod biased_lock;
 mod bit_pyramid;
 mod bits;
 mod central;
+mod cgroup;
 #[cfg(test)]
 mod check;
 mod current;
@@ -79,5 +80,6 @@ pub fn set_knobs(knobs: Knobs) -> Result<(), KnobError> {
     // Not before the heap has read the environment, which would undo it.
     HEAP.is_ready(&Linux);
     HEAP.knobs.set(&knobs);
+    HEAP.ticker.wake();
     Ok(())
 }

@@ -5,12 +5,13 @@ use core::sync::atomic::Ordering;
 
 use crate::biased_lock::{BiasedLock, OwnerWord};
 use crate::central;
-use crate::current::{enter, housekeeping};
+use crate::current::{enter, housekeeping, is_inside};
 use crate::heap::HEAP;
 use crate::large;
+use crate::release::start_if_needed;
 use crate::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::sys::{self, Linux};
-use crate::thread_cache::{LAST_SPECIAL, ThreadCache};
+use crate::thread_cache::{Bins, LAST_SPECIAL, ThreadCache};
 use crate::tls::ThreadWord;
 
 /// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
@@ -56,6 +57,8 @@ fn allocate_slow(class: SizeClass, bytes: usize) -> *mut u8 {
                 cache.drain_tally(class);
             }
             housekeeping(&HEAP, cache, &Linux);
+            drop(entered);
+            start_if_needed();
             block
         }
         None if HEAP.is_ready(&Linux) => central::allocate_uncached(&HEAP, class, bytes),
@@ -125,7 +128,11 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    or_out_of_memory(on_pages(|| large::allocate(&HEAP, bytes, align, zeroed)))
+    let block = on_pages(|| large::allocate(&HEAP, bytes, align, zeroed));
+    if !is_inside() {
+        start_if_needed();
+    }
+    or_out_of_memory(block)
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
@@ -134,8 +141,9 @@ fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
 fn on_pages<T>(operation: impl FnOnce() -> T) -> T {
     let entered = enter();
     let result = operation();
-    if let Some(entered) = entered {
-        housekeeping(&HEAP, entered.cache, &Linux);
+    match entered {
+        Some(entered) => housekeeping(&HEAP, entered.cache, &Linux),
+        None => central::note_uncached(&HEAP),
     }
     result
 }
@@ -263,16 +271,16 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     new
 }
 
-/// Gives back everything that can be given back now: this thread's cached blocks and all pending
-/// pages. Returns the pages handed to the system; none if the thread is ending or this is a signal
+/// Gives back everything that can be given back now: cached blocks, of this thread and of all others
+/// that are not in malloc just then, all pending pages, and pages inside spans without a live block. Returns the pages handed to the system; none if the thread is ending or this is a signal
 /// handler that interrupted malloc.
 pub fn release_now() -> crate::units::Pages {
     if !HEAP.is_ready(&Linux) {
         return crate::units::Pages(0);
     }
     let Some(entered) = enter() else { return crate::units::Pages(0) };
-    central::empty_cache(&HEAP, entered.cache, true);
-    crate::release::purge_everything(&HEAP, &Linux)
+    central::put_away(&HEAP, entered.cache, Bins::ALL);
+    crate::release::release_everything(&HEAP, &Linux)
 }
 
 #[cfg(test)]

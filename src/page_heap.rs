@@ -12,7 +12,9 @@ use crate::segment::{PageStates, Taken};
 use crate::size_class::SizeClass;
 use crate::sys::Os;
 use crate::totals::{Cell, Figures, Totals};
-use crate::units::{PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
+use crate::units::{
+    CHUNK_PAGES, Epoch, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
+};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
 const RUN_SETS: usize = 10;
@@ -82,11 +84,13 @@ pub(crate) struct PageHeap {
     lowest_row: [u32; SEGMENT_SETS],
     /// Where the last purge stopped looking, so that a small budget reaches every segment.
     pub purge_from: SegmentIndex,
+    /// The current epoch, as of the last tick.
+    pub epoch: Epoch,
 }
 
 impl PageHeap {
     pub const fn new() -> PageHeap {
-        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0) }
+        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0), epoch: Epoch(0) }
     }
 
     /// The page states of a segment in use.
@@ -182,6 +186,7 @@ impl PageHeap {
                 self.next_in(arena, FREE_CHUNK, start)?
             }
         };
+        let epoch = self.epoch;
         let states = self.states(arena, segment);
         let mut chunks = states.allocatable().full_chunks();
         if dirty.is_some() {
@@ -189,11 +194,12 @@ impl PageHeap {
         }
         let chunk = chunks.trailing_zeros();
         let run = PageRun::of_chunk(chunk);
-        let taken = states.occupy(run);
+        let taken = states.occupy(run, epoch);
         self.refresh(arena, segment);
         let resident = taken.dirty.chunk(chunk);
         totals.update(|figures| {
             Self::count_taken(figures, &taken);
+            figures.used_pages.add(CHUNK_PAGES as u64);
             figures.spans[class.index()].add(1);
             figures.spans_created.add(1);
             figures.span_pages_inherited.add(resident.count_ones() as u64);
@@ -223,7 +229,8 @@ impl PageHeap {
         };
         let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
         for (segment, part) in run.parts() {
-            let taken = self.states(arena, segment).occupy(part);
+            let epoch = self.epoch;
+            let taken = self.states(arena, segment).occupy(part, epoch);
             self.refresh(arena, segment);
             result.any_dirty |= !taken.dirty.is_empty();
             result.dirty = taken.dirty;
@@ -232,6 +239,7 @@ impl PageHeap {
         self.states(arena, run.segment).set_run(run.first, pages);
         totals.update(|figures| {
             figures.large_pages.add(pages.0 as u64);
+            figures.used_pages.add(pages.0 as u64);
         });
         Some(result)
     }
@@ -257,13 +265,16 @@ impl PageHeap {
             }
         }
         for (segment, part) in longer.parts_from(run.pages) {
-            let taken = self.states(arena, segment).occupy(part);
+            let epoch = self.epoch;
+            let taken = self.states(arena, segment).occupy(part, epoch);
             self.refresh(arena, segment);
             totals.update(|figures| Self::count_taken(figures, &taken));
         }
         self.states(arena, run.segment).set_run(run.first, pages);
         totals.update(|figures| {
-            figures.large_pages.add((pages.0 - run.pages.0) as u64);
+            let more = (pages.0 - run.pages.0) as u64;
+            figures.large_pages.add(more);
+            figures.used_pages.add(more);
         });
         true
     }
@@ -272,7 +283,10 @@ impl PageHeap {
         let reused = taken.dirty.count().0 as u64;
         figures.reused_pages.add(reused);
         figures.pending_pages.subtract(reused);
-        figures.refault_pages.add(taken.refaults.0 as u64);
+        for (pages, soon) in taken.refaults.iter().zip(&figures.soon_refaults) {
+            figures.refault_pages.add(pages.0 as u64);
+            soon.add(if taken.is_soon { pages.0 as u64 } else { 0 });
+        }
     }
 
     /// The lowest fitting run of the segments whose longest run is the shortest that will do, after a

@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 
 use crate::bits::{PageBits, PageRun};
-use crate::release::ReleaseReason;
+use crate::release::{ReleaseReason, SOON_EPOCHS};
 use crate::size_class::CLASS_COUNT;
 use crate::span::Span;
 use crate::sync::AtomicU64;
@@ -15,6 +15,8 @@ use crate::units::{Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_
 pub(crate) struct Segment {
     /// Guarded by the page heap's lock.
     pub pages: UnsafeCell<PageStates>,
+    /// The epoch in which blocks of a span here last came back (see [`crate::release`]).
+    pub touched: AtomicU64,
     /// By size class: which of the 32 chunks hold an available span (see [`crate::span_index`]).
     pub available: [AtomicU64; CLASS_COUNT],
     /// The descriptors of the spans, one for each chunk, in use or not.
@@ -44,7 +46,7 @@ pub(crate) struct PageStates {
     claimed: PageBits,
     /// Given back to the system and not allocated since.
     purged: PageBits,
-    /// Why a dirty page was released: the reason's low and high bit.
+    /// Why a free page was released: the reason's low and high bit.
     reason: [PageBits; 2],
     /// First pages of large runs whose pages were moved there by the kernel, which left the segment
     /// in several mappings.
@@ -52,6 +54,8 @@ pub(crate) struct PageStates {
     /// When the segment last had no dirty pages, and the epoch of the newest one's release.
     pub dirty_since: Nanos,
     pub dirty_last: Epoch,
+    /// The epoch of the last purge here.
+    purged_last: Epoch,
     /// The kernel refused a purge here: no new attempt before this epoch.
     pub no_purge_before: Epoch,
     /// Which of the page heap's sets this segment is in: bit `i` for set `i`.
@@ -67,8 +71,11 @@ pub(crate) struct PageStates {
 pub(crate) struct Taken {
     /// Pages that may hold old content; all others read as zero.
     pub dirty: PageBits,
-    /// Pages that had been purged: touching one is a fault that the purge caused.
-    pub refaults: Pages,
+    /// Pages that had been purged, by the reason of their release: touching one is a fault that the
+    /// purge caused.
+    pub refaults: [Pages; 4],
+    /// The last purge here was a short while ago: these pages should have been left alone.
+    pub is_soon: bool,
 }
 
 impl PageStates {
@@ -98,10 +105,14 @@ impl PageStates {
     }
 
     /// Allocates `run`, whose pages the caller found allocatable.
-    pub fn occupy(&mut self, run: PageRun) -> Taken {
+    pub fn occupy(&mut self, run: PageRun, now: Epoch) -> Taken {
         debug_assert!(self.allocatable().all(run));
-        let taken =
-            Taken { dirty: self.dirty.within(run), refaults: self.purged.within(run).count() };
+        let purged = self.purged.within(run);
+        let taken = Taken {
+            dirty: self.dirty.within(run),
+            refaults: ReleaseReason::ALL.map(|reason| self.with_reason(&purged, reason).count()),
+            is_soon: now.since(self.purged_last) <= SOON_EPOCHS,
+        };
         self.free.clear(run);
         self.dirty.clear(run);
         self.purged.clear(run);
@@ -127,11 +138,21 @@ impl PageStates {
         }
         self.free.set(run);
         self.dirty = self.dirty.or(&new);
-        for (bit, plane) in self.reason.iter_mut().enumerate() {
-            *plane =
-                if reason as usize >> bit & 1 == 1 { plane.or(&new) } else { plane.and_not(&new) };
-        }
+        self.set_reason(&PageBits::of(run), reason);
         joins
+    }
+
+    /// Records that free pages were purged while a span still held them.
+    pub fn add_purged(&mut self, pages: &PageBits) {
+        debug_assert!(pages.and_not(&self.free).is_empty());
+        self.purged = self.purged.or(pages);
+    }
+
+    fn set_reason(&mut self, pages: &PageBits, reason: ReleaseReason) {
+        for (bit, plane) in self.reason.iter_mut().enumerate() {
+            let set = reason as usize >> bit & 1 == 1;
+            *plane = if set { plane.or(pages) } else { plane.and_not(pages) };
+        }
     }
 
     /// Those of `pages` that were released for `reason`.
@@ -151,12 +172,13 @@ impl PageStates {
     }
 
     /// The purge of `run` has returned: its pages are clean, or as they were.
-    pub fn settle(&mut self, run: PageRun, purged: bool) {
+    pub fn settle(&mut self, run: PageRun, purged: bool, now: Epoch) {
         debug_assert!(self.claimed.all(run));
         self.claimed.clear(run);
         if purged {
             self.dirty.clear(run);
             self.purged.set(run);
+            self.purged_last = now;
         }
     }
 

@@ -25,6 +25,30 @@ pub struct ByReason<T> {
     pub large_free: T,
 }
 
+/// Pages given back, by the reason of their release, or by where they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgedPages {
+    /// A span of `small` blocks (16 B to 2 KiB) was retired.
+    pub small_page_retire: u64,
+    /// A span of `sub4k` blocks (above 2 KiB, to 4 KiB) was retired.
+    pub sub4k_run_retire: u64,
+    /// A span of `medium` blocks (above 4 KiB, to 32 KiB) was retired.
+    pub medium_run_reclaim: u64,
+    /// A `large` page run was freed or trimmed.
+    pub large_free: u64,
+    /// Inside a span in use, on pages without a live block.
+    pub span_interior: u64,
+}
+
+impl PurgedPages {
+    /// All together.
+    pub fn sum(&self) -> u64 {
+        let PurgedPages { small_page_retire, sub4k_run_retire, .. } = *self;
+        let PurgedPages { medium_run_reclaim, large_free, span_interior, .. } = *self;
+        small_page_retire + sub4k_run_retire + medium_run_reclaim + large_free + span_interior
+    }
+}
+
 /// One value for each coverage kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByKind<T> {
@@ -77,6 +101,17 @@ pub struct ByGate<T> {
     pub busy: T,
 }
 
+/// Attempts to take over a cache, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takeovers {
+    /// Its resting bins were put away.
+    pub taken: u64,
+    /// Its thread was inside malloc just then: another time.
+    pub busy: u64,
+    /// The kernel has no `membarrier` for us: caches stay as they are until their threads move.
+    pub unavailable: u64,
+}
+
 /// What the gate decided at the last tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GateState {
@@ -98,8 +133,10 @@ pub struct OsCalls {
     pub madvise: u64,
     /// `mremap`: very large reallocations that move pages, not bytes.
     pub mremap: u64,
-    /// `membarrier`: a thread's cache is taken over.
+    /// `membarrier`: caches are taken over, or the ticker rests.
     pub membarrier: u64,
+    /// `clone`: the ticker is started, or could not be.
+    pub clone: u64,
 }
 
 /// How often malloc or free left its fast path, by where it went.
@@ -130,7 +167,7 @@ pub struct Snapshot {
     /// Of those, the ones that joined a range already pending.
     pub release_coalesced_total: u64,
     /// Pages given back to the system (of 4 KiB).
-    pub release_purged_pages_total: ByReason<u64>,
+    pub release_purged_pages_total: PurgedPages,
     /// The same in bytes.
     pub release_purged_bytes_total: u64,
     /// System calls made to give pages back.
@@ -150,6 +187,8 @@ pub struct Snapshot {
     pub release_pending_bytes: u64,
     /// For how long the oldest of those have been waiting, in seconds.
     pub release_oldest_age_seconds: f64,
+    /// Attempts to take over the cache of another thread whose blocks rest, by result.
+    pub takeovers_total: Takeovers,
     /// Ticks by gate decision (the seed's `idle_ticks` and `busy_ticks`).
     pub epoch_ticks_total: ByGate<u64>,
     /// The gate's last decision.
@@ -277,6 +316,15 @@ impl Snapshot {
         allocations_total.large = figures.large_allocations;
 
         let purged: u64 = figures.purged_pages.iter().sum();
+        let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free] =
+            figures.purged_pages;
+        let purged_pages = PurgedPages {
+            small_page_retire,
+            sub4k_run_retire,
+            medium_run_reclaim,
+            large_free,
+            span_interior: figures.interior_pages,
+        };
         let left = purged + figures.reused_pages + figures.pending_pages;
         let oldest_age = if figures.pending_pages == 0 {
             0.0
@@ -288,16 +336,21 @@ impl Snapshot {
         Snapshot {
             release_enqueued_total: ByReason::from(figures.enqueued),
             release_coalesced_total: figures.coalesced,
-            release_purged_pages_total: ByReason::from(figures.purged_pages),
-            release_purged_bytes_total: purged * page,
+            release_purged_pages_total: purged_pages,
+            release_purged_bytes_total: purged_pages.sum() * page,
             release_madvise_calls_total: figures.madvise_calls,
             release_purge_ranges_total: figures.purge_ranges,
             release_dropped_total: figures.enqueued_pages.saturating_sub(left),
             release_reused_pages_total: figures.reused_pages,
-            release_refault_pages_total: figures.refault_pages,
+            release_refault_pages_total: figures.refault_pages + heap.interior_refaults().0,
             release_errors_total: figures.errors,
             release_pending_bytes: figures.pending_pages * page,
             release_oldest_age_seconds: oldest_age,
+            takeovers_total: Takeovers {
+                taken: heap.uncached.takeovers_taken.load(Ordering::Relaxed),
+                busy: heap.uncached.takeovers_busy.load(Ordering::Relaxed),
+                unavailable: heap.uncached.takeovers_unavailable.load(Ordering::Relaxed),
+            },
             epoch_ticks_total: ByGate { idle: figures.idle_ticks, busy: figures.busy_ticks },
             gate_state: heap.release.gate_state(),
             memory_bytes: memory,
@@ -317,6 +370,8 @@ impl Snapshot {
                     + heap.uncached.zeroing_calls.load(Ordering::Relaxed),
                 mremap: heap.uncached.remaps.load(Ordering::Relaxed),
                 membarrier: heap.uncached.barriers.load(Ordering::Relaxed),
+                clone: heap.ticker.starts.load(Ordering::Relaxed)
+                    + heap.ticker.failures.load(Ordering::Relaxed),
             },
             slow_path_total: SlowPaths {
                 uncached: heap.uncached.operations.load(Ordering::Relaxed),

@@ -38,12 +38,15 @@ const HELD: u32 = 0;
 const AVAILABLE: u32 = 1;
 const FULL: u32 = 2;
 
+/// Where the upper half of `residency` begins: a span has 16 pages.
+const PURGED_SHIFT: u32 = 16;
+
 /// The out-of-line descriptor of one span. All-zero memory is a valid descriptor (held, no blocks).
 ///
 /// # Invariants
 /// - Bit `i` is set exactly if block `i` is in no cache and not live.
 /// - Bits at and above the class's block count are never set.
-/// - Only the holder clears bits, writes `resident` and `first_word`, and leaves the state HELD.
+/// - Only the holder clears bits, writes `residency` and `first_word`, and leaves the state HELD.
 /// - `first_word` is below the span's number of bitmap words.
 /// - State AVAILABLE: at least one bit is set, and the span's bit in the span index is set or about
 ///   to be (by the publisher) or just cleared (by a taker). No other state has that bit.
@@ -51,9 +54,10 @@ const FULL: u32 = 2;
 pub(crate) struct Span {
     /// Generation and HELD, AVAILABLE or FULL.
     state: AtomicU32,
-    /// One bit per page: a block there was handed out since the page was last known to be clean,
-    /// so it may be resident.
-    resident: AtomicU32,
+    /// Low half, one bit per page: a block there was handed out since the page was last known to be
+    /// clean, so it may be resident. High half: the page was given back since, and no block there has
+    /// been handed out again.
+    residency: AtomicU32,
     /// Where the next claim looks first. Holder only; any value will do.
     first_word: AtomicU32,
     bits: [AtomicU64; WORDS],
@@ -66,6 +70,15 @@ pub(crate) struct Claim {
     pub word: u32,
     /// The blocks taken: bit `i` is block `64 * word + i`.
     pub blocks: u64,
+}
+
+/// What handing out blocks did to a span's pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gained {
+    /// Pages that may be resident from now on and were not before.
+    pub pages: Pages,
+    /// Of those, the ones that had been given back.
+    pub refaults: Pages,
 }
 
 /// What a put has to see to.
@@ -105,7 +118,7 @@ impl Span {
             // Relaxed: published with the span, by the Release of the index or of a block's owner.
             self.bits[word as usize].store(full_word(blocks, word), Ordering::Relaxed);
         }
-        self.resident.store(resident as u32, Ordering::Relaxed);
+        self.residency.store(resident as u32, Ordering::Relaxed);
         self.first_word.store(0, Ordering::Relaxed);
         let generation = (self.state.load(Ordering::Relaxed) & !STATE_MASK) + STATE_MASK + 1;
         self.state.store(generation | HELD, Ordering::Relaxed);
@@ -145,7 +158,7 @@ impl Span {
         }
         fence_after_rmw();
         if self.state.load(Ordering::Relaxed) == generation | FULL {
-            // Acquire: partner of the Release in `leave_full`, for `resident`.
+            // Acquire: partner of the Release in `leave_full`, for `residency`.
             let revived = self.state.compare_exchange(
                 generation | FULL,
                 generation | HELD,
@@ -218,30 +231,73 @@ impl Span {
         self.state.store(available & !STATE_MASK | HELD, Ordering::Relaxed);
     }
 
-    /// Adds the pages that the blocks of `claim` lie on to those that may be resident; returns how
-    /// many are new. Holder only.
+    /// Adds the pages that the blocks of `claim` lie on to those that may be resident; returns what
+    /// that changed. Holder only.
     #[inline]
-    pub fn note_resident(&self, class: SizeClass, claim: Claim) -> Pages {
+    pub fn note_resident(&self, class: SizeClass, claim: Claim) -> Gained {
         let all = (1u32 << class.block_pages().0) - 1;
-        let before = self.resident.load(Ordering::Relaxed);
+        let before = self.residency.load(Ordering::Relaxed);
         if before & all == all {
-            return Pages(0);
+            return Gained::default();
         }
         let size = class.block_bytes().get();
         let base = claim.word as usize * 64;
         let low = (base + claim.blocks.trailing_zeros() as usize) * size / PAGE_BYTES;
         let end = (base + 64 - claim.blocks.leading_zeros() as usize) * size;
         let pages = (u32::MAX << low) & ((1u64 << end.div_ceil(PAGE_BYTES)) - 1) as u32;
-        let new = pages & !before;
-        if new != 0 {
-            self.resident.store(before | pages, Ordering::Relaxed);
+        let refaults = before & pages << PURGED_SHIFT;
+        self.residency.store((before | pages) & !refaults, Ordering::Relaxed);
+        Gained {
+            pages: Pages((pages & !before).count_ones()),
+            refaults: Pages(refaults.count_ones()),
         }
-        Pages(new.count_ones())
     }
 
     /// Which pages may be resident. Exact for the holder.
     pub fn resident_pages(&self) -> u16 {
-        self.resident.load(Ordering::Relaxed) as u16
+        self.residency.load(Ordering::Relaxed) as u16
+    }
+
+    /// Which pages were given back and not handed out since. Exact for the holder.
+    pub fn purged_pages(&self) -> u16 {
+        (self.residency.load(Ordering::Relaxed) >> PURGED_SHIFT) as u16
+    }
+
+    /// The pages that may be resident and on which every block is here. For the holder they stay so:
+    /// nobody else takes blocks out. For others, a guess.
+    pub fn purgeable_pages(&self, class: SizeClass) -> u16 {
+        let blocks = class.blocks_per_span();
+        let mut rest = self.resident_pages();
+        let mut purgeable = 0;
+        while rest != 0 {
+            let page = rest.trailing_zeros();
+            rest &= rest - 1;
+            let start = page * PAGE_BYTES as u32;
+            let first = class.block_index(start);
+            let last = class.block_index(start + PAGE_BYTES as u32 - 1).min(blocks - 1);
+            if self.all_here(first, last) {
+                purgeable |= 1 << page;
+            }
+        }
+        purgeable
+    }
+
+    /// Are the blocks `first..=last` all here?
+    fn all_here(&self, first: u32, last: u32) -> bool {
+        (first / 64..=last / 64).all(|word| {
+            let low = if word == first / 64 { u64::MAX << (first % 64) } else { u64::MAX };
+            let high = if word == last / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+            let wanted = low & high;
+            // Acquire: partner of the Release in `put`; the blocks' last owners are done with them.
+            self.bits[word as usize].load(Ordering::Acquire) & wanted == wanted
+        })
+    }
+
+    /// Records that pages were given back. Holder only.
+    pub fn note_purged(&self, pages: u16) {
+        let pages = pages as u32;
+        let before = self.residency.load(Ordering::Relaxed);
+        self.residency.store(before & !pages | pages << PURGED_SHIFT, Ordering::Relaxed);
     }
 }
 
@@ -252,7 +308,7 @@ impl Span {
     pub fn new() -> Span {
         Span {
             state: AtomicU32::new(0),
-            resident: AtomicU32::new(0),
+            residency: AtomicU32::new(0),
             first_word: AtomicU32::new(0),
             bits: core::array::from_fn(|_| AtomicU64::new(0)),
         }
@@ -353,7 +409,7 @@ mod tests {
             let mut expected = 0u32;
             let mut counted = 0;
             while let Some(claim) = span.claim(blocks, 3) {
-                counted += span.note_resident(class, claim).0;
+                counted += span.note_resident(class, claim).pages.0;
                 for bit in (0..64).filter(|bit| claim.blocks >> bit & 1 == 1) {
                     let start = (claim.word as usize * 64 + bit) * size;
                     for page in start / PAGE_BYTES..=(start + size - 1) / PAGE_BYTES {

@@ -42,6 +42,22 @@ pub(crate) struct PurgeOutcome {
     pub refused: u64,
 }
 
+/// What a limit leaves the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryRoom {
+    pub limit_bytes: u64,
+    pub used_bytes: u64,
+    /// The part of the last ten seconds in which some task waited for memory.
+    pub stalled_percent: u64,
+}
+
+impl MemoryRoom {
+    /// Is nine tenths of it in use, or do tasks wait a tenth of the time?
+    pub fn is_scarce(self) -> bool {
+        self.used_bytes >= self.limit_bytes / 10 * 9 || self.stalled_percent >= 10
+    }
+}
+
 /// What release and growth ask of the system.
 pub(crate) trait Os {
     /// Makes reserved addresses readable and writable. `false` if the system has no memory for it.
@@ -50,6 +66,8 @@ pub(crate) trait Os {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome;
     /// The time, to a few milliseconds, for the price of a read from memory.
     fn now(&self) -> Nanos;
+    /// The room that a limit leaves the program; `None` where there is no limit.
+    fn memory_room(&self) -> Option<MemoryRoom>;
 }
 
 /// The system this process runs on.
@@ -75,6 +93,10 @@ impl Os for Linux {
         // SAFETY: `time` is a valid place for a timespec.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
         Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+
+    fn memory_room(&self) -> Option<MemoryRoom> {
+        crate::cgroup::memory_room()
     }
 }
 
@@ -281,6 +303,19 @@ pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
     });
 }
 
+/// Sleeps while `word` holds `value`, for `time` at most; may return early.
+pub(crate) fn futex_wait_for(word: &AtomicU32, value: u32, time: Nanos) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let timeout = libc::timespec {
+        tv_sec: (time.0 / 1_000_000_000) as libc::time_t,
+        tv_nsec: (time.0 % 1_000_000_000) as c_long,
+    };
+    // SAFETY: `word` and `timeout` are valid for the whole call.
+    keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const timeout)
+    });
+}
+
 /// Wakes one thread that sleeps on `word`.
 pub(crate) fn futex_wake(word: &AtomicU32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
@@ -292,6 +327,87 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
 pub(crate) fn yield_now() {
     // SAFETY: sched_yield has no preconditions.
     unsafe { libc::sched_yield() };
+}
+
+/// The stack of a thread of ours: it calls no further than the kernel.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Starts a detached thread that takes no signals. `false` if the system refuses. libc may allocate
+/// and takes locks: not for where one of ours is held, nor inside `free`.
+pub(crate) fn start_thread(run: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
+    keep_errno(|| {
+        // SAFETY: all-zero is a valid place for these, and they are initialized below.
+        let mut attributes: libc::pthread_attr_t = unsafe { core::mem::zeroed() };
+        // SAFETY: as above.
+        let mut all: libc::sigset_t = unsafe { core::mem::zeroed() };
+        // SAFETY: as above.
+        let mut before: libc::sigset_t = unsafe { core::mem::zeroed() };
+        // SAFETY: `attributes` is a valid place.
+        if unsafe { libc::pthread_attr_init(&mut attributes) } != 0 {
+            return false;
+        }
+        let detached = libc::PTHREAD_CREATE_DETACHED;
+        // SAFETY: the attributes are initialized.
+        unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detached) };
+        // SAFETY: `all` is a valid place.
+        unsafe { libc::sigfillset(&mut all) };
+        // The new thread inherits the mask.
+        // SAFETY: both sets are valid.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) };
+        let mut started = false;
+        // A program with much thread-local storage needs a larger stack for it: the default one.
+        for stack_bytes in [Some(STACK_BYTES), None] {
+            if let Some(bytes) = stack_bytes {
+                // SAFETY: the attributes are initialized.
+                unsafe { libc::pthread_attr_setstacksize(&mut attributes, bytes) };
+            } else {
+                // SAFETY: the attributes are initialized; all-zero is the default again.
+                unsafe { libc::pthread_attr_destroy(&mut attributes) };
+                // SAFETY: `attributes` is a valid place.
+                unsafe { libc::pthread_attr_init(&mut attributes) };
+                // SAFETY: the attributes are initialized.
+                unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detached) };
+            }
+            let mut thread = 0;
+            // SAFETY: `run` takes any argument, and the attributes are initialized.
+            let result =
+                unsafe { libc::pthread_create(&mut thread, &attributes, run, ptr::null_mut()) };
+            started = result == 0;
+            if result != libc::EINVAL {
+                break;
+            }
+        }
+        // SAFETY: `before` is the mask from before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+        // SAFETY: the attributes are initialized and not used any more.
+        unsafe { libc::pthread_attr_destroy(&mut attributes) };
+        started
+    })
+}
+
+/// Names the calling thread, for people who look at a process's threads.
+pub(crate) fn name_thread(name: &CStr) {
+    // SAFETY: the kernel copies the name, which ends with a zero.
+    keep_errno(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
+}
+
+/// Reads a file's beginning into `buffer`; `path` ends with a zero. `None` if there is none, or it is
+/// empty.
+pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let path = CStr::from_bytes_until_nul(path).ok()?;
+    keep_errno(|| {
+        // SAFETY: the path ends with a zero.
+        let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if file < 0 {
+            return None;
+        }
+        let (start, count) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the buffer has room for `count` bytes.
+        let length = unsafe { libc::read(file, start, count) };
+        // SAFETY: the descriptor was opened above and is used by nobody else.
+        unsafe { libc::close(file) };
+        usize::try_from(length).ok().filter(|&length| length > 0).map(|length| &buffer[..length])
+    })
 }
 
 /// The memory of this machine, in bytes; 0 if the system does not say.
@@ -369,6 +485,7 @@ pub(crate) mod fake {
         /// Ranges that contain one of these addresses are refused.
         pub locked: RefCell<Vec<usize>>,
         pub out_of_memory: Cell<bool>,
+        pub room: Cell<Option<MemoryRoom>>,
     }
 
     impl FakeOs {
@@ -402,6 +519,10 @@ pub(crate) mod fake {
 
         fn now(&self) -> Nanos {
             self.time.get()
+        }
+
+        fn memory_room(&self) -> Option<MemoryRoom> {
+            self.room.get()
         }
     }
 }

@@ -148,7 +148,7 @@ impl TestHeap {
     /// Ticks, an epoch after whatever was before.
     pub fn tick(&self) {
         self.os.advance_millis(self.heap.knobs.get().epoch_ms);
-        tick_if_due(&self.heap, &self.os);
+        tick_if_due(&self.heap, &self.os, None);
     }
 
     /// Lets epochs pass in which nothing is purged.

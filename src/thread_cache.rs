@@ -17,7 +17,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use crate::biased_lock::BiasedLock;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
+use crate::release::Release;
 use crate::size_class::{CLASS_COUNT, SizeClass};
+use crate::span::Gained;
 use crate::sys;
 use crate::tls::ThreadWord;
 use crate::totals::MAX_ATTEMPTS;
@@ -144,15 +146,17 @@ impl Counter {
     }
 }
 
-/// What a bin's policy remembers between slow paths. Owner only.
+/// What a bin's policy remembers.
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct BinHistory {
-    /// The bin was refilled since it last spilled: it swings, and a larger one would not.
+    /// The bin was refilled since it last spilled: it swings, and a larger one would not. Owner only.
     pub refilled: AtomicU32,
-    /// Length and tally when the last maintenance looked.
-    pub seen_len: AtomicU32,
-    pub seen_tally: AtomicU64,
+    /// What [`ThreadCache::unused_bins`] saw the last time, and how often it saw the same in a row.
+    /// For its caller only.
+    rested: AtomicU32,
+    seen_len: AtomicU32,
+    seen_tally: AtomicU64,
 }
 
 /// One thread's cache and counters. All-zero memory is a cache without capacity.
@@ -185,6 +189,10 @@ pub(crate) struct ThreadCache {
     pub foreign_frees: Counter,
     /// Pages of spans that a claim of this thread made possibly resident.
     pub resident_gained: Counter,
+    /// Of those, pages that had been given back while their span was in use; and of those, the ones
+    /// that had been a short while ago.
+    pub interior_refaults: Counter,
+    pub soon_interior_refaults: Counter,
     pub classes: [ClassCounters; CLASS_COUNT],
     pub histories: [BinHistory; CLASS_COUNT],
 }
@@ -232,9 +240,51 @@ impl ThreadCache {
         }
     }
 
-    /// The tally as a number that changes with every allocation.
-    pub fn tally(&self, class: SizeClass) -> u64 {
-        self.bin(class).tally.load(Ordering::Relaxed)
+    /// Counts what a claim did to its span's pages. Owner only.
+    #[inline]
+    pub fn note_gained(&self, gained: Gained, release: &Release) {
+        self.resident_gained.add(gained.pages.0 as u64);
+        if gained.refaults.0 > 0 {
+            self.interior_refaults.add(gained.refaults.0 as u64);
+            if release.has_purged_interiors_lately() {
+                self.soon_interior_refaults.add(gained.refaults.0 as u64);
+            }
+        }
+    }
+
+    /// The bins with room that no operation touched between the last `patience` calls and this one.
+    /// One thread at a time: whoever ticks, or the owner where caches cannot be taken over.
+    pub fn unused_bins(&self, patience: u32) -> Bins {
+        let mut unused = Bins::NONE;
+        for class in SizeClass::all() {
+            let bin = self.bin(class);
+            if bin.capacity.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let history = &self.histories[class.index()];
+            let len = bin.len.load(Ordering::Relaxed);
+            // An allocation changes the tally, a free the length.
+            let tally = bin.tally.load(Ordering::Relaxed);
+            let rested = if history.seen_len.load(Ordering::Relaxed) == len
+                && history.seen_tally.load(Ordering::Relaxed) == tally
+            {
+                history.rested.load(Ordering::Relaxed).saturating_add(1)
+            } else {
+                0
+            };
+            history.seen_len.store(len, Ordering::Relaxed);
+            history.seen_tally.store(tally, Ordering::Relaxed);
+            history.rested.store(rested, Ordering::Relaxed);
+            if rested >= patience {
+                unused.add(class);
+            }
+        }
+        unused
+    }
+
+    /// Has every bin been put away? Then its owner's next operation is a slow path.
+    pub fn is_put_away(&self) -> bool {
+        self.capacity_bytes.load(Ordering::Relaxed) == 0
     }
 
     /// Does the owner's word say that it is inside malloc? With the registry's lock held.
@@ -252,6 +302,44 @@ impl ThreadCache {
         owner != 0 && owner != own_word
     }
 }
+
+/// A set of bins, by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bins(u64);
+
+const _: () = assert!(CLASS_COUNT <= 64);
+
+impl Bins {
+    pub const NONE: Bins = Bins(0);
+    pub const ALL: Bins = Bins(((1 << (CLASS_COUNT - 1)) - 1) << 1);
+
+    fn add(&mut self, class: SizeClass) {
+        self.0 |= 1 << class.index();
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn classes(self) -> impl Iterator<Item = SizeClass> {
+        SizeClass::all().filter(move |class| self.0 >> class.index() & 1 == 1)
+    }
+}
+
+/// What became of an attempt to take caches over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Takeovers {
+    pub taken: u64,
+    /// The owner was inside just then.
+    pub busy: u64,
+    /// The kernel has no barrier for us.
+    pub unavailable: u64,
+    /// Barriers issued.
+    pub barriers: u64,
+}
+
+/// How many caches share a barrier, and how many are kept from coming and going at a time.
+const TAKEOVER_BATCH: usize = 32;
 
 fn decode_tally(tally: u64) -> (u64, u64) {
     // An overflowed tally has wrapped around to the bytes beyond the threshold.
@@ -342,6 +430,60 @@ impl Registry {
             record = cache.next.load(Ordering::Relaxed);
             Some(cache)
         })
+    }
+
+    /// Has every thread's cache been put away?
+    pub fn all_put_away(&self) -> bool {
+        self.all().all(|cache| cache.is_put_away() || !cache.is_of_another(0))
+    }
+
+    /// Threads other than the caller that have bins.
+    pub fn count_others(&self, own_word: usize) -> u64 {
+        let others = self.all().filter(|cache| cache.is_of_another(own_word));
+        others.filter(|cache| !cache.is_put_away()).count() as u64
+    }
+
+    /// Takes over the caches of other threads in which `wanted` finds something to do, and does
+    /// `work` there. An owner that comes in meanwhile waits until its cache is done.
+    pub fn take_over(
+        &self,
+        own_word: usize,
+        wanted: impl Fn(&ThreadCache) -> Bins,
+        work: impl Fn(&ThreadCache, Bins),
+    ) -> Takeovers {
+        let mut done = Takeovers::default();
+        let mut caches = self.all().filter(|cache| cache.is_of_another(own_word));
+        loop {
+            let mut batch = [const { None }; TAKEOVER_BATCH];
+            let found = caches.by_ref().map(|cache| (cache, wanted(cache)));
+            let found = found.filter(|(_, bins)| !bins.is_empty());
+            let mut count = 0;
+            for (place, candidate) in batch.iter_mut().zip(found) {
+                *place = Some(candidate);
+                count += 1;
+            }
+            if count == 0 {
+                return done;
+            }
+            // No thread ends before the lock is given back, so every word that is there stays.
+            let Some(_unused) = self.unused.lock_unless_mine() else { return done };
+            let candidates = || {
+                let batch = batch[..count].iter().flatten();
+                batch.filter(|(cache, _)| cache.is_of_another(own_word))
+            };
+            candidates().for_each(|(cache, _)| cache.lock.want());
+            let ordered = sys::barrier_all_threads();
+            done.barriers += 1;
+            for (cache, bins) in candidates() {
+                if ordered && !cache.is_busy() {
+                    work(cache, *bins);
+                    done.taken += 1;
+                } else {
+                    done.busy += 1;
+                }
+                cache.lock.let_go();
+            }
+        }
     }
 
     /// Before a fork: keeps threads from coming and going, and every other thread out of its cache.

@@ -29,8 +29,14 @@ pub(crate) struct Figures<T> {
     /// Dirty pages allocated again, and purged pages allocated again.
     pub reused_pages: T,
     pub refault_pages: T,
+    /// Of the latter, those that came back a short while after their purge, by reason.
+    pub soon_refaults: [T; 4],
+    /// Pages given back inside spans in use.
+    pub interior_pages: T,
     /// Dirty pages: the ledger's content.
     pub pending_pages: T,
+    /// Pages that belong to spans and large runs.
+    pub used_pages: T,
     /// Spans in use, by class.
     pub spans: [T; CLASS_COUNT],
     /// Spans created, ever.

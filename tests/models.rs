@@ -63,6 +63,14 @@ mod size_class {
         pub fn block_pages(self) -> Pages {
             Pages(1)
         }
+
+        pub fn blocks_per_span(self) -> u32 {
+            crate::BLOCKS
+        }
+
+        pub fn block_index(self, offset: u32) -> u32 {
+            offset / 2048
+        }
     }
 }
 
@@ -214,6 +222,52 @@ fn what_an_owner_wrote_happens_before_the_next_owner() {
     });
 }
 
+/// A page inside a span is given back while one of its two blocks comes back and another thread wants
+/// blocks: what owners write and what the purge does to the page never meet, and no block is lost.
+#[test]
+fn a_page_is_purged_only_while_all_its_blocks_are_here() {
+    loom::model(|| {
+        let shared = Arc::new((new_span(), AtomicU64::new(0), UnsafeCell::new(0)));
+        let claim = shared.0.claim(BLOCKS, 1).unwrap();
+        assert_eq!(shared.0.note_resident(size_class::SizeClass, claim).pages.0, 1);
+        shared.0.leave_available();
+        bit_pyramid::insert(&[(&shared.1, 5)]);
+        let user = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                // SAFETY: this thread owns block 0, and with it the page's content.
+                shared.2.with_mut(|page| unsafe { *page = 1 });
+                assert_ne!(shared.0.put(BLOCKS, 0, 0b01), Put::DoubleFree);
+                if !bit_pyramid::remove(&[(&shared.1, 5)]) {
+                    return 0;
+                }
+                shared.0.enter_held();
+                let taken = shared.0.claim(BLOCKS, 64).map_or(0, |claim| claim.blocks);
+                if taken & 0b01 != 0 {
+                    // SAFETY: block 0 is this thread's again.
+                    shared.2.with_mut(|page| unsafe { *page = 2 });
+                }
+                taken
+            })
+        };
+        if bit_pyramid::remove(&[(&shared.1, 5)]) {
+            shared.0.enter_held();
+            let pages = shared.0.purgeable_pages(size_class::SizeClass);
+            if pages != 0 {
+                // SAFETY: the span is held and every block on the page is here.
+                shared.2.with_mut(|page| unsafe { *page = 0 });
+                shared.0.note_purged(pages);
+                assert_eq!((shared.0.resident_pages(), shared.0.purged_pages()), (0, 1));
+            }
+            shared.0.leave_available();
+            bit_pyramid::insert(&[(&shared.1, 5)]);
+        }
+        let taken = user.join().unwrap();
+        let left = shared.0.claim(BLOCKS, 64).map_or(0, |claim| claim.blocks);
+        assert_eq!(taken ^ left, 0b11);
+    });
+}
+
 struct Levels([AtomicU64; 3]);
 
 impl Levels {
@@ -289,7 +343,7 @@ const AT_REST: usize = 64;
 fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
     loom::model(|| {
         let cache = Arc::new(Cache {
-            lock: BiasedLock::new(),
+            lock: BiasedLock::default(),
             word: AtomicUsize::new(AT_REST),
             blocks: UnsafeCell::new(1),
         });

@@ -164,8 +164,22 @@ pub static FAMILIES: &[Family] = &[
         "release_purged_pages_total",
         Unit::Count,
         &["reason"],
-        "Pages of 4 KiB given back to the system.",
-        |s, put| by_reason(&s.snapshot.release_purged_pages_total, put),
+        "Pages of 4 KiB given back to the system: free ones by the reason of their release, and \
+         those inside spans in use.",
+        |s, put| {
+            words!(
+                put,
+                s.snapshot.release_purged_pages_total,
+                u64,
+                [
+                    small_page_retire,
+                    sub4k_run_retire,
+                    medium_run_reclaim,
+                    large_free,
+                    span_interior
+                ]
+            );
+        },
     ),
     counter(
         "release_purged_bytes_total",
@@ -229,6 +243,13 @@ pub static FAMILIES: &[Family] = &[
         &[],
         "For how long the oldest of the pending pages have been waiting.",
         |s, put| put(&[], s.snapshot.release_oldest_age_seconds),
+    ),
+    counter(
+        "takeovers_total",
+        Unit::Count,
+        &["result"],
+        "Attempts to take over the cache of a thread whose blocks rest.",
+        |s, put| words!(put, s.snapshot.takeovers_total, u64, [taken, busy, unavailable]),
     ),
     counter(
         "epoch_ticks_total",
@@ -352,7 +373,7 @@ pub static FAMILIES: &[Family] = &[
                 put,
                 s.snapshot.os_calls_total,
                 u64,
-                [mmap, mprotect, madvise, mremap, membarrier]
+                [mmap, mprotect, madvise, mremap, membarrier, clone]
             );
         },
     ),
@@ -420,6 +441,7 @@ mod tests {
             release_purged_pages_total.sub4k_run_retire,
             release_purged_pages_total.medium_run_reclaim,
             release_purged_pages_total.large_free,
+            release_purged_pages_total.span_interior,
             release_purged_bytes_total,
             release_madvise_calls_total,
             release_purge_ranges_total,
@@ -428,6 +450,9 @@ mod tests {
             release_refault_pages_total,
             release_errors_total,
             release_pending_bytes,
+            takeovers_total.taken,
+            takeovers_total.busy,
+            takeovers_total.unavailable,
             epoch_ticks_total.idle,
             epoch_ticks_total.busy,
             memory_bytes.live,
@@ -452,6 +477,7 @@ mod tests {
             os_calls_total.madvise,
             os_calls_total.mremap,
             os_calls_total.membarrier,
+            os_calls_total.clone,
             slow_path_total.uncached,
             slow_path_total.span_create,
             slow_path_total.large_alloc,

@@ -5,7 +5,7 @@ use crate::size_class::SizeClass;
 use crate::test_heap::{TestHeap, pages};
 use crate::test_random::Random;
 use crate::units::{
-    CHUNK_PAGES, PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
+    CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
 
 fn run(segment: u32, first: u32, count: u32) -> LargeRun {
@@ -269,7 +269,7 @@ fn claimed_pages_are_nobodys() {
         if on {
             states.claim(pages(10, 502));
         } else {
-            states.settle(pages(10, 502), false);
+            states.settle(pages(10, 502), false, Epoch(0));
         }
         heap.refresh(&test.heap.arena, segment);
     };
@@ -343,6 +343,9 @@ fn growth_falls_back_to_what_is_needed() {
         }
         fn purge(&self, ranges: &[crate::sys::AddressRange]) -> crate::sys::PurgeOutcome {
             self.0.purge(ranges)
+        }
+        fn memory_room(&self) -> Option<crate::sys::MemoryRoom> {
+            None
         }
         fn now(&self) -> crate::sys::Nanos {
             self.0.now()

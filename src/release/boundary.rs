@@ -60,6 +60,7 @@ pub(crate) fn release_range_definitely_free(
         figures.enqueued[reason as usize].add(1);
         figures.enqueued_pages.add(entered);
         figures.coalesced.add(joins as u64);
+        figures.used_pages.subtract(run.pages.0 as u64);
         figures.pending_pages.add(entered);
     });
 }

@@ -10,14 +10,24 @@
 //! that merges neighbours, every kind of block covered, one gate that tells idle from busy.
 
 mod boundary;
+mod delays;
 mod gate;
+mod interior;
 mod purge;
+mod takeover;
 mod tick;
+mod ticker;
 
 pub(crate) use boundary::release_range_definitely_free;
+pub(crate) use delays::SOON_EPOCHS;
 pub use gate::GateMode;
+pub(crate) use interior::touch;
+#[cfg(test)]
+pub(crate) use tick::purge_everything;
+pub(crate) use tick::{Release, release_everything, tick_if_due};
+pub(crate) use ticker::{Ticker, start_if_needed};
 
-pub(crate) use tick::{Release, purge_everything, tick_if_due};
+use crate::size_class::{Kind, SizeClass};
 
 /// Why a range of pages became free: which kind of memory it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +44,15 @@ pub enum ReleaseReason {
 }
 
 impl ReleaseReason {
+    /// Why a span of this class's blocks is released.
+    pub(crate) fn of_span(class: SizeClass) -> ReleaseReason {
+        match class.kind() {
+            Kind::Small => ReleaseReason::SmallPageRetire,
+            Kind::Sub4k => ReleaseReason::Sub4kRunRetire,
+            Kind::Medium | Kind::Large => ReleaseReason::MediumRunReclaim,
+        }
+    }
+
     /// Every reason, in the order of their numbers.
     pub const ALL: [ReleaseReason; 4] = [
         ReleaseReason::SmallPageRetire,

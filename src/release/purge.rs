@@ -4,6 +4,7 @@
 //! called without the lock; then the range is settled: free and clean.
 
 use super::ReleaseReason;
+use super::delays::KINDS;
 use crate::arena::Arena;
 use crate::bits::{PageBits, PageRun};
 use crate::knobs::Coverage;
@@ -21,8 +22,8 @@ const REFUSED_DELAY_EPOCHS: u64 = 64;
 pub(crate) struct PurgeLimits {
     pub pages: u64,
     pub calls: u64,
-    /// Epochs for which a segment must have been left alone.
-    pub delay_epochs: u64,
+    /// Epochs for which a segment must have been left alone, by kind of page.
+    pub delay_epochs: [u64; KINDS],
     pub coverage: Coverage,
 }
 
@@ -121,11 +122,12 @@ fn claim_batch(
         && let Some(segment) = scan.current(pages, arena)
     {
         let states = pages.states(arena, segment);
-        let rested = now.since(states.dirty_last) >= limits.delay_epochs;
-        if rested && now >= states.no_purge_before {
+        let rested = now.since(states.dirty_last);
+        if now >= states.no_purge_before {
             let mut wanted = PageBits::EMPTY;
             for reason in ReleaseReason::ALL {
-                if limits.coverage.includes(reason) {
+                let has_rested = rested >= limits.delay_epochs[reason as usize];
+                if has_rested && limits.coverage.includes(reason) {
                     wanted = wanted.or(&states.with_reason(&states.dirty(), reason));
                 }
             }
@@ -178,7 +180,7 @@ fn settle(
     } else {
         states.no_purge_before = Epoch(now.0 + REFUSED_DELAY_EPOCHS);
     }
-    states.settle(run, given_back);
+    states.settle(run, given_back, now);
     pages.refresh(arena, segment);
 }
 

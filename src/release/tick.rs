@@ -2,23 +2,38 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::gate::{GateInput, decide};
+use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON_EPOCHS};
+use super::gate::{Decision, GateInput, decide};
+use super::interior::purge_interiors;
 use super::purge::{PurgeLimits, purge};
+use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::heap::Heap;
 use crate::knobs::{Coverage, Knobs};
-use crate::lock::Lock;
+use crate::lock::{Guard, Lock};
 use crate::page_heap::PENDING;
 use crate::snapshot::GateState;
-use crate::sys::{Nanos, Os};
+use crate::sys::{MemoryRoom, Nanos, Os};
+use crate::thread_cache::ThreadCache;
 use crate::units::{Epoch, Pages, SegmentIndex};
 
 /// A busy tick may give back this part of an idle tick's budget.
 const BUSY_BUDGET_DIVISOR: u64 = 64;
 
+/// Epochs for which a bin must have been left alone before an idle tick puts it away. A busy tick
+/// waits as long as for pages.
+const IDLE_BIN_EPOCHS: u32 = 1;
+
+/// Epochs between two looks at the limit on the program's memory: they cost some system calls.
+const ROOM_EPOCHS: u64 = 4;
+
+/// By how many epochs a slow path may find a tick overdue before it ticks itself, while the ticker is
+/// there to do it.
+const TICKER_GRACE_EPOCHS: u64 = 2;
+
 /// The release machinery's clock and memory.
 ///
 /// # Invariants
-/// `epoch`, `busy` and `last_tick` are written with `ticking` held.
+/// `epoch`, `busy`, `next_tick` and `interiors_purged` are written with `ticking` held.
 pub(crate) struct Release {
     epoch: AtomicU64,
     /// The time from which on a tick is due.
@@ -27,13 +42,27 @@ pub(crate) struct Release {
     busy: AtomicBool,
     /// Since when the oldest dirty page may have been waiting, as of the last tick.
     oldest: AtomicU64,
+    /// The epoch in which pages inside spans were last given back, or 0.
+    interiors_purged: AtomicU64,
     ticking: Lock<LastTick>,
 }
 
-/// What the last tick saw. One thread ticks at a time.
-struct LastTick {
+/// What the last tick saw and learned. One thread ticks at a time.
+pub(crate) struct LastTick {
     time: Nanos,
     operations: u64,
+    room: Option<MemoryRoom>,
+    delays: Delays,
+}
+
+/// What a tick left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticked {
+    /// Nothing moved since the tick before, and there is nothing that the next one could give back
+    /// if nothing moves.
+    pub is_at_rest: bool,
+    /// It had something to do.
+    pub has_worked: bool,
 }
 
 impl Release {
@@ -43,7 +72,13 @@ impl Release {
             next_tick: AtomicU64::new(0),
             busy: AtomicBool::new(false),
             oldest: AtomicU64::new(0),
-            ticking: Lock::new(LastTick { time: Nanos(0), operations: 0 }),
+            interiors_purged: AtomicU64::new(0),
+            ticking: Lock::new(LastTick {
+                time: Nanos(0),
+                operations: 0,
+                room: None,
+                delays: Delays::new(),
+            }),
         }
     }
 
@@ -69,6 +104,18 @@ impl Release {
         self.oldest.store(since.0, Ordering::Relaxed);
     }
 
+    /// Were pages inside spans given back a short while ago?
+    pub fn has_purged_interiors_lately(&self) -> bool {
+        let last = self.interiors_purged.load(Ordering::Relaxed);
+        last != 0 && self.epoch().since(Epoch(last)) <= SOON_EPOCHS
+    }
+
+    /// Keeps ticks from happening until the guard is dropped.
+    #[cfg(test)]
+    pub fn hold(&self) -> Guard<'_, LastTick> {
+        self.ticking.lock()
+    }
+
     /// Takes the ticking lock for a fork, and gives it back.
     pub fn lock_for_fork(&self) {
         self.ticking.lock_for_fork();
@@ -82,43 +129,120 @@ impl Release {
     }
 }
 
-/// Ticks if an epoch has passed since the last tick and nobody else is at it.
-pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os) {
+/// Ticks if an epoch has passed since the last tick and nobody else is at it. `own` is the calling
+/// thread's cache, if it is inside. For slow paths; while the ticker runs it is left to that.
+pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) {
     let now = os.now();
+    let due = heap.release.next_tick.load(Ordering::Relaxed);
+    let grace = if heap.ticker.is_running() {
+        Nanos::from_millis(TICKER_GRACE_EPOCHS * heap.knobs.epoch_ms()).0
+    } else {
+        0
+    };
     // Relaxed: a time read late only delays the tick to the next slow path.
-    if now.0 < heap.release.next_tick.load(Ordering::Relaxed) {
+    if now.0 < due.saturating_add(grace) {
         return;
     }
-    let Some(mut last) = heap.release.ticking.try_lock() else { return };
-    // Another thread may have ticked between the two lines above.
-    if now.0 < heap.release.next_tick.load(Ordering::Relaxed) {
-        return;
+    let Some(last) = heap.release.ticking.try_lock() else { return };
+    // Another thread may have ticked between the lines above.
+    if now.0 >= heap.release.next_tick.load(Ordering::Relaxed) {
+        tick_locked(heap, os, own, last, now);
     }
+}
+
+/// Ticks, if nobody else is at it. For the ticker.
+pub(super) fn tick(heap: &Heap, os: &impl Os) -> Option<Ticked> {
+    let last = heap.release.ticking.try_lock()?;
+    Some(tick_locked(heap, os, None, last, os.now()))
+}
+
+fn tick_locked(
+    heap: &Heap,
+    os: &impl Os,
+    own: Option<&ThreadCache>,
+    mut last: Guard<'_, LastTick>,
+    now: Nanos,
+) -> Ticked {
+    let release = &heap.release;
     let knobs = heap.knobs.get();
-    let epoch = Nanos::from_millis(knobs.epoch_ms);
-    heap.release.next_tick.store(now.0 + epoch.0, Ordering::Relaxed);
-    heap.release.epoch.fetch_add(1, Ordering::Relaxed);
+    let length = Nanos::from_millis(knobs.epoch_ms);
+    release.next_tick.store(now.0 + length.0, Ordering::Relaxed);
+    let epoch = Epoch(release.epoch.fetch_add(1, Ordering::Relaxed) + 1);
+    heap.page_heap.lock().epoch = epoch;
 
     let operations = heap.operations();
+    let done = operations.saturating_sub(last.operations);
+    if epoch.0 % ROOM_EPOCHS == 1 {
+        last.room = os.memory_room();
+    }
     let gate = decide(GateInput {
         mode: knobs.gate,
-        operations: operations.saturating_sub(last.operations),
-        epochs: (now.since(last.time).0 / epoch.0.max(1)).max(1),
+        was: release.gate_state(),
+        operations: done,
+        epochs: (now.since(last.time).0 / length.0.max(1)).max(1),
+        is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
-    *last = LastTick { time: now, operations };
-    heap.release.busy.store(gate == GateState::Busy, Ordering::Relaxed);
+    last.time = now;
+    last.operations = operations;
+    release.busy.store(gate.state == GateState::Busy, Ordering::Relaxed);
     {
         let _lock = heap.page_heap.lock();
-        heap.totals.update(|figures| match gate {
+        heap.totals.update(|figures| match gate.state {
             GateState::Idle => figures.idle_ticks.add(1),
             GateState::Busy => figures.busy_ticks.add(1),
         });
     }
-    if knobs.release {
-        let limits = limits_for(gate, &knobs);
-        purge(&heap.page_heap, &heap.arena, os, &heap.totals, heap.release.epoch(), limits);
-    }
+    let ticked = if knobs.release {
+        release_pages(heap, os, own, &mut last.delays, gate, &knobs, epoch)
+    } else {
+        Ticked { is_at_rest: true, has_worked: false }
+    };
     find_oldest(heap);
+    Ticked { is_at_rest: ticked.is_at_rest && done == 0, has_worked: ticked.has_worked || done > 0 }
+}
+
+fn release_pages(
+    heap: &Heap,
+    os: &impl Os,
+    own: Option<&ThreadCache>,
+    delays: &mut Delays,
+    gate: Decision,
+    knobs: &Knobs,
+    epoch: Epoch,
+) -> Ticked {
+    delays.learn(epoch, experience(heap));
+    let is_eager = gate.state == GateState::Idle || gate.is_urgent;
+    let bin_epochs = if is_eager {
+        IDLE_BIN_EPOCHS
+    } else {
+        u32::try_from(knobs.delay_epochs_busy).unwrap_or(u32::MAX).max(IDLE_BIN_EPOCHS)
+    };
+    put_unused_bins_away(heap, own, bin_epochs);
+    let limits = limits_for(is_eager, knobs, delays);
+    let from_ledger = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits);
+    let left =
+        PurgeLimits { pages: limits.pages - u64::from(from_ledger.0).min(limits.pages), ..limits };
+    let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left);
+    if interior.0 > 0 {
+        heap.release.interiors_purged.store(epoch.0, Ordering::Relaxed);
+    }
+    let has_pending = heap.totals.figures().pending_pages.get() > 0;
+    let caches_are_away = heap.has_barrier() && heap.threads.all_put_away();
+    Ticked {
+        is_at_rest: !has_pending && !is_waiting && caches_are_away,
+        has_worked: from_ledger.0 > 0 || interior.0 > 0,
+    }
+}
+
+/// What became of purged pages so far.
+fn experience(heap: &Heap) -> Experience {
+    let figures = heap.totals.read();
+    let mut experience = Experience::default();
+    experience.purged[..KINDS - 1].copy_from_slice(&figures.purged_pages);
+    experience.purged[INTERIOR] = figures.interior_pages;
+    experience.soon[..KINDS - 1].copy_from_slice(&figures.soon_refaults);
+    experience.soon[INTERIOR] = heap.interior_refaults().1;
+    experience
 }
 
 /// Looks which of the segments with dirty pages has had some for longest.
@@ -136,22 +260,40 @@ fn find_oldest(heap: &Heap) {
     }
 }
 
-fn limits_for(gate: GateState, knobs: &Knobs) -> PurgeLimits {
-    let (pages, delay_epochs) = match gate {
-        GateState::Idle => (knobs.purge_budget_pages, knobs.delay_epochs_idle),
-        GateState::Busy => {
-            (knobs.purge_budget_pages.div_ceil(BUSY_BUDGET_DIVISOR), knobs.delay_epochs_busy)
-        }
+fn limits_for(is_eager: bool, knobs: &Knobs, delays: &Delays) -> PurgeLimits {
+    let (pages, epochs) = if is_eager {
+        (knobs.purge_budget_pages, knobs.delay_epochs_idle)
+    } else {
+        (knobs.purge_budget_pages.div_ceil(BUSY_BUDGET_DIVISOR), knobs.delay_epochs_busy)
     };
-    PurgeLimits { pages, delay_epochs, calls: knobs.purge_max_calls, coverage: knobs.coverage }
+    PurgeLimits {
+        pages,
+        delay_epochs: delays.added_to(epochs),
+        calls: knobs.purge_max_calls,
+        coverage: knobs.coverage,
+    }
 }
+
+const EVERYTHING: PurgeLimits = PurgeLimits {
+    pages: u64::MAX,
+    calls: u64::MAX,
+    delay_epochs: [0; KINDS],
+    coverage: Coverage::ALL,
+};
 
 /// Gives back everything that is pending, whatever the gate and the knobs say; returns how many
 /// pages.
 pub(crate) fn purge_everything(heap: &Heap, os: &impl Os) -> Pages {
-    let limits =
-        PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: 0, coverage: Coverage::ALL };
-    purge(&heap.page_heap, &heap.arena, os, &heap.totals, heap.release.epoch(), limits)
+    purge(&heap.page_heap, &heap.arena, os, &heap.totals, heap.release.epoch(), EVERYTHING)
+}
+
+/// The same, with what other threads' caches hide and what lies inside spans.
+pub(crate) fn release_everything(heap: &Heap, os: &impl Os) -> Pages {
+    put_all_bins_away(heap);
+    let pages = purge_everything(heap, os);
+    // As if all segments had rested for long.
+    let (interior, _) = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING);
+    Pages(pages.0 + interior.0)
 }
 
 #[cfg(test)]

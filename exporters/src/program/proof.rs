@@ -143,8 +143,7 @@ impl fmt::Display for Proof {
 
 /// Pages given back so far, for whatever reason they were free.
 pub fn purged_pages(sample: &Sample) -> u64 {
-    let pages = &sample.snapshot.release_purged_pages_total;
-    pages.small_page_retire + pages.sub4k_run_retire + pages.medium_run_reclaim + pages.large_free
+    sample.snapshot.release_purged_pages_total.sum()
 }
 
 /// Bytes as people read them here.

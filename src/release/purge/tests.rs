@@ -7,12 +7,12 @@ use crate::page_heap::LargeRun;
 use crate::release::{ReleaseReason, purge_everything};
 use crate::size_class::SizeClass;
 use crate::sys::fake::FakeOs;
-use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH, PurgeOutcome};
+use crate::sys::{AddressRange, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
 use crate::test_heap::{TestHeap, pages};
 use crate::units::{Epoch, PageIndex, Pages, SEGMENT_PAGES, SegmentIndex};
 
 const EVERYTHING: PurgeLimits =
-    PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: 0, coverage: Coverage::ALL };
+    PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: [0; 5], coverage: Coverage::ALL };
 
 fn purge_with(test: &TestHeap, os: &impl Os, limits: PurgeLimits) -> u64 {
     let (heap, now) = (&test.heap, test.heap.release.epoch());
@@ -49,6 +49,10 @@ impl<F: Fn(&[AddressRange])> Os for During<'_, F> {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         (self.action)(ranges);
         self.os.purge(ranges)
+    }
+
+    fn memory_room(&self) -> Option<MemoryRoom> {
+        None
     }
 
     fn now(&self) -> Nanos {
@@ -149,7 +153,7 @@ fn a_segment_is_left_alone_until_it_has_rested() {
     test.free(runs[0]);
     test.pass_epochs(2);
     let rest = test.shrink(runs[1], 256);
-    let limits = PurgeLimits { delay_epochs: 3, ..EVERYTHING };
+    let limits = PurgeLimits { delay_epochs: [3; 5], ..EVERYTHING };
     assert_eq!(purge_with(&test, &test.os, limits), 0);
     test.pass_epochs(1);
     assert_eq!(purge_with(&test, &test.os, limits), 512, "the first has, the second has not");

@@ -7,7 +7,7 @@ use crate::heap::Heap;
 use crate::knobs::{Coverage, GateMode};
 use crate::release::purge_everything;
 use crate::snapshot::{GateState, Snapshot};
-use crate::sys::{AddressRange, Linux, Nanos, Os, PurgeOutcome};
+use crate::sys::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
 use crate::test_heap::{TestHeap, pages};
 use crate::units::{Epoch, Pages, SEGMENT_PAGES};
 
@@ -24,7 +24,7 @@ fn a_tick_is_due_once_per_epoch() {
     let test = TestHeap::new();
     test.set_knobs(|knobs| knobs.epoch_ms = 50);
     test.os.advance_millis(1000);
-    let tick = || tick_if_due(&test.heap, &test.os);
+    let tick = || tick_if_due(&test.heap, &test.os, None);
     tick();
     assert_eq!((ticks(&test), test.heap.release.epoch()), ((1, 0), Epoch(1)));
     tick();
@@ -54,6 +54,9 @@ fn one_thread_ticks_at_a_time() {
             self.0.tick();
             self.0.os.purge(ranges)
         }
+        fn memory_room(&self) -> Option<MemoryRoom> {
+            None
+        }
         fn now(&self) -> Nanos {
             self.0.os.now()
         }
@@ -62,7 +65,7 @@ fn one_thread_ticks_at_a_time() {
     test.free(test.take(10));
     let os = Reentrant(&test, Cell::new(0));
     test.os.advance_millis(1000);
-    tick_if_due(&test.heap, &os);
+    tick_if_due(&test.heap, &os, None);
     assert_eq!(os.1.get(), 1);
     assert_eq!(ticks(&test), (1, 0));
     test.tick();
@@ -200,13 +203,13 @@ fn every_knob_takes_effect_at_the_next_tick() {
     // The epoch's length holds from the tick on that has read it.
     test.set_knobs(|knobs| knobs.epoch_ms = 400);
     test.os.advance_millis(50);
-    tick_if_due(&test.heap, &test.os);
+    tick_if_due(&test.heap, &test.os, None);
     let before = ticks(&test).0;
     test.os.advance_millis(399);
-    tick_if_due(&test.heap, &test.os);
+    tick_if_due(&test.heap, &test.os, None);
     assert_eq!(ticks(&test).0, before);
     test.os.advance_millis(1);
-    tick_if_due(&test.heap, &test.os);
+    tick_if_due(&test.heap, &test.os, None);
     assert_eq!(ticks(&test).0, before + 1);
 }
 
@@ -268,6 +271,9 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
             PurgeOutcome::default()
         }
+        fn memory_room(&self) -> Option<MemoryRoom> {
+            None
+        }
         fn now(&self) -> Nanos {
             Nanos::from_millis(50 * self.0.load(Ordering::Acquire))
         }
@@ -280,7 +286,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for epoch in 1..=EPOCHS {
-                    tick_if_due(&heap, &clock);
+                    tick_if_due(&heap, &clock, None);
                     // The last to have looked lets the next epoch begin.
                     if arrived.fetch_add(1, Ordering::AcqRel) + 1 == epoch * THREADS {
                         clock.0.store(epoch + 1, Ordering::Release);

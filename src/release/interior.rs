@@ -1,0 +1,211 @@
+//! Pages inside spans in use: those on which no block is live. With survivors scattered over every
+//! span, few spans become empty, and these pages are most of what there is to give back.
+//!
+//! A span is held while its pages are looked at and given back: nobody claims a block meanwhile, and
+//! what comes back only adds free blocks. The span's record of resident pages keeps a page from
+//! being given back twice; a claim enters it again.
+
+use core::sync::atomic::Ordering;
+
+use super::delays::INTERIOR;
+use super::purge::PurgeLimits;
+use crate::arena::ChunkIndex;
+use crate::central;
+use crate::heap::Heap;
+use crate::size_class::SizeClass;
+use crate::span_index;
+use crate::sys::{AddressRange, Os, PURGE_BATCH};
+use crate::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
+
+/// A span in the hands of a purge, and which of its pages go.
+#[derive(Clone, Copy)]
+struct HeldSpan {
+    class: SizeClass,
+    chunk: ChunkIndex,
+    pages: u16,
+    /// The first of its ranges in the batch.
+    first_range: usize,
+}
+
+/// Spans that are held until one call to the kernel has given their pages back.
+struct Batch {
+    ranges: [AddressRange; PURGE_BATCH],
+    range_count: usize,
+    spans: [Option<HeldSpan>; PURGE_BATCH],
+    span_count: usize,
+    pages: u64,
+}
+
+/// Gives back pages inside spans of segments that have been left alone for long enough; returns how
+/// many, and whether some segment has to rest longer. With the ticking lock held.
+pub(super) fn purge_interiors(
+    heap: &Heap,
+    os: &impl Os,
+    now: Epoch,
+    limits: &PurgeLimits,
+) -> (Pages, bool) {
+    let mut purge = Purge { heap, os, limits, batch: Batch::new(), pages: 0, calls: 0 };
+    let mut is_waiting = false;
+    let rows = heap.arena.in_use().div_ceil(64);
+    for row in 0..rows {
+        let touched = heap.arena.touched_word(row as usize);
+        let mut segments = touched.load(Ordering::Relaxed);
+        while segments != 0 {
+            let bit = segments & segments.wrapping_neg();
+            let segment = SegmentIndex(row * 64 + segments.trailing_zeros());
+            segments &= segments - 1;
+            let last = heap.arena.segment(segment).touched.load(Ordering::Relaxed);
+            let has_rested = now.since(Epoch(last)) >= limits.delay_epochs[INTERIOR].max(1);
+            if !has_rested || purge.is_spent() {
+                is_waiting = true;
+                continue;
+            }
+            // Before the bitmaps are looked at: a block that comes back later sets it again.
+            // AcqRel: partner of the fetch_or in `touch`.
+            touched.fetch_and(!bit, Ordering::AcqRel);
+            purge.segment(segment);
+        }
+    }
+    purge.flush();
+    (Pages(purge.pages as u32), is_waiting)
+}
+
+/// Blocks of a span in this segment came back: there may be something to give back inside. After
+/// their bits were set.
+#[inline]
+pub(crate) fn touch(heap: &Heap, segment: SegmentIndex) {
+    let epoch = heap.release.epoch().0;
+    let record = heap.arena.segment(segment);
+    if record.touched.load(Ordering::Relaxed) != epoch {
+        record.touched.store(epoch, Ordering::Relaxed);
+    }
+    let word = heap.arena.touched_word(segment.0 as usize / 64);
+    let bit = 1 << (segment.0 % 64);
+    if word.load(Ordering::Relaxed) & bit == 0 {
+        // Release: partner of the fetch_and in `purge_interiors`; who clears the bit sees the blocks.
+        word.fetch_or(bit, Ordering::Release);
+    }
+}
+
+impl Batch {
+    const fn new() -> Batch {
+        Batch {
+            ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
+            range_count: 0,
+            spans: [None; PURGE_BATCH],
+            span_count: 0,
+            pages: 0,
+        }
+    }
+}
+
+struct Purge<'a, O: Os> {
+    heap: &'a Heap,
+    os: &'a O,
+    limits: &'a PurgeLimits,
+    batch: Batch,
+    pages: u64,
+    calls: u64,
+}
+
+impl<O: Os> Purge<'_, O> {
+    /// Is there no budget for more?
+    fn is_spent(&self) -> bool {
+        self.pages + self.batch.pages >= self.limits.pages || self.calls >= self.limits.calls
+    }
+
+    fn segment(&mut self, segment: SegmentIndex) {
+        for chunk in 0..SEGMENT_CHUNKS {
+            let chunk = ChunkIndex::new(segment, chunk);
+            let class = self.heap.arena.class_at(chunk.byte_offset());
+            if class != SizeClass::NONE && self.limits.coverage.includes_class(class) {
+                self.span(class, chunk);
+            }
+        }
+    }
+
+    fn span(&mut self, class: SizeClass, chunk: ChunkIndex) {
+        let span = self.heap.arena.span(chunk);
+        // First without holding it: most have nothing to give.
+        if span.purgeable_pages(class) == 0 || !span_index::try_take(&self.heap.arena, class, chunk)
+        {
+            return;
+        }
+        let pages = span.purgeable_pages(class);
+        if pages == 0 {
+            central::give_up_span(self.heap, class, chunk);
+            return;
+        }
+        // No more ranges than every second page.
+        if self.batch.range_count + CHUNK_PAGES as usize / 2 > PURGE_BATCH {
+            self.flush();
+        }
+        let held = HeldSpan { class, chunk, pages, first_range: self.batch.range_count };
+        let start = self.heap.arena.chunk_address(chunk);
+        for run in runs_of(pages) {
+            let range = AddressRange {
+                start: start + run.start as usize * PAGE_BYTES,
+                bytes: run.len() * PAGE_BYTES,
+            };
+            self.batch.ranges[self.batch.range_count] = range;
+            self.batch.range_count += 1;
+        }
+        self.batch.spans[self.batch.span_count] = Some(held);
+        self.batch.span_count += 1;
+        self.batch.pages += pages.count_ones() as u64;
+    }
+
+    /// Gives the batch back, and parts with its spans.
+    fn flush(&mut self) {
+        let batch = core::mem::replace(&mut self.batch, Batch::new());
+        let heap = self.heap;
+        let mut purged = 0;
+        if batch.range_count > 0 {
+            let outcome = self.os.purge(&batch.ranges[..batch.range_count]);
+            self.calls += outcome.calls;
+            for held in batch.spans[..batch.span_count].iter().flatten() {
+                let mut given_back = held.pages;
+                for (i, run) in runs_of(held.pages).enumerate() {
+                    if outcome.refused >> (held.first_range + i) & 1 == 1 {
+                        given_back &= !(mask_below(run.end) & !mask_below(run.start));
+                    }
+                }
+                heap.arena.span(held.chunk).note_purged(given_back);
+                purged += given_back.count_ones() as u64;
+            }
+            let _page_heap = heap.page_heap.lock();
+            heap.totals.update(|figures| {
+                figures.interior_pages.add(purged);
+                figures.span_pages_retired.add(purged);
+                figures.madvise_calls.add(outcome.calls);
+                figures.purge_ranges.add(batch.range_count as u64);
+                figures.errors.add(outcome.refused.count_ones() as u64);
+            });
+        }
+        self.pages += purged;
+        for held in batch.spans[..batch.span_count].iter().flatten() {
+            central::give_up_span(heap, held.class, held.chunk);
+        }
+    }
+}
+
+fn mask_below(bit: u32) -> u16 {
+    ((1u32 << bit) - 1) as u16
+}
+
+/// The maximal runs of set bits, lowest first.
+fn runs_of(pages: u16) -> impl Iterator<Item = core::ops::Range<u32>> {
+    let mut rest = pages as u32;
+    core::iter::from_fn(move || {
+        if rest == 0 {
+            return None;
+        }
+        let start = rest.trailing_zeros();
+        let end = start + (!(rest >> start)).trailing_zeros();
+        rest &= !((1 << end) - 1);
+        Some(start..end)
+    })
+}
+
+#[cfg(test)]
+mod tests;
