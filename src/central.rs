@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::arena::{Arena, ChunkIndex};
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
-use crate::release::{ReleaseReason, release_range_definitely_free, touch};
+use crate::release::{ReleaseReason, release_range_definitely_free, start_if_needed, touch};
 use crate::report;
 use crate::size_class::SizeClass;
 use crate::span::{Claim, Gained, Put};
@@ -313,14 +313,18 @@ fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*m
 }
 
 /// An operation past the caches counts as one all the same.
-pub(crate) fn note_uncached(heap: &Heap) {
+pub(crate) fn note_uncached(heap: &'static Heap) {
     heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
-    heap.ticker.wake();
+    start_if_needed(heap);
 }
 
 /// An allocation without a thread cache.
 #[cold]
-pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass, bytes: usize) -> Option<*mut u8> {
+pub(crate) fn allocate_uncached(
+    heap: &'static Heap,
+    class: SizeClass,
+    bytes: usize,
+) -> Option<*mut u8> {
     let gained = |gained: Gained| {
         let (pages, refaults) = (gained.pages.0 as u64, gained.refaults.0 as u64);
         heap.uncached.resident_gained.fetch_add(pages, Ordering::Relaxed);
@@ -337,7 +341,7 @@ pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass, bytes: usize) -> 
 
 /// A free without a thread cache. `offset` is the block's from the arena's base.
 #[cold]
-pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
+pub(crate) fn free_uncached(heap: &'static Heap, class: SizeClass, address: usize, offset: usize) {
     put(heap, class, locate(class, address, offset));
     heap.uncached.classes[class.index()].spilled.fetch_add(1, Ordering::Relaxed);
     note_uncached(heap);

@@ -7,7 +7,7 @@ use crate::biased_lock::{BUSY, BiasedLock, OwnerWord};
 use crate::central;
 use crate::heap::{HEAP, Heap};
 use crate::large;
-use crate::release::tick_if_due;
+use crate::release::{start_if_needed, tick_if_due};
 use crate::sys::{Linux, Os};
 use crate::thread_cache::{Bins, DEAD, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::tls::ThreadWord;
@@ -96,9 +96,9 @@ extern "C" fn thread_ends(_cache: *mut c_void) {
 }
 
 /// What every slow path ends with: counts, and now and then looks whether a tick is due. Owner only.
-pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
+pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl Os) {
     cache.operations.add(1);
-    heap.ticker.wake();
+    start_if_needed(heap);
     let left = cache.until_clock.load(Ordering::Relaxed);
     if left > 0 {
         cache.until_clock.store(left - 1, Ordering::Relaxed);
@@ -106,6 +106,9 @@ pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
     }
     cache.until_clock.store(SLOW_PATHS_PER_CLOCK, Ordering::Relaxed);
     large::free_deferred(heap);
+    if heap.ticker.is_running() {
+        heap.ticker.note_credentials();
+    }
     tick_if_due(heap, os, Some(cache));
     let epoch = heap.release.epoch().0;
     if !heap.has_barrier() && cache.seen_epoch.load(Ordering::Relaxed) != epoch {
@@ -113,11 +116,6 @@ pub(crate) fn housekeeping(heap: &Heap, cache: &ThreadCache, os: &impl Os) {
         cache.seen_epoch.store(epoch, Ordering::Relaxed);
         central::put_away(heap, cache, cache.unused_bins(1));
     }
-}
-
-/// Is the calling thread inside its cache, so that this is a signal handler, or is it ending?
-pub(crate) fn is_inside() -> bool {
-    matches!(ThreadWord::of_this_thread().get(), BUSY | DEAD)
 }
 
 /// The address of the calling thread's word, and whether the thread is inside its cache.

@@ -33,6 +33,7 @@ mod metadata;
 #[cfg(test)]
 mod model;
 mod page_heap;
+mod raw_thread;
 mod release;
 mod report;
 mod segment;
@@ -80,6 +81,5 @@ pub fn set_knobs(knobs: Knobs) -> Result<(), KnobError> {
     // Not before the heap has read the environment, which would undo it.
     HEAP.is_ready(&Linux);
     HEAP.knobs.set(&knobs);
-    HEAP.ticker.wake();
     Ok(())
 }

@@ -5,10 +5,9 @@ use core::sync::atomic::Ordering;
 
 use crate::biased_lock::{BiasedLock, OwnerWord};
 use crate::central;
-use crate::current::{enter, housekeeping, is_inside};
+use crate::current::{enter, housekeeping};
 use crate::heap::HEAP;
 use crate::large;
-use crate::release::start_if_needed;
 use crate::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::sys::{self, Linux};
 use crate::thread_cache::{Bins, LAST_SPECIAL, ThreadCache};
@@ -57,8 +56,6 @@ fn allocate_slow(class: SizeClass, bytes: usize) -> *mut u8 {
                 cache.drain_tally(class);
             }
             housekeeping(&HEAP, cache, &Linux);
-            drop(entered);
-            start_if_needed();
             block
         }
         None if HEAP.is_ready(&Linux) => central::allocate_uncached(&HEAP, class, bytes),
@@ -128,11 +125,7 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    let block = on_pages(|| large::allocate(&HEAP, bytes, align, zeroed));
-    if !is_inside() {
-        start_if_needed();
-    }
-    or_out_of_memory(block)
+    or_out_of_memory(on_pages(|| large::allocate(&HEAP, bytes, align, zeroed)))
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all

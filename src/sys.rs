@@ -107,20 +107,22 @@ fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The address of the calling thread's `errno`.
+pub(crate) fn errno_address() -> usize {
+    // SAFETY: libc's location function has no preconditions.
+    unsafe { libc::__errno_location() as usize }
+}
+
 /// The calling thread's `errno`.
 pub(crate) fn errno() -> c_int {
-    // SAFETY: libc's location function has no preconditions.
-    let location = unsafe { libc::__errno_location() };
-    // SAFETY: it returns the address of the thread's own errno.
-    unsafe { *location }
+    // SAFETY: the address of the thread's own errno.
+    unsafe { *(errno_address() as *const c_int) }
 }
 
 /// Sets the calling thread's `errno`.
 pub(crate) fn set_errno(value: c_int) {
-    // SAFETY: libc's location function has no preconditions.
-    let location = unsafe { libc::__errno_location() };
-    // SAFETY: it returns the address of the thread's own errno.
-    unsafe { *location = value }
+    // SAFETY: the address of the thread's own errno.
+    unsafe { *(errno_address() as *mut c_int) = value }
 }
 
 /// Reserves addresses without backing: they take no memory and count towards no overcommit limit.
@@ -229,7 +231,7 @@ fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
     }
     if how == PURGE_BY_PIDFD && pidfd >= 0 {
         // SAFETY: the descriptor was opened above and is used by nobody else.
-        unsafe { libc::close(pidfd) };
+        unsafe { close(pidfd) };
     }
     outcome
 }
@@ -270,7 +272,7 @@ fn find_purge_call() -> u32 {
                 how = PURGE_BY_PIDFD;
             }
             // SAFETY: the descriptor was opened above and is used by nobody else.
-            unsafe { libc::close(pidfd) };
+            unsafe { close(pidfd) };
         }
     }
     PURGE_BY.store(how, Ordering::Relaxed);
@@ -316,6 +318,12 @@ pub(crate) fn futex_wait_for(word: &AtomicU32, value: u32, time: Nanos) {
     });
 }
 
+/// Sleeps for `time`; may return early.
+pub(crate) fn sleep(time: Nanos) {
+    let never = AtomicU32::new(0);
+    futex_wait_for(&never, 0, time);
+}
+
 /// Wakes one thread that sleeps on `word`.
 pub(crate) fn futex_wake(word: &AtomicU32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
@@ -329,60 +337,69 @@ pub(crate) fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
-/// The stack of a thread of ours: it calls no further than the kernel.
-const STACK_BYTES: usize = 128 << 10;
+/// Maps memory for a thread's stack, whose first `guard` bytes cannot be touched.
+pub(crate) fn map_stack(bytes: usize, guard: usize) -> Option<usize> {
+    let start = map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+    let range = AddressRange { start: start + guard, bytes: bytes - guard };
+    if !Linux.commit(range) {
+        // SAFETY: the range was mapped just now and nobody knows of it.
+        unsafe { unmap(AddressRange { start, bytes }) };
+        return None;
+    }
+    Some(start)
+}
 
-/// Starts a detached thread that takes no signals. `false` if the system refuses. libc may allocate
-/// and takes locks: not for where one of ours is held, nor inside `free`.
-pub(crate) fn start_thread(run: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
+/// Starts a thread that libc does not know of and that takes no signals (see [`crate::raw_thread`]).
+/// The kernel writes its number to `id` before this returns, and 0 when it is gone. `false` if the
+/// kernel refuses.
+///
+/// # Safety
+/// The memory below `stack_end` and around `thread_pointer` is the new thread's alone and fit for it;
+/// `id` outlives it; `run` gets by without a thread of libc's.
+pub(crate) unsafe fn clone_thread(
+    run: extern "C" fn(*mut c_void) -> c_int,
+    stack_end: usize,
+    thread_pointer: usize,
+    id: &AtomicU32,
+) -> bool {
+    let flags = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM
+        | libc::CLONE_SETTLS
+        | libc::CLONE_PARENT_SETTID
+        | libc::CLONE_CHILD_CLEARTID;
     keep_errno(|| {
-        // SAFETY: all-zero is a valid place for these, and they are initialized below.
-        let mut attributes: libc::pthread_attr_t = unsafe { core::mem::zeroed() };
-        // SAFETY: as above.
-        let mut all: libc::sigset_t = unsafe { core::mem::zeroed() };
-        // SAFETY: as above.
-        let mut before: libc::sigset_t = unsafe { core::mem::zeroed() };
-        // SAFETY: `attributes` is a valid place.
-        if unsafe { libc::pthread_attr_init(&mut attributes) } != 0 {
-            return false;
-        }
-        let detached = libc::PTHREAD_CREATE_DETACHED;
-        // SAFETY: the attributes are initialized.
-        unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detached) };
-        // SAFETY: `all` is a valid place.
-        unsafe { libc::sigfillset(&mut all) };
-        // The new thread inherits the mask.
-        // SAFETY: both sets are valid.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) };
-        let mut started = false;
-        // A program with much thread-local storage needs a larger stack for it: the default one.
-        for stack_bytes in [Some(STACK_BYTES), None] {
-            if let Some(bytes) = stack_bytes {
-                // SAFETY: the attributes are initialized.
-                unsafe { libc::pthread_attr_setstacksize(&mut attributes, bytes) };
-            } else {
-                // SAFETY: the attributes are initialized; all-zero is the default again.
-                unsafe { libc::pthread_attr_destroy(&mut attributes) };
-                // SAFETY: `attributes` is a valid place.
-                unsafe { libc::pthread_attr_init(&mut attributes) };
-                // SAFETY: the attributes are initialized.
-                unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detached) };
-            }
-            let mut thread = 0;
-            // SAFETY: `run` takes any argument, and the attributes are initialized.
-            let result =
-                unsafe { libc::pthread_create(&mut thread, &attributes, run, ptr::null_mut()) };
-            started = result == 0;
-            if result != libc::EINVAL {
-                break;
-            }
-        }
-        // SAFETY: `before` is the mask from before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
-        // SAFETY: the attributes are initialized and not used any more.
-        unsafe { libc::pthread_attr_destroy(&mut attributes) };
-        started
+        // The new thread inherits the mask. Past libc, which would leave its own signals out.
+        let before = set_signal_mask(u64::MAX);
+        let (stack, storage) = (stack_end as *mut c_void, thread_pointer as *mut c_void);
+        let place = id.as_ptr();
+        // SAFETY: the caller vouches for the memory and for `run`.
+        let result =
+            unsafe { libc::clone(run, stack, flags, ptr::null_mut(), place, storage, place) };
+        set_signal_mask(before);
+        result > 0
     })
+}
+
+/// Sets the calling thread's signal mask; returns what it was.
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0u64;
+    let (new, old, bytes) = (&raw const mask, &raw mut before, size_of::<u64>());
+    // SAFETY: both places are valid, and as large as the kernel's masks.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, bytes) };
+    before
+}
+
+/// The calling thread's user and group identities, folded into one number.
+pub(crate) fn credentials() -> u64 {
+    // SAFETY: these have no preconditions.
+    let users = unsafe { libc::getuid() } ^ unsafe { libc::geteuid() }.rotate_left(16);
+    // SAFETY: as above.
+    let groups = unsafe { libc::getgid() } ^ unsafe { libc::getegid() }.rotate_left(16);
+    (users as u64) << 32 | groups as u64
 }
 
 /// Names the calling thread, for people who look at a process's threads.
@@ -396,16 +413,17 @@ pub(crate) fn name_thread(name: &CStr) {
 pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let path = CStr::from_bytes_until_nul(path).ok()?;
     keep_errno(|| {
+        let (place, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
         // SAFETY: the path ends with a zero.
-        let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        let file = unsafe { libc::syscall(libc::SYS_openat, place, path.as_ptr(), flags) };
         if file < 0 {
             return None;
         }
-        let (start, count) = (buffer.as_mut_ptr().cast(), buffer.len());
+        let (start, count) = (buffer.as_mut_ptr(), buffer.len());
         // SAFETY: the buffer has room for `count` bytes.
-        let length = unsafe { libc::read(file, start, count) };
-        // SAFETY: the descriptor was opened above and is used by nobody else.
-        unsafe { libc::close(file) };
+        let length = unsafe { libc::syscall(libc::SYS_read, file, start, count) };
+        // SAFETY: the descriptor was opened above.
+        unsafe { close(file as c_int) };
         usize::try_from(length).ok().filter(|&length| length > 0).map(|length| &buffer[..length])
     })
 }
@@ -445,6 +463,16 @@ pub(crate) fn duplicate_stderr() -> c_int {
     keep_errno(|| unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 512) })
 }
 
+/// Closes a descriptor. Like all calls here that libc makes a point of cancellation, not through its
+/// wrapper: threads that libc does not know of come here, too.
+///
+/// # Safety
+/// The descriptor is the caller's, and used by nobody else.
+unsafe fn close(descriptor: c_int) {
+    // SAFETY: the caller says so.
+    unsafe { libc::syscall(libc::SYS_close, descriptor) };
+}
+
 /// Writes to stderr, as far as it goes.
 pub(crate) fn write_stderr(bytes: &[u8]) {
     write(libc::STDERR_FILENO, bytes);
@@ -454,9 +482,10 @@ pub(crate) fn write_stderr(bytes: &[u8]) {
 pub(crate) fn write(descriptor: c_int, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let (start, count) = (rest.as_ptr().cast(), rest.len());
+        let (start, count) = (rest.as_ptr(), rest.len());
         // SAFETY: `rest` is a valid slice of `count` bytes.
-        let written = keep_errno(|| unsafe { libc::write(descriptor, start, count) });
+        let written =
+            keep_errno(|| unsafe { libc::syscall(libc::SYS_write, descriptor, start, count) });
         if written <= 0 {
             return;
         }

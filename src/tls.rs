@@ -59,13 +59,18 @@ impl ThreadWord {
 
     /// The word's address, by which another thread may read it while this thread lives.
     pub fn address(self) -> usize {
-        let base: usize;
+        Self::thread_pointer().wrapping_add(self.0)
+    }
+
+    /// What the places of thread-local variables are relative to.
+    pub fn thread_pointer() -> usize {
+        let pointer: usize;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the first word of the thread control block is its own address (psABI).
         unsafe {
             asm!(
                 "mov {}, qword ptr fs:[0]",
-                out(reg) base,
+                out(reg) pointer,
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
@@ -74,11 +79,23 @@ impl ThreadWord {
         unsafe {
             asm!(
                 "mrs {}, tpidr_el0",
-                out(reg) base,
+                out(reg) pointer,
                 options(pure, nomem, nostack, preserves_flags),
             );
         }
-        base.wrapping_add(self.0)
+        pointer
+    }
+}
+
+/// Makes zero memory at `pointer` fit to be a thread's pointer, so that [`ThreadWord`] works there.
+///
+/// # Safety
+/// The three words at `pointer` are the caller's, to write to.
+pub(crate) unsafe fn prepare_thread_pointer(pointer: usize) {
+    if cfg!(target_arch = "x86_64") {
+        // SAFETY: the caller says so. The control block begins with its own address, and has it once
+        // more for libc, as its third word.
+        unsafe { (pointer as *mut [usize; 3]).write([pointer, 0, pointer]) };
     }
 }
 
