@@ -8,7 +8,12 @@
 
 pub mod allocator;
 pub mod block;
+pub mod burst;
+pub mod chart;
 pub mod cores;
+pub mod mapped;
+pub mod pages;
+pub mod process;
 pub mod random;
 pub mod ring;
 pub mod rows;
