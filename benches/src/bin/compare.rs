@@ -13,7 +13,7 @@ use slackwater_benches::rows::positive;
 use slackwater_benches::table::{median, three_digits};
 
 const USAGE: &str = "usage: scripts/bench pair|threads [--rounds N] [--scale F] \
-                     [--allocators NAME,…] [ROW…]";
+                     [--allocators NAME,…] [ROW…], or scripts/bench burst_idle …";
 
 /// The product, set against all the others.
 const OURS: &str = "slackwater";
