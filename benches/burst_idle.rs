@@ -512,9 +512,9 @@ fn weigh(lots: &[RwLock<Lot>], ranges: &mut [PageRange]) -> (u64, u64) {
 // ---- How it is shown ----
 
 impl Cycle {
-    fn million_operations_per_second(&self) -> f64 {
+    fn thousand_operations_per_second(&self) -> f64 {
         let time = self.allocation_time + self.free_time;
-        (self.allocations + self.frees) as f64 / time.as_secs_f64() / 1e6
+        (self.allocations + self.frees) as f64 / time.as_secs_f64() / 1e3
     }
 }
 
@@ -593,7 +593,7 @@ impl Measured {
         for head in probes {
             let _ = write!(text, " {head:>14}");
         }
-        let _ = writeln!(text, " {:>9} {:>9}", "faults", "M ops/s");
+        let _ = writeln!(text, " {:>9} {:>9}", "faults", "k ops/s");
         for (index, cycle) in self.cycles.iter().enumerate() {
             let above = cycle.peak_bytes.saturating_sub(self.base_bytes).max(1) as f64;
             let share = |bytes: u64| {
@@ -613,10 +613,10 @@ impl Measured {
             }
             let _ = writeln!(
                 text,
-                " {:>14} {:>9} {:>9.2}",
+                " {:>14} {:>9} {:>9.1}",
                 share(cycle.end_bytes),
                 cycle.page_faults,
-                cycle.million_operations_per_second()
+                cycle.thousand_operations_per_second()
             );
         }
         for (index, cycle) in self.cycles.iter().enumerate() {

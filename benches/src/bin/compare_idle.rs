@@ -174,7 +174,7 @@ impl Plan {
         let mut text = format!(
             "Medians of {}, interleaved. Percent of the peak above the base, the worst cycle of \
              each run; floor: the pages under kept blocks.\n\n\
-             | burst_idle | allocator | peak, MiB | floor, % | +300 ms, % | +1 s, % | M ops/s |\n\
+             | burst_idle | allocator | peak, MiB | floor, % | +300 ms, % | +1 s, % | k ops/s |\n\
              |---|---|--:|--:|--:|--:|--:|\n",
             self.rounds
         );
@@ -189,7 +189,7 @@ impl Plan {
                     figure(|run| run.floor_percent),
                     figure(|run| run.left_300_percent),
                     figure(|run| run.left_1000_percent),
-                    three_digits(figure(|run| run.million_operations_per_second)),
+                    three_digits(figure(|run| run.thousand_operations_per_second)),
                 );
             }
         }
@@ -256,7 +256,7 @@ struct Run {
     over_floor_1000_percent: f64,
     /// RSS over the floor.
     of_floor_1000: f64,
-    million_operations_per_second: f64,
+    thousand_operations_per_second: f64,
     purged_of_fall_percent: f64,
     pages_per_call: f64,
     dropped: f64,
@@ -306,7 +306,9 @@ impl Run {
             of_floor_1000: worst(&|cycle| {
                 Ok(cycle.get("rss_1000ms_bytes")? / cycle.get("floor_bytes")?)
             })?,
-            million_operations_per_second: all.get("operations")? / all.get("burst_seconds")? / 1e6,
+            thousand_operations_per_second: all.get("operations")?
+                / all.get("burst_seconds")?
+                / 1e3,
             purged_of_fall_percent: over(known("purged_in_fall_bytes"), all.get("fall_bytes")?)
                 * 100.0,
             pages_per_call: over(known("purged_pages"), known("madvise_calls")),
@@ -450,7 +452,7 @@ mod tests {
         assert_eq!(run.over_floor_1000_percent, 2.0);
         assert_eq!(run.of_floor_1000, 1.1);
         assert_eq!(run.left_300_percent, 200.0 / 900.0 * 100.0);
-        assert_eq!(run.million_operations_per_second, 2.0);
+        assert_eq!(run.thousand_operations_per_second, 2000.0);
         assert_eq!(run.pages_per_call, 64.0);
     }
 
