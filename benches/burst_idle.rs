@@ -386,7 +386,7 @@ impl Recorder {
             cycle,
             moment,
             rss_bytes: self.rss.bytes(),
-            purged_pages: Release::now().map(|release| release.purged_pages_sum()),
+            purged_pages: Release::now().map(|release| release.purged_pages),
         };
         self.samples[self.taken] = sample;
         self.taken += 1;
@@ -646,9 +646,9 @@ impl Measured {
         };
         row("enqueued", &|release| release.enqueued);
         row("coalesced", &|release| release.coalesced);
-        row("purged_pages", &Release::purged_pages_sum);
-        for (index, (reason, _)) in after.purged_pages.iter().enumerate() {
-            row(&format!("  {reason}"), &|release| release.purged_pages[index].1);
+        row("purged_pages", &|release| release.purged_pages);
+        for (index, (reason, _)) in after.purged_pages_by_reason.iter().enumerate() {
+            row(&format!("  {reason}"), &|release| release.purged_pages_by_reason[index].1);
         }
         row("madvise_calls", &|release| release.madvise_calls);
         row("drop", &|release| release.dropped);
@@ -656,7 +656,7 @@ impl Measured {
         row("idle_ticks", &|release| release.idle_ticks);
         row("busy_ticks", &|release| release.busy_ticks);
 
-        let pages = after.purged_pages_sum() - before.purged_pages_sum();
+        let pages = after.purged_pages - before.purged_pages;
         match after.madvise_calls - before.madvise_calls {
             0 => text.push_str("\npages per call: no call was made\n"),
             calls => {
@@ -711,7 +711,7 @@ impl Measured {
             let _ = write!(
                 text,
                 "\tpurged_in_fall_bytes={purged}\tpurged_pages={}\tmadvise_calls={}\tdropped={}",
-                after.purged_pages_sum() - before.purged_pages_sum(),
+                after.purged_pages - before.purged_pages,
                 after.madvise_calls - before.madvise_calls,
                 after.dropped
             );

@@ -63,8 +63,10 @@ pub struct Release {
     pub enqueued: u64,
     /// Of those, the ones that joined a range already pending.
     pub coalesced: u64,
-    /// Pages given back, by what made them free.
-    pub purged_pages: [(&'static str, u64); 4],
+    /// Pages given back, for whatever reason.
+    pub purged_pages: u64,
+    /// Of those, the ones of each reason that is shown.
+    pub purged_pages_by_reason: [(&'static str, u64); 4],
     /// System calls made to give them back.
     pub madvise_calls: u64,
     /// Pages the ledger lost.
@@ -87,7 +89,8 @@ impl Release {
             Some(Release {
                 enqueued: snapshot.release_enqueued_total.sum(),
                 coalesced: snapshot.release_coalesced_total,
-                purged_pages: [
+                purged_pages: purged.sum(),
+                purged_pages_by_reason: [
                     ("small_page_retire", purged.small_page_retire),
                     ("sub4k_run_retire", purged.sub4k_run_retire),
                     ("medium_run_reclaim", purged.medium_run_reclaim),
@@ -102,10 +105,5 @@ impl Release {
         }
         #[cfg(not(feature = "slackwater"))]
         None
-    }
-
-    /// Pages given back, for whatever reason.
-    pub fn purged_pages_sum(&self) -> u64 {
-        self.purged_pages.iter().map(|(_, pages)| pages).sum()
     }
 }
