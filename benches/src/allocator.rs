@@ -1,5 +1,20 @@
 //! Which allocator this program was built with: the one thing that differs between its builds.
 
+/// The name of the one this program was built with.
+pub const NAME: &str = if cfg!(feature = "slackwater") {
+    "slackwater"
+} else if cfg!(feature = "mimalloc") {
+    "mimalloc"
+} else if cfg!(feature = "jemalloc") {
+    "jemalloc"
+} else if cfg!(feature = "snmalloc") {
+    "snmalloc"
+} else if cfg!(feature = "tcmalloc") {
+    "tcmalloc"
+} else {
+    "system"
+};
+
 /// Every allocator that can be chosen, by the name of its cargo feature, in the order of the
 /// tables.
 pub const NAMES: [&str; 6] =
@@ -40,3 +55,55 @@ static ALLOCATOR: tcmalloc_better::TCMalloc = tcmalloc_better::TCMalloc;
 #[cfg(feature = "system")]
 #[global_allocator]
 static ALLOCATOR: std::alloc::System = std::alloc::System;
+
+/// What slackwater knows about its release of memory, since the program's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Release {
+    /// Ranges that became free pages.
+    pub enqueued: u64,
+    /// Of those, the ones that joined a range already pending.
+    pub coalesced: u64,
+    /// Pages given back, for whatever reason.
+    pub purged_pages: u64,
+    /// Of those, the ones of each reason that is shown.
+    pub purged_pages_by_reason: [(&'static str, u64); 4],
+    /// System calls made to give them back.
+    pub madvise_calls: u64,
+    /// Pages the ledger lost.
+    pub dropped: u64,
+    /// Pages allocated again after they were given back.
+    pub refault_pages: u64,
+    /// Ticks at which the gate said idle.
+    pub idle_ticks: u64,
+    /// Ticks at which the gate said busy.
+    pub busy_ticks: u64,
+}
+
+impl Release {
+    /// The figures now; none from any other allocator. Allocates nothing.
+    pub fn now() -> Option<Self> {
+        #[cfg(feature = "slackwater")]
+        {
+            let snapshot = slackwater::snapshot();
+            let purged = snapshot.release_purged_pages_total;
+            Some(Release {
+                enqueued: snapshot.release_enqueued_total.sum(),
+                coalesced: snapshot.release_coalesced_total,
+                purged_pages: purged.sum(),
+                purged_pages_by_reason: [
+                    ("small_page_retire", purged.small_page_retire),
+                    ("sub4k_run_retire", purged.sub4k_run_retire),
+                    ("medium_run_reclaim", purged.medium_run_reclaim),
+                    ("large_free", purged.large_free),
+                ],
+                madvise_calls: snapshot.release_madvise_calls_total,
+                dropped: snapshot.release_dropped_total,
+                refault_pages: snapshot.release_refault_pages_total,
+                idle_ticks: snapshot.epoch_ticks_total.idle,
+                busy_ticks: snapshot.epoch_ticks_total.busy,
+            })
+        }
+        #[cfg(not(feature = "slackwater"))]
+        None
+    }
+}

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 
 /// A page as the kernel hands it out.
-const OS_PAGE_BYTES: usize = 4096;
+pub const OS_PAGE_BYTES: usize = 4096;
 
 /// A block of memory; dropping it frees it, with its size, as dropping a `Vec` does.
 pub type Block = Box<[MaybeUninit<u8>]>;

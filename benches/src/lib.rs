@@ -1,5 +1,6 @@
 //! What the benches share: the allocator that this build measures, blocks, sizes, pinned threads,
-//! hand-over between threads, and the rows that a bench is made of.
+//! hand-over between threads, the rows that a bench is made of, and what it takes to say where
+//! memory stays.
 //!
 //! A bench is one file for one question, and the same program for every allocator. What it does to
 //! memory goes through the global allocator, as a Rust program's own memory does; nothing here
@@ -7,7 +8,13 @@
 
 pub mod allocator;
 pub mod block;
+pub mod burst;
+pub mod chart;
 pub mod cores;
+pub mod mapped;
+pub mod pages;
+pub mod process;
 pub mod random;
 pub mod ring;
 pub mod rows;
+pub mod table;

@@ -10,9 +10,10 @@ use std::process::{Command, ExitCode, Stdio};
 use slackwater_benches::allocator::NAMES;
 use slackwater_benches::cores;
 use slackwater_benches::rows::positive;
+use slackwater_benches::table::{median, three_digits};
 
 const USAGE: &str = "usage: scripts/bench pair|threads [--rounds N] [--scale F] \
-                     [--allocators NAME,…] [ROW…]";
+                     [--allocators NAME,…] [ROW…], or scripts/bench burst_idle …";
 
 /// The product, set against all the others.
 const OURS: &str = "slackwater";
@@ -219,15 +220,6 @@ fn allocator_named(name: &str) -> Result<&'static str, String> {
         .ok_or_else(|| format!("unknown allocator: {name}; there are {}", NAMES.join(" ")))
 }
 
-/// As much of a number as a noisy figure deserves.
-fn three_digits(number: f64) -> String {
-    match number {
-        ..10.0 => format!("{number:.2}"),
-        10.0..100.0 => format!("{number:.1}"),
-        _ => format!("{number:.0}"),
-    }
-}
-
 /// What was measured: for each row and allocator, the nanoseconds and the peaks of all rounds.
 #[derive(Default)]
 struct Figures(HashMap<(String, String), (Vec<f64>, Vec<f64>)>);
@@ -249,16 +241,5 @@ impl Figures {
 
     fn of(&self, row: &str, allocator: &str) -> &(Vec<f64>, Vec<f64>) {
         &self.0[&(row.to_owned(), allocator.to_owned())]
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    } else {
-        sorted[middle]
     }
 }
