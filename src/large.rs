@@ -185,7 +185,7 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize) -> bool 
     let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
     if pages > run.pages {
-        return page_heap.extend_run(&heap.arena, &heap.totals, run, pages);
+        return page_heap.extend_run(&heap.arena, &Linux, &heap.totals, run, pages);
     }
     if pages < run.pages {
         page_heap.states(&heap.arena, run.segment).set_run(run.first, pages);

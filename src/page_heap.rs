@@ -12,9 +12,7 @@ use crate::segment::{PageStates, Taken};
 use crate::size_class::SizeClass;
 use crate::sys::Os;
 use crate::totals::{Cell, Figures, Totals};
-use crate::units::{
-    CHUNK_PAGES, Epoch, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
-};
+use crate::units::{CHUNK_PAGES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
 const RUN_SETS: usize = 10;
@@ -84,13 +82,11 @@ pub(crate) struct PageHeap {
     lowest_row: [u32; SEGMENT_SETS],
     /// Where the last purge stopped looking, so that a small budget reaches every segment.
     pub purge_from: SegmentIndex,
-    /// The current epoch, as of the last tick.
-    pub epoch: Epoch,
 }
 
 impl PageHeap {
     pub const fn new() -> PageHeap {
-        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0), epoch: Epoch(0) }
+        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0) }
     }
 
     /// The page states of a segment in use.
@@ -186,7 +182,6 @@ impl PageHeap {
                 self.next_in(arena, FREE_CHUNK, start)?
             }
         };
-        let epoch = self.epoch;
         let states = self.states(arena, segment);
         let mut chunks = states.allocatable().full_chunks();
         if dirty.is_some() {
@@ -194,7 +189,7 @@ impl PageHeap {
         }
         let chunk = chunks.trailing_zeros();
         let run = PageRun::of_chunk(chunk);
-        let taken = states.occupy(run, epoch);
+        let taken = states.occupy(run, os.now());
         self.refresh(arena, segment);
         let resident = taken.dirty.chunk(chunk);
         totals.update(|figures| {
@@ -229,8 +224,7 @@ impl PageHeap {
         };
         let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
         for (segment, part) in run.parts() {
-            let epoch = self.epoch;
-            let taken = self.states(arena, segment).occupy(part, epoch);
+            let taken = self.states(arena, segment).occupy(part, os.now());
             self.refresh(arena, segment);
             result.any_dirty |= !taken.dirty.is_empty();
             result.dirty = taken.dirty;
@@ -249,6 +243,7 @@ impl PageHeap {
     pub fn extend_run(
         &mut self,
         arena: &Arena,
+        os: &impl Os,
         totals: &Totals,
         run: LargeRun,
         pages: Pages,
@@ -265,8 +260,7 @@ impl PageHeap {
             }
         }
         for (segment, part) in longer.parts_from(run.pages) {
-            let epoch = self.epoch;
-            let taken = self.states(arena, segment).occupy(part, epoch);
+            let taken = self.states(arena, segment).occupy(part, os.now());
             self.refresh(arena, segment);
             totals.update(|figures| Self::count_taken(figures, &taken));
         }

@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 
 use crate::bits::{PageBits, PageRun};
-use crate::release::{ReleaseReason, SOON_EPOCHS};
+use crate::release::{ReleaseReason, SOON};
 use crate::size_class::CLASS_COUNT;
 use crate::span::Span;
 use crate::sync::AtomicU64;
@@ -54,8 +54,8 @@ pub(crate) struct PageStates {
     /// When the segment last had no dirty pages, and the epoch of the newest one's release.
     pub dirty_since: Nanos,
     pub dirty_last: Epoch,
-    /// The epoch of the last purge here.
-    purged_last: Epoch,
+    /// When the last purge here was.
+    purged_last: Nanos,
     /// The kernel refused a purge here: no new attempt before this epoch.
     pub no_purge_before: Epoch,
     /// Which of the page heap's sets this segment is in: bit `i` for set `i`.
@@ -105,13 +105,13 @@ impl PageStates {
     }
 
     /// Allocates `run`, whose pages the caller found allocatable.
-    pub fn occupy(&mut self, run: PageRun, now: Epoch) -> Taken {
+    pub fn occupy(&mut self, run: PageRun, now: Nanos) -> Taken {
         debug_assert!(self.allocatable().all(run));
         let purged = self.purged.within(run);
         let taken = Taken {
             dirty: self.dirty.within(run),
             refaults: ReleaseReason::ALL.map(|reason| self.with_reason(&purged, reason).count()),
-            is_soon: now.since(self.purged_last) <= SOON_EPOCHS,
+            is_soon: now.since(self.purged_last) <= SOON,
         };
         self.free.clear(run);
         self.dirty.clear(run);
@@ -172,7 +172,7 @@ impl PageStates {
     }
 
     /// The purge of `run` has returned: its pages are clean, or as they were.
-    pub fn settle(&mut self, run: PageRun, purged: bool, now: Epoch) {
+    pub fn settle(&mut self, run: PageRun, purged: bool, now: Nanos) {
         debug_assert!(self.claimed.all(run));
         self.claimed.clear(run);
         if purged {

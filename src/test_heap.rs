@@ -64,7 +64,7 @@ impl TestHeap {
 
     pub fn extend(&self, run: LargeRun, pages: u32) -> bool {
         let Heap { arena, page_heap, totals, .. } = &self.heap;
-        page_heap.lock().extend_run(arena, totals, run, Pages(pages))
+        page_heap.lock().extend_run(arena, &self.os, totals, run, Pages(pages))
     }
 
     /// Frees a run, as the owner of a large block does.

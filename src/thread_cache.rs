@@ -246,7 +246,7 @@ impl ThreadCache {
         self.resident_gained.add(gained.pages.0 as u64);
         if gained.refaults.0 > 0 {
             self.interior_refaults.add(gained.refaults.0 as u64);
-            if release.has_purged_interiors_lately() {
+            if release.has_purged_interiors_lately(&sys::Linux) {
                 self.soon_interior_refaults.add(gained.refaults.0 as u64);
             }
         }

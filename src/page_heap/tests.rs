@@ -5,7 +5,7 @@ use crate::size_class::SizeClass;
 use crate::test_heap::{TestHeap, pages};
 use crate::test_random::Random;
 use crate::units::{
-    CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
+    CHUNK_PAGES, PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
 
 fn run(segment: u32, first: u32, count: u32) -> LargeRun {
@@ -269,7 +269,7 @@ fn claimed_pages_are_nobodys() {
         if on {
             states.claim(pages(10, 502));
         } else {
-            states.settle(pages(10, 502), false, Epoch(0));
+            states.settle(pages(10, 502), false, crate::sys::Nanos(0));
         }
         heap.refresh(&test.heap.arena, segment);
     };

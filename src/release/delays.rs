@@ -1,6 +1,7 @@
 //! How long pages of each kind rest before they are given back: longer where they were given back
 //! and soon wanted again.
 
+use crate::sys::Nanos;
 use crate::units::Epoch;
 
 /// Kinds of pages with a delay of their own: one for each release reason, and the pages inside spans.
@@ -9,8 +10,11 @@ pub(crate) const KINDS: usize = 5;
 /// The kind of the pages inside spans.
 pub(crate) const INTERIOR: usize = 4;
 
-/// A page taken back into use within so many epochs of its purge was purged too soon.
-pub(crate) const SOON_EPOCHS: u64 = 20;
+/// A page taken back into use within this time of its purge was purged too soon.
+pub(crate) const SOON: Nanos = Nanos::from_millis(1000);
+
+/// For so many epochs a purge counts as done lately.
+const LATELY_EPOCHS: u64 = 20;
 
 /// Of the pages purged lately, the part that may come back soon: one in so many.
 const TOLERATED_PART: u64 = 20;
@@ -27,7 +31,7 @@ const PATIENCE_EPOCHS: u64 = 200;
 pub(crate) struct Experience {
     /// Pages purged.
     pub purged: [u64; KINDS],
-    /// Pages that came back within [`SOON_EPOCHS`] of a purge.
+    /// Pages that came back within [`SOON`] of a purge.
     pub soon: [u64; KINDS],
 }
 
@@ -56,7 +60,7 @@ impl Delays {
         for kind in 0..KINDS {
             let purged = experience.purged[kind].saturating_sub(self.seen.purged[kind]);
             let soon = experience.soon[kind].saturating_sub(self.seen.soon[kind]);
-            self.lately[kind] -= self.lately[kind].div_ceil(SOON_EPOCHS);
+            self.lately[kind] -= self.lately[kind].div_ceil(LATELY_EPOCHS);
             self.lately[kind] += purged;
             if soon * TOLERATED_PART > self.lately[kind] {
                 self.extra[kind] = (self.extra[kind] * 2).clamp(FIRST_EPOCHS, MOST_EPOCHS);

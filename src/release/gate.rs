@@ -23,8 +23,10 @@ pub(crate) struct GateInput {
     pub was: GateState,
     /// Slow-path operations of all threads since the last tick.
     pub operations: u64,
-    /// Ticks' lengths that have passed since the last tick, at least 1.
+    /// Epochs' lengths that have passed since the last tick, at least 1.
     pub epochs: u64,
+    /// There was no operation at all for a part of an epoch up to now.
+    pub is_quiet: bool,
     /// The program's memory is scarce: it is near the limit of its control group, or waits for it.
     pub is_pressed: bool,
 }
@@ -52,6 +54,7 @@ pub(crate) fn decide(input: GateInput) -> Decision {
     let state = match input.mode {
         GateMode::Idle => GateState::Idle,
         GateMode::Busy => GateState::Busy,
+        GateMode::Auto if input.is_quiet => GateState::Idle,
         GateMode::Auto if input.operations >= threshold * input.epochs => GateState::Busy,
         GateMode::Auto => GateState::Idle,
     };
@@ -63,8 +66,14 @@ mod tests {
     use super::*;
     use GateState::{Busy, Idle};
 
-    const INPUT: GateInput =
-        GateInput { mode: GateMode::Auto, was: Idle, operations: 0, epochs: 1, is_pressed: false };
+    const INPUT: GateInput = GateInput {
+        mode: GateMode::Auto,
+        was: Idle,
+        operations: 0,
+        epochs: 1,
+        is_quiet: false,
+        is_pressed: false,
+    };
 
     #[test]
     fn a_rate_decides_not_a_count() {
@@ -87,6 +96,13 @@ mod tests {
             };
             assert_eq!((state(Idle, operations), state(Busy, operations)), expected);
         }
+    }
+
+    #[test]
+    fn a_pause_is_idle_whatever_came_before() {
+        let input = GateInput { was: Busy, operations: 1000, is_quiet: true, ..INPUT };
+        assert_eq!(decide(input).state, Idle);
+        assert_eq!(decide(GateInput { mode: GateMode::Busy, ..input }).state, Busy);
     }
 
     #[test]

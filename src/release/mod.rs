@@ -19,7 +19,7 @@ mod tick;
 mod ticker;
 
 pub(crate) use boundary::release_range_definitely_free;
-pub(crate) use delays::SOON_EPOCHS;
+pub(crate) use delays::SOON;
 pub use gate::GateMode;
 pub(crate) use interior::touch;
 #[cfg(test)]

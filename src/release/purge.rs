@@ -10,7 +10,7 @@ use crate::bits::{PageBits, PageRun};
 use crate::knobs::Coverage;
 use crate::lock::Lock;
 use crate::page_heap::{PENDING, PageHeap};
-use crate::sys::{AddressRange, Os, PURGE_BATCH};
+use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
 use crate::totals::Totals;
 use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 
@@ -57,7 +57,7 @@ pub(crate) fn purge(
         let mut pages = heap.lock();
         for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
             let given_back = outcome.refused >> i & 1 == 0;
-            settle(&mut pages, arena, totals, now, segment, run, given_back);
+            settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
             if given_back {
                 purged += run.pages.0;
                 left = left.saturating_sub(run.pages.0 as u64);
@@ -162,7 +162,7 @@ fn settle(
     pages: &mut PageHeap,
     arena: &Arena,
     totals: &Totals,
-    now: Epoch,
+    (epoch, now): (Epoch, Nanos),
     segment: SegmentIndex,
     run: PageRun,
     given_back: bool,
@@ -178,7 +178,7 @@ fn settle(
             figures.pending_pages.subtract(run.pages.0 as u64);
         });
     } else {
-        states.no_purge_before = Epoch(now.0 + REFUSED_DELAY_EPOCHS);
+        states.no_purge_before = Epoch(epoch.0 + REFUSED_DELAY_EPOCHS);
     }
     states.settle(run, given_back, now);
     pages.refresh(arena, segment);

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON_EPOCHS};
+use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON};
 use super::gate::{Decision, GateInput, decide};
 use super::interior::purge_interiors;
 use super::purge::{PurgeLimits, purge};
@@ -42,7 +42,7 @@ pub(crate) struct Release {
     busy: AtomicBool,
     /// Since when the oldest dirty page may have been waiting, as of the last tick.
     oldest: AtomicU64,
-    /// The epoch in which pages inside spans were last given back, or 0.
+    /// When pages inside spans were last given back, or 0.
     interiors_purged: AtomicU64,
     ticking: Lock<LastTick>,
 }
@@ -50,8 +50,11 @@ pub(crate) struct Release {
 /// What the last tick saw and learned. One thread ticks at a time.
 pub(crate) struct LastTick {
     time: Nanos,
+    /// When the current epoch began.
+    epoch_began: Nanos,
     operations: u64,
     room: Option<MemoryRoom>,
+    room_seen: Nanos,
     delays: Delays,
 }
 
@@ -65,6 +68,21 @@ pub(crate) struct Ticked {
     pub has_worked: bool,
 }
 
+impl LastTick {
+    /// Lets the epochs begin that are due. A tick may come before one is.
+    fn advance(&mut self, epoch: &AtomicU64, now: Nanos, length: Nanos) -> Epoch {
+        let passed = if self.epoch_began == Nanos(0) {
+            self.epoch_began = now;
+            1
+        } else {
+            let passed = now.since(self.epoch_began).0 / length.0;
+            self.epoch_began.0 += passed * length.0;
+            passed
+        };
+        Epoch(epoch.fetch_add(passed, Ordering::Relaxed) + passed)
+    }
+}
+
 impl Release {
     pub const fn new() -> Release {
         Release {
@@ -75,8 +93,10 @@ impl Release {
             interiors_purged: AtomicU64::new(0),
             ticking: Lock::new(LastTick {
                 time: Nanos(0),
+                epoch_began: Nanos(0),
                 operations: 0,
                 room: None,
+                room_seen: Nanos(0),
                 delays: Delays::new(),
             }),
         }
@@ -105,9 +125,9 @@ impl Release {
     }
 
     /// Were pages inside spans given back a short while ago?
-    pub fn has_purged_interiors_lately(&self) -> bool {
+    pub fn has_purged_interiors_lately(&self, os: &impl Os) -> bool {
         let last = self.interiors_purged.load(Ordering::Relaxed);
-        last != 0 && self.epoch().since(Epoch(last)) <= SOON_EPOCHS
+        last != 0 && os.now().since(Nanos(last)) <= SOON
     }
 
     /// Keeps ticks from happening until the guard is dropped.
@@ -146,14 +166,15 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
     let Some(last) = heap.release.ticking.try_lock() else { return };
     // Another thread may have ticked between the lines above.
     if now.0 >= heap.release.next_tick.load(Ordering::Relaxed) {
-        tick_locked(heap, os, own, last, now);
+        tick_locked(heap, os, own, last, now, false);
     }
 }
 
-/// Ticks, if nobody else is at it. For the ticker.
-pub(super) fn tick(heap: &Heap, os: &impl Os) -> Option<Ticked> {
+/// Ticks, if nobody else is at it. For the ticker, which may have seen that there was no operation
+/// lately.
+pub(super) fn tick(heap: &Heap, os: &impl Os, is_quiet: bool) -> Option<Ticked> {
     let last = heap.release.ticking.try_lock()?;
-    Some(tick_locked(heap, os, None, last, os.now()))
+    Some(tick_locked(heap, os, None, last, os.now(), is_quiet))
 }
 
 fn tick_locked(
@@ -162,24 +183,25 @@ fn tick_locked(
     own: Option<&ThreadCache>,
     mut last: Guard<'_, LastTick>,
     now: Nanos,
+    is_quiet: bool,
 ) -> Ticked {
     let release = &heap.release;
     let knobs = heap.knobs.get();
     let length = Nanos::from_millis(knobs.epoch_ms);
     release.next_tick.store(now.0 + length.0, Ordering::Relaxed);
-    let epoch = Epoch(release.epoch.fetch_add(1, Ordering::Relaxed) + 1);
-    heap.page_heap.lock().epoch = epoch;
-
+    let epoch = last.advance(&release.epoch, now, length);
     let operations = heap.operations();
     let done = operations.saturating_sub(last.operations);
-    if epoch.0 % ROOM_EPOCHS == 1 {
+    if now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 || last.room_seen == Nanos(0) {
         last.room = os.memory_room();
+        last.room_seen = now;
     }
     let gate = decide(GateInput {
         mode: knobs.gate,
         was: release.gate_state(),
         operations: done,
-        epochs: (now.since(last.time).0 / length.0.max(1)).max(1),
+        epochs: (now.since(last.time).0 / length.0).max(1),
+        is_quiet,
         is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
     last.time = now;
@@ -224,7 +246,7 @@ fn release_pages(
         PurgeLimits { pages: limits.pages - u64::from(from_ledger.0).min(limits.pages), ..limits };
     let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left);
     if interior.0 > 0 {
-        heap.release.interiors_purged.store(epoch.0, Ordering::Relaxed);
+        heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
     }
     let has_pending = heap.totals.figures().pending_pages.get() > 0;
     let caches_are_away = heap.has_barrier() && heap.threads.all_put_away();

@@ -27,10 +27,15 @@ use crate::tls::ThreadWord;
 /// Pages in use or waiting from which on a heap is worth a ticker.
 const START_PAGES: u64 = 1024;
 
-/// Epochs at rest before the ticker ends, and the most epochs between two ticks while nothing can be
+/// Ticks at rest before the ticker ends, and the most epochs between two ticks while nothing can be
 /// done about what keeps it from resting.
-const REST_EPOCHS: u32 = 2;
+const REST_TICKS: u32 = 2;
 const LONGEST_SLEEP_EPOCHS: u64 = 4;
+
+/// While the program is busy the ticker looks for a pause so many times in an epoch, and takes so many
+/// looks without an operation in between for one: then it ticks at once.
+const LOOKS_PER_EPOCH: u64 = 4;
+const LOOKS_PER_PAUSE: u32 = 2;
 
 /// How long after a failure to start the thread the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
@@ -143,21 +148,41 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {
-        sys::sleep(Nanos(Nanos::from_millis(heap.knobs.epoch_ms()).0 * sleep_epochs));
+        let is_quiet = wait_for_pause(heap, sleep_epochs);
         let knobs = heap.knobs.get();
         let is_itself = heap.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
             heap.ticker.state.store(ABSENT, Ordering::Release);
             return 0;
         }
-        let Some(ticked) = tick(heap, &Linux) else { continue };
+        let Some(ticked) = tick(heap, &Linux, is_quiet) else { continue };
         rested = if ticked.is_at_rest { rested + 1 } else { 0 };
         sleep_epochs =
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
-        if rested >= REST_EPOCHS && ends(heap) {
+        if rested >= REST_TICKS && ends(heap) {
             return 0;
         }
     }
+}
+
+/// Sleeps for so many epochs, or until there was a pause after work. Returns whether there was one.
+fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
+    let look = Nanos(Nanos::from_millis(heap.knobs.epoch_ms()).0 / LOOKS_PER_EPOCH);
+    let (mut has_worked, mut quiet_looks) = (false, 0);
+    let mut operations = heap.operations();
+    for _ in 0..epochs * LOOKS_PER_EPOCH {
+        sys::sleep(look);
+        let now = heap.operations();
+        if now == operations {
+            quiet_looks += 1;
+        } else {
+            (has_worked, quiet_looks, operations) = (true, 0, now);
+        }
+        if has_worked && quiet_looks == LOOKS_PER_PAUSE {
+            return true;
+        }
+    }
+    quiet_looks >= LOOKS_PER_PAUSE
 }
 
 /// Announces the end, and looks once more: a thread that did not see the announcement has done what it
