@@ -30,6 +30,11 @@ impl PageRun {
         PageRun { first: PageIndex(chunk * CHUNK_PAGES), pages: Pages(CHUNK_PAGES) }
     }
 
+    /// From page `first` up to and without page `end`.
+    pub fn between(first: u32, end: u32) -> PageRun {
+        PageRun::new(PageIndex(first), Pages(end - first))
+    }
+
     /// All pages of a segment.
     pub const SEGMENT: PageRun = PageRun { first: PageIndex(0), pages: Pages(SEGMENT_PAGES) };
 

@@ -64,14 +64,20 @@ impl RawThread {
         self.id.load(Ordering::Acquire) != 0
     }
 
+    /// Returns once it is not.
+    pub fn wait(&self) {
+        while self.is_alive() {
+            // The kernel's own wake is for waiters of any process, so this one looks again by itself.
+            sys::futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
+        }
+    }
+
     /// Starts the thread, which takes no signals and ends when `run` returns. `false` if the system
     /// refuses. One caller at a time; an earlier thread that is about to end is waited for.
     ///
     /// `run` must not allocate, nor call what needs a thread of libc's.
     pub fn start(&self, run: extern "C" fn(*mut c_void) -> c_int) -> bool {
-        while self.is_alive() {
-            sys::futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
-        }
+        self.wait();
         let layout = Layout::of_this_thread();
         if self.memory.load(Ordering::Relaxed) == 0 {
             let Some(mapping) = sys::map_stack(layout.bytes, PAGE_BYTES) else { return false };

@@ -165,9 +165,19 @@ impl PageStates {
         result
     }
 
+    /// Free pages that hold nothing.
+    pub fn clean(&self) -> PageBits {
+        self.allocatable().and_not(&self.dirty)
+    }
+
+    /// The dirty pages of a run that a purge has in hand.
+    pub fn dirty_in(&self, run: PageRun) -> PageBits {
+        self.dirty.within(run)
+    }
+
     /// A purge takes `run`: nobody can allocate it until it is settled.
     pub fn claim(&mut self, run: PageRun) {
-        debug_assert!(self.dirty().all(run));
+        debug_assert!(self.allocatable().all(run));
         self.claimed.set(run);
     }
 
@@ -176,8 +186,9 @@ impl PageStates {
         debug_assert!(self.claimed.all(run));
         self.claimed.clear(run);
         if purged {
+            // Those that were clean are what they were: purged before, or never used.
+            self.purged = self.purged.or(&self.dirty.within(run));
             self.dirty.clear(run);
-            self.purged.set(run);
             self.purged_last = now;
         }
     }

@@ -408,6 +408,22 @@ pub(crate) fn name_thread(name: &CStr) {
     keep_errno(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
 }
 
+/// Lets the calling thread run where the process's first thread may, not where the one may that
+/// started it.
+pub(crate) fn share_affinity_of_process() {
+    let mut mask = [0u64; 128];
+    let (bytes, place) = (size_of_val(&mask), mask.as_mut_ptr());
+    // SAFETY: getpid has no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: `mask` has room for `bytes` bytes.
+    let known =
+        keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_getaffinity, process, bytes, place) });
+    if known > 0 {
+        // SAFETY: the kernel has written so many bytes of the mask.
+        keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, known, place) });
+    }
+}
+
 /// Reads a file's beginning into `buffer`; `path` ends with a zero. `None` if there is none, or it is
 /// empty.
 pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {

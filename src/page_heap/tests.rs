@@ -544,8 +544,7 @@ impl Shadow {
                 self.test.retire_span(chunk);
             }
             97 => {
-                let pages = crate::release::purge_everything(&self.test.heap, &self.test.os);
-                self.purged += pages.0 as u64;
+                crate::release::purge_everything(&self.test.heap, &self.test.os);
             }
             98 => {
                 let budget = 1 + random.below(200);
@@ -562,9 +561,15 @@ impl Shadow {
         let base = self.test.heap.arena.base();
         for range in self.test.os.purged.borrow_mut().drain(..) {
             let start = (range.start - base) / PAGE_BYTES;
-            for page in &mut self.pages[start..start + range.bytes / PAGE_BYTES] {
-                assert_eq!(*page, Page::Dirty, "only pending pages are given back");
-                *page = Page::Purged;
+            let pages = &mut self.pages[start..start + range.bytes / PAGE_BYTES];
+            let ends = [pages.first(), pages.last()];
+            assert!(ends.iter().all(|&end| end == Some(&Page::Dirty)), "no more than it takes");
+            for page in pages {
+                assert_ne!(*page, Page::InUse, "only free pages are given back");
+                if *page == Page::Dirty {
+                    *page = Page::Purged;
+                    self.purged += 1;
+                }
             }
         }
     }
@@ -590,6 +595,7 @@ impl Shadow {
         let count = |kind| self.pages.iter().filter(|&&page| page == kind).count() as u64;
         let figures = self.test.figures();
         assert_eq!(figures.pending_pages, count(Page::Dirty));
+        assert_eq!(self.test.purged(), self.purged);
         assert_eq!(figures.reused_pages, self.reused);
         assert_eq!(figures.refault_pages, self.refaults);
         assert_eq!(figures.coalesced, self.coalesced);

@@ -9,6 +9,7 @@
 //! The design follows the work order `PHASE_HZ3_S65` of the allocator hz3: one boundary, a ledger
 //! that merges neighbours, every kind of block covered, one gate that tells idle from busy.
 
+mod assistant;
 mod boundary;
 mod delays;
 mod gate;

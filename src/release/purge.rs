@@ -57,11 +57,10 @@ pub(crate) fn purge(
         let mut pages = heap.lock();
         for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
             let given_back = outcome.refused >> i & 1 == 0;
-            settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
-            if given_back {
-                purged += run.pages.0;
-                left = left.saturating_sub(run.pages.0 as u64);
-            }
+            let given =
+                settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
+            purged += given.0;
+            left = left.saturating_sub(given.0 as u64);
         }
         pages.purge_from = scan.next;
         totals.update(|figures| {
@@ -131,20 +130,31 @@ fn claim_batch(
                     wanted = wanted.or(&states.with_reason(&states.dirty(), reason));
                 }
             }
+            let clean = states.clean();
             let mut from = 0;
             while let Some(run) = wanted.next_run(from) {
                 if batch.len == PURGE_BATCH {
                     pages.refresh(arena, segment);
                     return batch;
                 }
-                let run = PageRun::new(run.first, Pages((run.pages.0 as u64).min(left) as u32));
+                let mut run = PageRun::new(run.first, Pages((run.pages.0 as u64).min(left) as u32));
+                let mut wanted_pages = run.pages.0 as u64;
+                // Free pages that are clean already cost less in the middle of a range than another
+                // range does: spans whose blocks leave their last pages over have them everywhere.
+                while let Some(next) = wanted.next_run(run.end())
+                    && next.pages.0 as u64 <= left - wanted_pages
+                    && clean.all(PageRun::between(run.end(), next.first.0))
+                {
+                    wanted_pages += next.pages.0 as u64;
+                    run = PageRun::between(run.first.0, next.end());
+                }
                 let offset = segment.0 as usize * SEGMENT_BYTES + run.first.byte_offset();
                 states.claim(run);
                 batch.places[batch.len] = (segment, run);
                 batch.ranges[batch.len] =
                     AddressRange { start: arena.base() + offset, bytes: run.pages.bytes().get() };
                 batch.len += 1;
-                left -= run.pages.0 as u64;
+                left -= wanted_pages;
                 from = run.end();
                 if left == 0 {
                     // What is left of this segment waits for its next turn, after all others.
@@ -166,22 +176,25 @@ fn settle(
     segment: SegmentIndex,
     run: PageRun,
     given_back: bool,
-) {
+) -> Pages {
     let states = pages.states(arena, segment);
+    let mut given = Pages(0);
     if given_back {
-        let bits = PageBits::of(run);
+        let bits = states.dirty_in(run);
+        given = bits.count();
         let by_reason = ReleaseReason::ALL.map(|reason| states.with_reason(&bits, reason).count());
         totals.update(|figures| {
             for (figure, pages) in figures.purged_pages.iter().zip(by_reason) {
                 figure.add(pages.0 as u64);
             }
-            figures.pending_pages.subtract(run.pages.0 as u64);
+            figures.pending_pages.subtract(given.0 as u64);
         });
     } else {
         states.no_purge_before = Epoch(epoch.0 + REFUSED_DELAY_EPOCHS);
     }
     states.settle(run, given_back, now);
     pages.refresh(arena, segment);
+    given
 }
 
 #[cfg(test)]

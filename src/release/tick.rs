@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::assistant::{Assistant, WORTHWHILE_PAGES};
 use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON};
 use super::gate::{Decision, GateInput, decide};
 use super::interior::purge_interiors;
@@ -166,15 +167,22 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
     let Some(last) = heap.release.ticking.try_lock() else { return };
     // Another thread may have ticked between the lines above.
     if now.0 >= heap.release.next_tick.load(Ordering::Relaxed) {
-        tick_locked(heap, os, own, last, now, false);
+        tick_locked(heap, os, own, last, now, None);
     }
 }
 
 /// Ticks, if nobody else is at it. For the ticker, which may have seen that there was no operation
 /// lately.
-pub(super) fn tick(heap: &Heap, os: &impl Os, is_quiet: bool) -> Option<Ticked> {
+pub(super) fn tick(heap: &'static Heap, os: &impl Os, is_quiet: bool) -> Option<Ticked> {
     let last = heap.release.ticking.try_lock()?;
-    Some(tick_locked(heap, os, None, last, os.now(), is_quiet))
+    let by_ticker = ByTicker { is_quiet, assistant: &heap.ticker.assistant };
+    Some(tick_locked(heap, os, None, last, os.now(), Some(by_ticker)))
+}
+
+/// What the ticker adds to a tick.
+struct ByTicker {
+    is_quiet: bool,
+    assistant: &'static Assistant,
 }
 
 fn tick_locked(
@@ -183,7 +191,7 @@ fn tick_locked(
     own: Option<&ThreadCache>,
     mut last: Guard<'_, LastTick>,
     now: Nanos,
-    is_quiet: bool,
+    by_ticker: Option<ByTicker>,
 ) -> Ticked {
     let release = &heap.release;
     let knobs = heap.knobs.get();
@@ -201,7 +209,7 @@ fn tick_locked(
         was: release.gate_state(),
         operations: done,
         epochs: (now.since(last.time).0 / length.0).max(1),
-        is_quiet,
+        is_quiet: by_ticker.as_ref().is_some_and(|ticker| ticker.is_quiet),
         is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
     last.time = now;
@@ -215,7 +223,9 @@ fn tick_locked(
         });
     }
     let ticked = if knobs.release {
-        release_pages(heap, os, own, &mut last.delays, gate, &knobs, epoch)
+        let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
+        let assistant = by_ticker.map(|ticker| ticker.assistant);
+        release_pages(heap, os, own, assistant, &limits, epoch)
     } else {
         Ticked { is_at_rest: true, has_worked: false }
     };
@@ -223,27 +233,45 @@ fn tick_locked(
     Ticked { is_at_rest: ticked.is_at_rest && done == 0, has_worked: ticked.has_worked || done > 0 }
 }
 
+/// How much this tick may do, and how long things must have rested for it.
+struct Limits {
+    bin_epochs: u32,
+    purge: PurgeLimits,
+    /// Nothing else wants the processors.
+    is_idle: bool,
+}
+
+fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch: Epoch) -> Limits {
+    delays.learn(epoch, experience(heap));
+    let is_eager = gate.state == GateState::Idle || gate.is_urgent;
+    let bin_epochs = if is_eager { 0 } else { knobs.delay_epochs_busy };
+    Limits {
+        bin_epochs: u32::try_from(bin_epochs).unwrap_or(u32::MAX).max(IDLE_BIN_EPOCHS),
+        purge: limits_for(is_eager, knobs, delays),
+        is_idle: gate.state == GateState::Idle,
+    }
+}
+
 fn release_pages(
     heap: &Heap,
     os: &impl Os,
     own: Option<&ThreadCache>,
-    delays: &mut Delays,
-    gate: Decision,
-    knobs: &Knobs,
+    assistant: Option<&Assistant>,
+    limits: &Limits,
     epoch: Epoch,
 ) -> Ticked {
-    delays.learn(epoch, experience(heap));
-    let is_eager = gate.state == GateState::Idle || gate.is_urgent;
-    let bin_epochs = if is_eager {
-        IDLE_BIN_EPOCHS
-    } else {
-        u32::try_from(knobs.delay_epochs_busy).unwrap_or(u32::MAX).max(IDLE_BIN_EPOCHS)
-    };
-    put_unused_bins_away(heap, own, bin_epochs);
-    let limits = limits_for(is_eager, knobs, delays);
-    let from_ledger = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits);
-    let left =
-        PurgeLimits { pages: limits.pages - u64::from(from_ledger.0).min(limits.pages), ..limits };
+    put_unused_bins_away(heap, own, limits.bin_epochs);
+    let pending = heap.totals.figures().pending_pages.get();
+    let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
+    if let Some(assistant) = assistant {
+        assistant.start(limits.purge);
+    }
+    let given = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits.purge);
+    if let Some(assistant) = assistant {
+        assistant.wait();
+    }
+    let pages = limits.purge.pages.saturating_sub(given.0.into());
+    let left = PurgeLimits { pages, ..limits.purge };
     let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left);
     if interior.0 > 0 {
         heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
@@ -252,7 +280,7 @@ fn release_pages(
     let caches_are_away = heap.has_barrier() && heap.threads.all_put_away();
     Ticked {
         is_at_rest: !has_pending && !is_waiting && caches_are_away,
-        has_worked: from_ledger.0 > 0 || interior.0 > 0,
+        has_worked: given.0 > 0 || interior.0 > 0,
     }
 }
 
@@ -296,7 +324,7 @@ fn limits_for(is_eager: bool, knobs: &Knobs, delays: &Delays) -> PurgeLimits {
     }
 }
 
-const EVERYTHING: PurgeLimits = PurgeLimits {
+pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
     pages: u64::MAX,
     calls: u64::MAX,
     delay_epochs: [0; KINDS],

@@ -16,6 +16,7 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::assistant::Assistant;
 use super::tick::tick;
 use crate::biased_lock::OwnerWord;
 use crate::heap::{HEAP, Heap};
@@ -56,6 +57,7 @@ const RUNNING: u32 = 2;
 pub(crate) struct Ticker {
     state: AtomicU32,
     thread: RawThread,
+    pub(super) assistant: Assistant,
     /// The program's identity, as of the last look of a real thread.
     credentials: AtomicU64,
     /// Not to be started before this time.
@@ -70,6 +72,7 @@ impl Ticker {
         Ticker {
             state: AtomicU32::new(ABSENT),
             thread: RawThread::new(),
+            assistant: Assistant::new(),
             credentials: AtomicU64::new(0),
             retry: AtomicU64::new(0),
             starts: AtomicU64::new(0),
@@ -91,6 +94,7 @@ impl Ticker {
     /// In a forked child the thread is gone.
     pub fn is_gone_in_child(&self) {
         self.thread.is_gone_in_child();
+        self.assistant.is_gone_in_child();
         self.state.store(ABSENT, Ordering::Relaxed);
     }
 }
@@ -143,6 +147,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     // It never allocates; if it did, it would be past the caches.
     ThreadWord::of_this_thread().set(DEAD);
     sys::name_thread(c"slackwater");
+    sys::share_affinity_of_process();
     let heap = &HEAP;
     let credentials = sys::credentials();
     let mut rested = 0;
