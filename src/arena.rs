@@ -190,6 +190,11 @@ impl Arena {
         self.base.load(Ordering::Relaxed)
     }
 
+    /// The addresses of all segments.
+    pub fn range(&self) -> AddressRange {
+        AddressRange { start: self.base(), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
     /// Segments that the arena can hold.
     pub fn capacity(&self) -> u32 {
         (self.bytes.load(Ordering::Relaxed) / SEGMENT_BYTES) as u32

@@ -100,6 +100,7 @@ impl Heap {
             let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);
             let reserved = self.arena.reserve(os, want);
             if reserved {
+                sys::set_huge_pages(self.arena.range(), knobs::huge_pages());
                 current::create_exit_key();
                 self.has_barrier.store(sys::register_barrier(), Ordering::Relaxed);
             } else {

@@ -13,6 +13,7 @@
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 2097152 (2 MiB) |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
+//! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
 //! | `SLACKWATER_SUMMARY=1` | none: read once | no summary |
 //!
 //! Numbers of bytes take the suffixes `K`, `M`, `G` and `T` (powers of 1024). A value that a knob
@@ -26,7 +27,7 @@ pub use crate::release::GateMode;
 use crate::release::ReleaseReason;
 use crate::report::Line;
 use crate::size_class::SizeClass;
-use crate::sys;
+use crate::sys::{self, HugePages};
 
 /// Which kinds of free pages ticks may give back. Meant for experiments: pages of a kind that is
 /// left out stay in the ledger.
@@ -343,6 +344,23 @@ fn complain(variable: &CStr, value: &[u8], expected: &str) {
 pub(crate) fn arena_bytes() -> Option<usize> {
     ARENA.read(sys::environment).map(|bytes| bytes as usize)
 }
+
+/// Whether the kernel may back the heap with huge pages (of 2 MiB). Where the system gives them to
+/// every mapping it also fills purged holes with them, and what was given back is resident again; so
+/// the default is never. A dense heap that is never purged gains by them.
+pub(crate) fn huge_pages() -> HugePages {
+    let Some(value) = sys::environment(c"SLACKWATER_HUGE_PAGES") else { return HugePages::Never };
+    match HUGE_PAGES.iter().find(|(name, _)| name.as_bytes() == value) {
+        Some(&(_, huge_pages)) => huge_pages,
+        None => {
+            complain(c"SLACKWATER_HUGE_PAGES", value, "never, system or always");
+            HugePages::Never
+        }
+    }
+}
+
+const HUGE_PAGES: [(&str, HugePages); 3] =
+    [("never", HugePages::Never), ("system", HugePages::System), ("always", HugePages::Always)];
 
 /// Whether a summary was asked for.
 pub(crate) fn summary_wanted() -> bool {

@@ -6,7 +6,7 @@
 
 use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,42 @@ pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
 pub(crate) fn renew(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_FIXED | libc::MAP_NORESERVE;
-    map(range.start as *mut c_void, range.bytes, read_write, flags).is_some()
+    let renewed = map(range.start as *mut c_void, range.bytes, read_write, flags).is_some();
+    advise_huge_pages(range);
+    renewed
+}
+
+/// What the kernel is told about huge pages for the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HugePages {
+    Never,
+    /// Whatever the system's setting is.
+    System,
+    Always,
+}
+
+/// The advice in force, or [`NO_ADVICE`].
+static HUGE_PAGE_ADVICE: AtomicI32 = AtomicI32::new(NO_ADVICE);
+const NO_ADVICE: i32 = -1;
+
+/// Says for all of the arena, and for what is mapped there later, whether it may have huge pages. One
+/// piece of advice for one range: advice by segment would split the mapping.
+pub(crate) fn set_huge_pages(arena: AddressRange, huge_pages: HugePages) {
+    let advice = match huge_pages {
+        HugePages::Never => libc::MADV_NOHUGEPAGE,
+        HugePages::System => NO_ADVICE,
+        HugePages::Always => libc::MADV_HUGEPAGE,
+    };
+    HUGE_PAGE_ADVICE.store(advice, Ordering::Relaxed);
+    advise_huge_pages(arena);
+}
+
+fn advise_huge_pages(range: AddressRange) {
+    let advice = HUGE_PAGE_ADVICE.load(Ordering::Relaxed);
+    if advice != NO_ADVICE {
+        // SAFETY: this advice changes no content. A kernel without huge pages refuses, which is fine.
+        keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
+    }
 }
 
 fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Option<usize> {

@@ -63,6 +63,7 @@ mod introspection {
             malloc_info_writes_xml,
             malloc_stats_writes_to_stderr,
             mallopt_answers_and_harms_nothing,
+            the_heap_has_no_huge_pages,
         ]
     );
 }

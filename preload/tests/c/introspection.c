@@ -221,6 +221,45 @@ static void mallopt_answers_and_harms_nothing(void) {
     let_go();
 }
 
+/* The flags of the mapping that a block lies in, from /proc/self/smaps. */
+static void flags_of(const void *block, char *flags, size_t size) {
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    CHECK(maps);
+    char line[512];
+    int here = 0;
+    flags[0] = 0;
+    while (fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            here = start <= (uintptr_t)block && (uintptr_t)block < end;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(flags, size, "%s", line + 8);
+    }
+    fclose(maps);
+}
+
+/* Huge pages fill the holes that a purge leaves: the heap has none, also where a realloc has moved
+ * pages and the range was mapped anew. */
+static void the_heap_has_no_huge_pages(void) {
+    if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) != 0)
+        return;
+    char flags[512];
+    char *small = malloc(100), *large = malloc(8 * MIB);
+    CHECK(small && large);
+    memset(large, 1, 8 * MIB);
+    char *after = malloc(MIB);
+    char *moved = realloc(large, 64 * MIB);
+    CHECK(after && moved);
+    free(moved);
+    char *again = malloc(64 * MIB);
+    CHECK(again);
+    const void *places[] = {small, again, again + 32 * MIB, after};
+    for (size_t i = 0; i < COUNT(places); i++) {
+        flags_of(places[i], flags, sizeof flags);
+        CHECK(strstr(flags, " nh"), "place %zu: %s", i, flags);
+    }
+}
+
 static const struct check checks[] = {
     {"trim_returns_a_truth_value", trim_returns_a_truth_value},
     {"trim_gives_every_kind_back", trim_gives_every_kind_back},
@@ -229,6 +268,7 @@ static const struct check checks[] = {
     {"malloc_info_writes_xml", malloc_info_writes_xml},
     {"malloc_stats_writes_to_stderr", malloc_stats_writes_to_stderr},
     {"mallopt_answers_and_harms_nothing", mallopt_answers_and_harms_nothing},
+    {"the_heap_has_no_huge_pages", the_heap_has_no_huge_pages},
 };
 
 int main(int argc, char **argv) { return check_main(checks, COUNT(checks), argc, argv); }
