@@ -106,15 +106,15 @@ pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl O
     }
     cache.until_clock.store(SLOW_PATHS_PER_CLOCK, Ordering::Relaxed);
     large::free_deferred(heap);
-    if heap.ticker.is_running() {
-        heap.ticker.note_credentials();
-    }
     tick_if_due(heap, os, Some(cache));
     let epoch = heap.release.epoch().0;
-    if !heap.has_barrier() && cache.seen_epoch.load(Ordering::Relaxed) != epoch {
-        // Nobody else can see to the bins.
+    if cache.seen_epoch.load(Ordering::Relaxed) != epoch {
         cache.seen_epoch.store(epoch, Ordering::Relaxed);
-        central::put_away(heap, cache, cache.unused_bins(1));
+        heap.ticker.note_credentials();
+        if !heap.has_barrier() {
+            // Nobody else can see to the bins.
+            central::put_away(heap, cache, cache.unused_bins(1));
+        }
     }
 }
 

@@ -35,17 +35,20 @@ const TICKER_GRACE_EPOCHS: u64 = 2;
 ///
 /// # Invariants
 /// `epoch`, `busy`, `next_tick` and `interiors_purged` are written with `ticking` held.
+///
+/// Every spill reads `epoch`: it has a cache line with what changes as seldom.
+#[repr(C, align(64))]
 pub(crate) struct Release {
     epoch: AtomicU64,
     /// The time from which on a tick is due.
     next_tick: AtomicU64,
     /// The gate's last decision.
     busy: AtomicBool,
-    /// Since when the oldest dirty page may have been waiting, as of the last tick.
-    oldest: AtomicU64,
     /// When pages inside spans were last given back, or 0.
     interiors_purged: AtomicU64,
     ticking: Lock<LastTick>,
+    /// Since when the oldest dirty page may have been waiting, as of the last tick.
+    oldest: AtomicU64,
 }
 
 /// What the last tick saw and learned. One thread ticks at a time.
@@ -90,7 +93,6 @@ impl Release {
             epoch: AtomicU64::new(0),
             next_tick: AtomicU64::new(0),
             busy: AtomicBool::new(false),
-            oldest: AtomicU64::new(0),
             interiors_purged: AtomicU64::new(0),
             ticking: Lock::new(LastTick {
                 time: Nanos(0),
@@ -100,6 +102,7 @@ impl Release {
                 room_seen: Nanos(0),
                 delays: Delays::new(),
             }),
+            oldest: AtomicU64::new(0),
         }
     }
 

@@ -54,6 +54,7 @@ const RUNNING: u32 = 2;
 /// Who makes `state` leave [`ABSENT`] starts the thread or puts it back; from then on the thread alone
 /// makes it [`ABSENT`] again. If the thread was killed instead (by the `exec` of a child of `vfork`
 /// that had started it), `state` says [`RUNNING`] and `thread` is not alive.
+#[repr(align(64))]
 pub(crate) struct Ticker {
     state: AtomicU32,
     thread: RawThread,
@@ -85,10 +86,14 @@ impl Ticker {
         self.state.load(Ordering::Relaxed) == RUNNING && self.thread.is_alive()
     }
 
-    /// For the ticker to see whether its identity is still the program's. For real threads, now and
-    /// then.
+    /// For the ticker to see whether its identity is still the program's. For real threads, once an
+    /// epoch: four short system calls.
     pub fn note_credentials(&self) {
-        self.credentials.store(sys::credentials(), Ordering::Relaxed);
+        let credentials = sys::credentials();
+        // Others read what lies beside it all the time.
+        if self.credentials.load(Ordering::Relaxed) != credentials {
+            self.credentials.store(credentials, Ordering::Relaxed);
+        }
     }
 
     /// In a forked child the thread is gone.
