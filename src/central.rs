@@ -11,7 +11,7 @@ use crate::report;
 use crate::size_class::SizeClass;
 use crate::span::{Claim, Gained, Put};
 use crate::span_index;
-use crate::sys::Linux;
+use crate::sys::{self, Linux};
 use crate::thread_cache::{Bin, Bins, MAX_BIN_SLOTS, ThreadCache};
 use crate::units::SPAN_BYTES;
 
@@ -257,8 +257,17 @@ pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 /// handler that interrupted its thread in the page heap.
 #[cold]
 fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
-    let mut pages = heap.page_heap.lock_unless_mine()?;
-    let (chunk, resident) = pages.take_span(&heap.arena, &Linux, &heap.totals, class)?;
+    let (chunk, resident, _pages) = loop {
+        let mut pages = heap.page_heap.lock_unless_mine()?;
+        match pages.take_span(&heap.arena, &Linux, &heap.totals, class) {
+            Some((chunk, resident)) => break (chunk, resident, pages),
+            None if pages.is_worth_waiting_for() => {
+                drop(pages);
+                sys::yield_now();
+            }
+            None => return None,
+        }
+    };
     heap.arena.span(chunk).create(class.blocks_per_span(), resident);
     // With the lock held: pages in use belong to a span that the page map names.
     heap.arena.set_class(chunk, class);

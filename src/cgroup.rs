@@ -4,7 +4,7 @@
 //! memory.stat, memory.pressure) and `cgroup-v1/memory.rst` (memory.limit_in_bytes,
 //! memory.usage_in_bytes).
 
-use crate::sys::{MemoryRoom, read_file};
+use crate::sys::{MemoryRoom, TEXT_BYTES, read_file};
 
 /// Where the two versions of control groups are mounted, by convention.
 const V2_ROOT: &[u8] = b"/sys/fs/cgroup";
@@ -14,14 +14,14 @@ const V1_ROOT: &[u8] = b"/sys/fs/cgroup/memory";
 const NO_LIMIT: u64 = 1 << 62;
 
 /// The program's room in its control group; `None` where there is no limit, or none to be read.
-/// Some ten system calls. Allocates nothing.
-pub(crate) fn memory_room() -> Option<MemoryRoom> {
-    let mut buffer = [0; 4096];
-    let groups = read_file(b"/proc/self/cgroup\0", &mut buffer)?;
-    let (root, path, files) = place_of(groups)?;
+/// Some ten system calls. Allocates nothing, and opens files: not for threads that share the program's
+/// descriptors. `text` is room for what they say.
+pub(crate) fn memory_room(text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
+    let (root, path, files) = place_of(read_file(b"/proc/self/cgroup\0", text)?)?;
+    let group = Path::new(root, path);
     // Inside a container the group that is named may not be the one that is mounted: then what is
     // mounted is the container's own.
-    room_in(&Path::new(root, path), files).or_else(|| room_in(&Path::new(root, b""), files))
+    room_in(&group, files, text).or_else(|| room_in(&Path::new(root, b""), files, text))
 }
 
 /// The names of the files that tell the same in both versions.
@@ -41,18 +41,17 @@ const V1: Files = Files {
     inactive: b"total_inactive_file",
 };
 
-fn room_in(group: &Path, files: Files) -> Option<MemoryRoom> {
-    let mut buffer = [0; 4096];
+fn room_in(group: &Path, files: Files, buffer: &mut [u8]) -> Option<MemoryRoom> {
     let number = |path: Path, buffer: &mut [u8]| parse_number(read_file(path.as_bytes(), buffer)?);
-    let limit = number(group.join(files.limit)?, &mut buffer)?;
+    let limit = number(group.join(files.limit)?, buffer)?;
     if limit >= NO_LIMIT {
         return None;
     }
-    let used = number(group.join(files.used)?, &mut buffer)?;
+    let used = number(group.join(files.used)?, buffer)?;
     // What the kernel drops first does not press.
-    let stat = read_file(group.join(b"/memory.stat")?.as_bytes(), &mut buffer);
+    let stat = read_file(group.join(b"/memory.stat")?.as_bytes(), buffer);
     let inactive = stat.and_then(|text| field(text, files.inactive)).unwrap_or(0);
-    let pressure = read_file(group.join(b"/memory.pressure")?.as_bytes(), &mut buffer);
+    let pressure = read_file(group.join(b"/memory.pressure")?.as_bytes(), buffer);
     Some(MemoryRoom {
         limit_bytes: limit,
         used_bytes: used.saturating_sub(inactive),
@@ -184,7 +183,7 @@ mod tests {
     /// Whatever this machine has: it is read without harm, and makes sense.
     #[test]
     fn this_process_has_a_room_or_none() {
-        if let Some(room) = memory_room() {
+        if let Some(room) = memory_room(&mut [0; TEXT_BYTES]) {
             assert!(room.limit_bytes > 0);
             assert!(room.stalled_percent <= 100);
         }

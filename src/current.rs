@@ -9,7 +9,7 @@ use crate::heap::{HEAP, Heap};
 use crate::large;
 use crate::release::{start_if_needed, tick_if_due};
 use crate::sys::{Linux, Os};
-use crate::thread_cache::{Bins, DEAD, LAST_SPECIAL, ThreadCache, UNSET};
+use crate::thread_cache::{Bins, DEAD, FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::tls::ThreadWord;
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
@@ -46,11 +46,34 @@ impl Drop for Entered {
 /// inside its cache already (this is a signal handler), or there is no memory for a cache.
 #[cold]
 pub(crate) fn enter() -> Option<Entered> {
+    enter_or(|word, _| attach(word))
+}
+
+/// The same for a free. The last frees of a thread come after its key destructors have run, when
+/// nobody would take a cache back; so a thread that has none gets one only by many frees.
+#[cold]
+pub(crate) fn enter_to_free() -> Option<Entered> {
+    enter_or(|word, value| match value {
+        LAST_SPECIAL => attach(word),
+        UNSET => {
+            word.set(FREED_ONE);
+            None
+        }
+        freed => {
+            word.set(freed + 1);
+            None
+        }
+    })
+}
+
+/// Enters the calling thread's cache, or does `otherwise` for a thread that has none yet, with its
+/// word's value.
+fn enter_or(otherwise: impl FnOnce(ThreadWord, usize) -> Option<Entered>) -> Option<Entered> {
     let word = ThreadWord::of_this_thread();
     loop {
         match word.get() {
             BUSY | DEAD => return None,
-            UNSET => return attach(word),
+            value @ (UNSET | FREED_ONE..=LAST_SPECIAL) => return otherwise(word, value),
             address => {
                 // SAFETY: a word above the special ones is the address of the thread's cache.
                 let cache = unsafe { &*(address as *const ThreadCache) };
@@ -75,10 +98,13 @@ fn attach(word: ThreadWord) -> Option<Entered> {
         return None;
     };
     let key = EXIT_KEY.load(Ordering::Relaxed);
-    if key != NO_KEY {
-        let value = core::ptr::from_ref(cache).cast::<c_void>();
-        // SAFETY: the key was created; the value is only handed back to `thread_ends`.
-        unsafe { libc::pthread_setspecific(key, value) };
+    let value = core::ptr::from_ref(cache).cast::<c_void>();
+    // SAFETY: the key was created; the value is only handed back to `thread_ends`.
+    if key == NO_KEY || unsafe { libc::pthread_setspecific(key, value) } != 0 {
+        // Nobody would take the cache back when the thread ends.
+        HEAP.threads.detach(cache);
+        word.set(UNSET);
+        return None;
     }
     Some(Entered { cache, word })
 }
@@ -124,4 +150,4 @@ pub(crate) fn this_thread() -> (usize, bool) {
     (word.address(), word.get() == BUSY)
 }
 
-const _: () = assert!(UNSET < BUSY && BUSY < DEAD && DEAD == LAST_SPECIAL);
+const _: () = assert!(UNSET < BUSY && BUSY < DEAD && DEAD < FREED_ONE && FREED_ONE < LAST_SPECIAL);

@@ -1,16 +1,21 @@
 //! fork: the child gets a heap whose locks are free, whose records are whole, and in which the
 //! blocks that other threads had cached are free again.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::central;
 use crate::current;
 use crate::heap::HEAP;
 use crate::thread_cache::Bins;
 
-/// The handlers around a fork from inside malloc (a signal handler forks) do nothing: whatever the
-/// interrupted call holds stays held.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
+/// inside malloc (a signal handler forks) do nothing: whatever the interrupted call holds stays held.
+static HOLDER: AtomicUsize = AtomicUsize::new(0);
+
+/// Was it this thread that took the locks? If so it has to give them back.
+fn was_this_thread(word: usize) -> bool {
+    HOLDER.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
 
 /// Before `main`, and before any fork: libc may allocate for its list of handlers, so this is not
 /// done while the heap starts.
@@ -25,14 +30,13 @@ extern "C" fn register() {
 
 extern "C" fn before() {
     let (word, inside) = current::this_thread();
-    if !inside {
-        HEAP.hold_for_fork(word);
-        HELD.store(true, Ordering::Relaxed);
+    if !inside && HEAP.hold_for_fork(word) {
+        HOLDER.store(word, Ordering::Relaxed);
     }
 }
 
 extern "C" fn after_in_parent() {
-    if HELD.swap(false, Ordering::Relaxed) {
+    if was_this_thread(current::this_thread().0) {
         // SAFETY: `before` took the locks on this thread.
         unsafe { HEAP.unlock_after_fork() };
         // SAFETY: `before` held the caches on this thread.
@@ -41,13 +45,13 @@ extern "C" fn after_in_parent() {
 }
 
 extern "C" fn after_in_child() {
-    if HELD.swap(false, Ordering::Relaxed) {
+    HEAP.belongs_to_this_process();
+    let (word, _) = current::this_thread();
+    if was_this_thread(word) {
         // SAFETY: `before` took the locks on this thread, which is now the only one.
         unsafe { HEAP.unlock_after_fork() };
-        let (word, _) = current::this_thread();
         let empty = |cache: &_| central::put_away(&HEAP, cache, Bins::ALL);
         // SAFETY: `before` held the caches on this thread, which is now the only one.
         unsafe { HEAP.threads.resume_in_child(word, empty) };
     }
-    HEAP.ticker.is_gone_in_child();
 }

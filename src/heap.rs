@@ -1,6 +1,6 @@
 //! The heap: everything there is one of in a process, and how it comes into being.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arena::Arena;
 use crate::current;
@@ -39,6 +39,10 @@ pub(crate) struct Heap {
     /// Large blocks that signal handlers gave up while the page heap was not to be had.
     pub deferred: AtomicPtr<Deferred>,
     ready: AtomicU32,
+    /// The thread that makes the heap ready, by its word's address.
+    starter: AtomicUsize,
+    /// The process whose heap this is.
+    process: AtomicU32,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
 }
@@ -80,6 +84,8 @@ impl Heap {
             uncached: Uncached::new(),
             deferred: AtomicPtr::new(core::ptr::null_mut()),
             ready: AtomicU32::new(UNTOUCHED),
+            starter: AtomicUsize::new(0),
+            process: AtomicU32::new(0),
             has_barrier: AtomicBool::new(false),
         }
     }
@@ -95,7 +101,11 @@ impl Heap {
     fn start(&self, os: &impl Os) -> bool {
         let first =
             self.ready.compare_exchange(UNTOUCHED, STARTING, Ordering::Acquire, Ordering::Acquire);
+        let (word, _) = current::this_thread();
         if first.is_ok() {
+            self.starter.store(word, Ordering::Relaxed);
+            self.process.store(sys::process(), Ordering::Relaxed);
+            sys::find_purge_call();
             self.knobs.load_environment();
             let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);
             let reserved = self.arena.reserve(os, want);
@@ -113,10 +123,17 @@ impl Heap {
             match self.ready.load(Ordering::Acquire) {
                 READY => return true,
                 FAILED => return false,
+                // A signal handler interrupted the start.
+                STARTING if self.starter.load(Ordering::Relaxed) == word => return false,
                 // Another thread is at it: this takes a few microseconds.
                 _ => sys::yield_now(),
             }
         }
+    }
+
+    /// The kernel has refused the barrier after all.
+    pub fn lose_barrier(&self) {
+        self.has_barrier.store(false, Ordering::Relaxed);
     }
 
     /// Can caches be taken over?
@@ -140,15 +157,31 @@ impl Heap {
     }
 
     /// Takes every lock before a fork, so that the child finds them free and what they guard whole.
-    pub fn hold_for_fork(&self, own_word: usize) {
+    /// `false`, and none is taken, if the calling thread ticks: a signal handler forks.
+    pub fn hold_for_fork(&self, own_word: usize) -> bool {
         // No tick is under way from here on.
-        self.release.lock_for_fork();
+        if !self.release.lock_for_fork() {
+            return false;
+        }
         // Caches before the rest: their owners may need the other locks to get out of malloc.
         if self.threads.hold_for_fork(own_word, self.has_barrier()) {
             self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
         }
         self.page_heap.lock_for_fork();
         self.metadata.lock_for_fork();
+        true
+    }
+
+    /// A fork has made this process.
+    pub fn belongs_to_this_process(&self) {
+        self.process.store(sys::process(), Ordering::Relaxed);
+        self.ticker.is_gone_in_child();
+    }
+
+    /// Is this the process that the heap is of? It is not in a child of `vfork`, which shares the
+    /// memory but will leave it; threads that it starts are not the program's.
+    pub fn is_of_this_process(&self) -> bool {
+        self.process.load(Ordering::Relaxed) == sys::process()
     }
 
     /// Gives back what [`Heap::hold_for_fork`] took, but for the registry of threads.

@@ -41,15 +41,23 @@ pub(crate) fn allocate(heap: &Heap, bytes: usize, align: usize, zeroed: bool) ->
     }
     let pages = pages_for(heap, bytes)?;
     let align_pages = pages_for(heap, align)?.0;
-    let taken = {
+    let taken = loop {
         let mut page_heap = heap.page_heap.lock_unless_mine()?;
-        let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages)?;
+        let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages);
+        let Some(taken) = taken else {
+            if !page_heap.is_worth_waiting_for() {
+                return None;
+            }
+            drop(page_heap);
+            sys::yield_now();
+            continue;
+        };
         heap.totals.update(|figures| {
             figures.large_allocations.add(1);
             figures.large_bytes.add(bytes as u64);
             figures.large_pages_taken.add(pages.0 as u64);
         });
-        taken
+        break taken;
     };
     let range = taken.run.range(&heap.arena);
     if zeroed && taken.any_dirty {

@@ -6,14 +6,14 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys;
 use crate::tls::ThreadWord;
 
-const FREE: u32 = 0;
+const FREE: u64 = 0;
 /// Set beside the holder's name when somebody may be asleep: the holder must wake one.
-const CONTENDED: u32 = 1;
+const CONTENDED: u64 = 1;
 
 /// How often to look again before sleeping. What these locks guard takes about as long as this.
 const SPINS: u32 = 100;
@@ -25,7 +25,7 @@ const SPINS: u32 = 100;
 /// - `value` is touched only between `word` leaving [`FREE`] and returning to it, by the thread that
 ///   made it leave (or, in a forked child, by the thread that the lock was taken for).
 pub(crate) struct Lock<T> {
-    word: AtomicU32,
+    word: AtomicU64,
     value: UnsafeCell<T>,
 }
 
@@ -35,17 +35,16 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 /// The right to use a lock's value.
 pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 
-/// This thread's name in a lock: neither [`FREE`] nor [`CONTENDED`]. Two threads have the same one
-/// only if their thread-local storage is a multiple of 64 GiB apart; then one may take the other's
-/// lock for its own, and do without it.
+/// This thread's name in a lock: the address of its word, which no other living thread has and which
+/// is a multiple of 8.
 #[inline(always)]
-fn name() -> u32 {
-    (ThreadWord::of_this_thread().address() >> 3) as u32 & !CONTENDED | 2
+fn name() -> u64 {
+    ThreadWord::of_this_thread().address() as u64
 }
 
 impl<T> Lock<T> {
     pub const fn new(value: T) -> Lock<T> {
-        Lock { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
+        Lock { word: AtomicU64::new(FREE), value: UnsafeCell::new(value) }
     }
 
     /// Waits for the lock. For code that no signal handler can reach while its thread holds it.
@@ -100,7 +99,7 @@ impl<T> Lock<T> {
                     Ordering::Relaxed,
                 );
                 if marked.is_ok() {
-                    sys::futex_wait(&self.word, word | CONTENDED);
+                    sys::futex_wait(self.futex(), (word | CONTENDED) as u32);
                     // Others may still be asleep: whoever was, wakes the next one.
                     taken = name | CONTENDED;
                 }
@@ -108,17 +107,26 @@ impl<T> Lock<T> {
         }
     }
 
+    /// What sleepers wait on: the half of the word with [`CONTENDED`] in it. Another holder's half may
+    /// look the same, but only if that one has a sleeper to wake, too.
+    fn futex(&self) -> &AtomicU32 {
+        const { assert!(cfg!(target_endian = "little")) };
+        // SAFETY: the lower half of an aligned 64-bit atomic is an aligned 32-bit one.
+        unsafe { AtomicU32::from_ptr(self.word.as_ptr().cast()) }
+    }
+
     #[inline]
     fn unlock(&self) {
         // Release: partner of the Acquires above.
         if self.word.swap(FREE, Ordering::Release) & CONTENDED != 0 {
-            sys::futex_wake(&self.word);
+            sys::futex_wake(self.futex());
         }
     }
 
-    /// Takes the lock for longer than a scope: before a fork.
-    pub fn lock_for_fork(&self) {
-        core::mem::forget(self.lock());
+    /// Takes the lock for longer than a scope: before a fork. `false` if the calling thread holds it
+    /// already.
+    pub fn lock_for_fork(&self) -> bool {
+        self.lock_unless_mine().map(core::mem::forget).is_some()
     }
 
     /// Gives back what [`Lock::lock_for_fork`] took, in the parent or in the child.

@@ -5,12 +5,12 @@ use core::sync::atomic::Ordering;
 
 use crate::biased_lock::{BiasedLock, OwnerWord};
 use crate::central;
-use crate::current::{enter, housekeeping};
+use crate::current::{Entered, enter, enter_to_free, housekeeping};
 use crate::heap::HEAP;
 use crate::large;
 use crate::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::sys::{self, Linux};
-use crate::thread_cache::{Bins, LAST_SPECIAL, ThreadCache};
+use crate::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::tls::ThreadWord;
 
 /// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
@@ -125,14 +125,13 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    or_out_of_memory(on_pages(|| large::allocate(&HEAP, bytes, align, zeroed)))
+    or_out_of_memory(on_pages(enter(), || large::allocate(&HEAP, bytes, align, zeroed)))
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
 /// the same: what a signal handler does meanwhile must not count on the page heap, and large blocks
 /// are work that calls for a tick like any other.
-fn on_pages<T>(operation: impl FnOnce() -> T) -> T {
-    let entered = enter();
+fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
     let result = operation();
     match entered {
         Some(entered) => housekeeping(&HEAP, entered.cache, &Linux),
@@ -183,9 +182,9 @@ fn free_class(class: SizeClass, address: usize) {
 fn free_slow(class: SizeClass, address: usize) {
     let offset = address.wrapping_sub(HEAP.arena.base());
     if large::is_large(class) {
-        return on_pages(|| large::free(&HEAP, offset));
+        return on_pages(enter_to_free(), || large::free(&HEAP, offset));
     }
-    match enter() {
+    match enter_to_free() {
         Some(entered) => {
             let cache = entered.cache;
             let bin = cache.bin(class);
@@ -217,7 +216,11 @@ fn free_foreign(address: usize) {
 pub unsafe fn usable_bytes(block: *mut u8) -> usize {
     let Some(offset) = HEAP.arena.offset_of(block as usize) else { return 0 };
     match HEAP.arena.class_at(offset) {
-        class if large::is_large(class) => large::usable_bytes(&HEAP, offset),
+        class if large::is_large(class) => {
+            // Whoever takes the page heap's lock is inside its cache.
+            let _inside = enter();
+            large::usable_bytes(&HEAP, offset)
+        }
         class => class.block_bytes().get(),
     }
 }
@@ -239,7 +242,7 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
         central::check_block(class, block as usize, offset);
     }
     let both_large = large::is_large(class) && large::is_large(new_class);
-    let resize = || on_pages(|| large::resize_in_place(&HEAP, offset, bytes));
+    let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes));
     if class == new_class && (!both_large || resize()) {
         return block;
     }
@@ -247,7 +250,8 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     let usable = unsafe { usable_bytes(block) };
     if both_large
         && bytes > usable
-        && let Some(moved) = on_pages(|| large::move_to_larger(&HEAP, offset, bytes, align))
+        && let Some(moved) =
+            on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align))
     {
         return moved;
     }
@@ -271,9 +275,7 @@ pub fn release_now() -> crate::units::Pages {
     if !HEAP.is_ready(&Linux) {
         return crate::units::Pages(0);
     }
-    let Some(entered) = enter() else { return crate::units::Pages(0) };
-    central::put_away(&HEAP, entered.cache, Bins::ALL);
-    crate::release::release_everything(&HEAP, &Linux)
+    crate::release::release_everything(&HEAP, &Linux, enter)
 }
 
 #[cfg(test)]

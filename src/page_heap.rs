@@ -82,11 +82,18 @@ pub(crate) struct PageHeap {
     lowest_row: [u32; SEGMENT_SETS],
     /// Where the last purge stopped looking, so that a small budget reaches every segment.
     pub purge_from: SegmentIndex,
+    /// Pages in the hands of purges.
+    pub claimed_pages: u64,
 }
 
 impl PageHeap {
     pub const fn new() -> PageHeap {
-        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0) }
+        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0), claimed_pages: 0 }
+    }
+
+    /// Might a take that failed succeed once purges have given back what they have in hand?
+    pub fn is_worth_waiting_for(&self) -> bool {
+        self.claimed_pages > 0
     }
 
     /// The page states of a segment in use.

@@ -42,6 +42,9 @@ pub(crate) struct PurgeOutcome {
     pub refused: u64,
 }
 
+/// Room for the text of one of the kernel's small files.
+pub(crate) const TEXT_BYTES: usize = 4096;
+
 /// What a limit leaves the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryRoom {
@@ -66,8 +69,8 @@ pub(crate) trait Os {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome;
     /// The time, to a few milliseconds, for the price of a read from memory.
     fn now(&self) -> Nanos;
-    /// The room that a limit leaves the program; `None` where there is no limit.
-    fn memory_room(&self) -> Option<MemoryRoom>;
+    /// The room that a limit leaves the program; `None` where there is no limit. `text` is scratch.
+    fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom>;
 }
 
 /// The system this process runs on.
@@ -95,8 +98,8 @@ impl Os for Linux {
         Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
     }
 
-    fn memory_room(&self) -> Option<MemoryRoom> {
-        crate::cgroup::memory_room()
+    fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
+        crate::cgroup::memory_room(text)
     }
 }
 
@@ -295,8 +298,9 @@ fn open_pidfd() -> c_int {
     pidfd as c_int
 }
 
-/// Asks with an empty vector, which only checks that the call is allowed.
-fn find_purge_call() -> u32 {
+/// Asks with an empty vector, which only checks that the call is allowed. When the heap starts: later
+/// a filter of the program's may take offence.
+pub(crate) fn find_purge_call() -> u32 {
     let mut how = PURGE_BY_MADVISE;
     if advise_vector(PIDFD_SELF, &[]) == 0 {
         how = PURGE_BY_SELF;
@@ -398,7 +402,6 @@ pub(crate) unsafe fn clone_thread(
     id: &AtomicU32,
 ) -> bool {
     let flags = libc::CLONE_VM
-        | libc::CLONE_FS
         | libc::CLONE_FILES
         | libc::CLONE_SIGHAND
         | libc::CLONE_THREAD
@@ -428,13 +431,36 @@ fn set_signal_mask(mask: u64) -> u64 {
     before
 }
 
-/// The calling thread's user and group identities, folded into one number.
+/// The calling thread's user and group identities (real, effective, saved), mixed into one number.
 pub(crate) fn credentials() -> u64 {
-    // SAFETY: these have no preconditions.
-    let users = unsafe { libc::getuid() } ^ unsafe { libc::geteuid() }.rotate_left(16);
-    // SAFETY: as above.
-    let groups = unsafe { libc::getgid() } ^ unsafe { libc::getegid() }.rotate_left(16);
-    (users as u64) << 32 | groups as u64
+    let mut ids = [0u32; 6];
+    let [user, effective_user, saved_user, group, effective_group, saved_group] = &mut ids;
+    // SAFETY: three valid places.
+    unsafe { libc::getresuid(user, effective_user, saved_user) };
+    // SAFETY: three valid places.
+    unsafe { libc::getresgid(group, effective_group, saved_group) };
+    // FNV-1a, with words for bytes.
+    ids.iter().fold(0xcbf2_9ce4_8422_2325, |mixed, &id| {
+        (mixed ^ id as u64).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// This process's number.
+pub(crate) fn process() -> u32 {
+    // SAFETY: getpid has no preconditions.
+    unsafe { libc::getpid() as u32 }
+}
+
+/// Gives the calling thread a table of descriptors of its own, with nothing in it: what it opens is
+/// never the program's next descriptor, and what the program closes is closed. `false` on kernels
+/// before 5.9, where it goes on sharing the program's.
+pub(crate) fn leave_descriptors() -> bool {
+    const CLOSE_RANGE_UNSHARE: c_int = 2;
+    let (first, last) = (0u32, u32::MAX);
+    // SAFETY: the calling thread uses no descriptor.
+    keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_UNSHARE) == 0
+    })
 }
 
 /// Names the calling thread, for people who look at a process's threads.
@@ -524,9 +550,24 @@ unsafe fn close(descriptor: c_int) {
     unsafe { libc::syscall(libc::SYS_close, descriptor) };
 }
 
-/// Writes to stderr, as far as it goes.
+/// Writes to stderr, as far as it goes. A thread that has left the process's descriptors goes by way
+/// of `/proc`, where they are still to be found.
 pub(crate) fn write_stderr(bytes: &[u8]) {
-    write(libc::STDERR_FILENO, bytes);
+    // SAFETY: fcntl on a descriptor number touches no memory.
+    let is_open = keep_errno(|| unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_GETFD) } >= 0);
+    if is_open {
+        return write(libc::STDERR_FILENO, bytes);
+    }
+    let (path, flags) = (c"/proc/self/fd/2", libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC);
+    // SAFETY: the path ends with a zero.
+    let file = keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags)
+    });
+    if file >= 0 {
+        write(file as c_int, bytes);
+        // SAFETY: the descriptor was opened above.
+        keep_errno(|| unsafe { close(file as c_int) });
+    }
 }
 
 /// Writes to a descriptor, as far as it goes.
@@ -601,7 +642,7 @@ pub(crate) mod fake {
             self.time.get()
         }
 
-        fn memory_room(&self) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
             self.room.get()
         }
     }

@@ -34,6 +34,7 @@ impl TestHeap {
 
     pub fn with_segments(segments: usize) -> TestHeap {
         let test = TestHeap { heap: Heap::new(), os: FakeOs::default() };
+        test.heap.belongs_to_this_process();
         assert!(test.heap.arena.reserve(&Linux, segments * SEGMENT_BYTES));
         assert_eq!(test.heap.arena.capacity() as usize, segments);
         test

@@ -20,7 +20,7 @@ use crate::metadata::Metadata;
 use crate::release::Release;
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::span::Gained;
-use crate::sys;
+use crate::sys::{self, Linux, Nanos, Os};
 use crate::tls::ThreadWord;
 use crate::totals::MAX_ATTEMPTS;
 
@@ -29,8 +29,10 @@ pub(crate) const UNSET: usize = 0;
 /// its owner is inside malloc or free ([`BUSY`](crate::biased_lock::BUSY));
 /// the thread is ending and its cache is gone:
 pub(crate) const DEAD: usize = 2;
+/// it has none yet, and has freed one block; a word between this and [`LAST_SPECIAL`] counts on.
+pub(crate) const FREED_ONE: usize = 3;
 /// A word above this is the address of a cache.
-pub(crate) const LAST_SPECIAL: usize = DEAD;
+pub(crate) const LAST_SPECIAL: usize = 34;
 
 /// The longest array of a bin.
 pub(crate) const MAX_BIN_SLOTS: u32 = 1024;
@@ -246,7 +248,7 @@ impl ThreadCache {
         self.resident_gained.add(gained.pages.0 as u64);
         if gained.refaults.0 > 0 {
             self.interior_refaults.add(gained.refaults.0 as u64);
-            if release.has_purged_interiors_lately(&sys::Linux) {
+            if release.has_purged_interiors_lately(&Linux) {
                 self.soon_interior_refaults.add(gained.refaults.0 as u64);
             }
         }
@@ -334,9 +336,13 @@ pub(crate) struct Takeovers {
     pub busy: u64,
     /// The kernel has no barrier for us.
     pub unavailable: u64,
-    /// Barriers issued.
+    /// Barriers issued, and whether one was refused.
     pub barriers: u64,
+    pub is_refused: bool,
 }
+
+/// How long a fork waits for a thread to leave malloc.
+const FORK_PATIENCE: Nanos = Nanos::from_millis(1000);
 
 /// How many caches share a barrier, and how many are kept from coming and going at a time.
 const TAKEOVER_BATCH: usize = 32;
@@ -474,6 +480,7 @@ impl Registry {
             candidates().for_each(|(cache, _)| cache.lock.want());
             let ordered = sys::barrier_all_threads();
             done.barriers += 1;
+            done.is_refused |= !ordered;
             for (cache, bins) in candidates() {
                 if ordered && !cache.is_busy() {
                     work(cache, *bins);
@@ -506,10 +513,9 @@ impl Registry {
             return true;
         }
         for cache in others() {
-            let mut tries = 0;
+            let began = Linux.now();
             while cache.is_busy() {
-                tries += 1;
-                if tries > 20_000 {
+                if Linux.now().since(began) >= FORK_PATIENCE {
                     cache.lock.let_go();
                     break;
                 }

@@ -3,7 +3,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::purge::{PurgeLimits, purge};
+use super::purge::{Batch, PurgeLimits, purge};
 use super::tick::EVERYTHING;
 use crate::biased_lock::OwnerWord;
 use crate::heap::HEAP;
@@ -51,6 +51,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     sys::share_affinity_of_process();
     let heap = &HEAP;
     let limits = *heap.ticker.assistant.limits.lock();
-    purge(&heap.page_heap, &heap.arena, &Linux, &heap.totals, heap.release.epoch(), limits);
+    let (epoch, mut batch) = (heap.release.epoch(), Batch::new());
+    purge(&heap.page_heap, &heap.arena, &Linux, &heap.totals, epoch, limits, &mut batch);
     0
 }

@@ -14,6 +14,7 @@ use crate::central;
 use crate::heap::Heap;
 use crate::size_class::SizeClass;
 use crate::span_index;
+use crate::sync::fence_after_rmw;
 use crate::sys::{AddressRange, Os, PURGE_BATCH};
 use crate::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
 
@@ -28,7 +29,7 @@ struct HeldSpan {
 }
 
 /// Spans that are held until one call to the kernel has given their pages back.
-struct Batch {
+pub(super) struct InteriorBatch {
     ranges: [AddressRange; PURGE_BATCH],
     range_count: usize,
     spans: [Option<HeldSpan>; PURGE_BATCH],
@@ -43,8 +44,9 @@ pub(super) fn purge_interiors(
     os: &impl Os,
     now: Epoch,
     limits: &PurgeLimits,
+    batch: &mut InteriorBatch,
 ) -> (Pages, bool) {
-    let mut purge = Purge { heap, os, limits, batch: Batch::new(), pages: 0, calls: 0 };
+    let mut purge = Purge { heap, os, limits, batch, pages: 0, calls: 0 };
     let mut is_waiting = false;
     let rows = heap.arena.in_use().div_ceil(64);
     for row in 0..rows {
@@ -63,6 +65,7 @@ pub(super) fn purge_interiors(
             // Before the bitmaps are looked at: a block that comes back later sets it again.
             // AcqRel: partner of the fetch_or in `touch`.
             touched.fetch_and(!bit, Ordering::AcqRel);
+            fence_after_rmw();
             purge.segment(segment);
         }
     }
@@ -87,9 +90,9 @@ pub(crate) fn touch(heap: &Heap, segment: SegmentIndex) {
     }
 }
 
-impl Batch {
-    const fn new() -> Batch {
-        Batch {
+impl InteriorBatch {
+    pub const fn new() -> InteriorBatch {
+        InteriorBatch {
             ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
             range_count: 0,
             spans: [None; PURGE_BATCH],
@@ -103,7 +106,7 @@ struct Purge<'a, O: Os> {
     heap: &'a Heap,
     os: &'a O,
     limits: &'a PurgeLimits,
-    batch: Batch,
+    batch: &'a mut InteriorBatch,
     pages: u64,
     calls: u64,
 }
@@ -127,8 +130,12 @@ impl<O: Os> Purge<'_, O> {
     fn span(&mut self, class: SizeClass, chunk: ChunkIndex) {
         let span = self.heap.arena.span(chunk);
         // First without holding it: most have nothing to give.
-        if span.purgeable_pages(class) == 0 || !span_index::try_take(&self.heap.arena, class, chunk)
-        {
+        if span.purgeable_pages(class) == 0 {
+            return;
+        }
+        if !span_index::try_take(&self.heap.arena, class, chunk) {
+            // Somebody claims from it just now: another time.
+            touch(self.heap, chunk.segment());
             return;
         }
         let pages = span.purgeable_pages(class);
@@ -157,8 +164,7 @@ impl<O: Os> Purge<'_, O> {
 
     /// Gives the batch back, and parts with its spans.
     fn flush(&mut self) {
-        let batch = core::mem::replace(&mut self.batch, Batch::new());
-        let heap = self.heap;
+        let (heap, batch) = (self.heap, &mut *self.batch);
         let mut purged = 0;
         if batch.range_count > 0 {
             let outcome = self.os.purge(&batch.ranges[..batch.range_count]);
@@ -186,6 +192,7 @@ impl<O: Os> Purge<'_, O> {
         for held in batch.spans[..batch.span_count].iter().flatten() {
             central::give_up_span(heap, held.class, held.chunk);
         }
+        (batch.range_count, batch.span_count, batch.pages) = (0, 0, 0);
     }
 }
 

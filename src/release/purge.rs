@@ -27,14 +27,34 @@ pub(crate) struct PurgeLimits {
     pub coverage: Coverage,
 }
 
-/// Ranges in the hands of a purge.
-struct Batch {
+/// Ranges in the hands of a purge. Large: it lives where the purge's lock is, not on a stack that may
+/// be any thread's.
+pub(crate) struct Batch {
     ranges: [AddressRange; PURGE_BATCH],
     places: [(SegmentIndex, PageRun); PURGE_BATCH],
     len: usize,
 }
 
-/// Gives pending pages back, within the limits; returns how many.
+/// What a purge did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Purged {
+    pub pages: Pages,
+    /// There are pages that have to rest longer, or for which there was no budget.
+    pub is_waiting: bool,
+}
+
+impl Batch {
+    pub const fn new() -> Batch {
+        let nothing = PageRun { first: PageIndex(0), pages: Pages(1) };
+        Batch {
+            ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
+            places: [(SegmentIndex(0), nothing); PURGE_BATCH],
+            len: 0,
+        }
+    }
+}
+
+/// Gives pending pages back, within the limits.
 pub(crate) fn purge(
     heap: &Lock<PageHeap>,
     arena: &Arena,
@@ -42,13 +62,17 @@ pub(crate) fn purge(
     totals: &Totals,
     now: Epoch,
     limits: PurgeLimits,
-) -> Pages {
+    batch: &mut Batch,
+) -> Purged {
+    let mut is_waiting = false;
     let mut left = limits.pages;
     let mut calls = 0;
     let mut purged = 0;
     let mut scan = Scan::new(heap.lock().purge_from);
     while left > 0 && calls < limits.calls {
-        let batch = claim_batch(&mut heap.lock(), arena, now, &limits, left, &mut scan);
+        let mut pages = heap.lock();
+        is_waiting |= claim_batch(&mut pages, arena, now, &limits, left, &mut scan, batch);
+        drop(pages);
         if batch.len == 0 {
             break;
         }
@@ -69,7 +93,8 @@ pub(crate) fn purge(
             figures.errors.add(outcome.refused.count_ones() as u64);
         });
     }
-    Pages(purged)
+    is_waiting |= left == 0 || calls >= limits.calls;
+    Purged { pages: Pages(purged), is_waiting }
 }
 
 /// A walk over the pending segments: from where the last purge stopped, around, to there again.
@@ -102,6 +127,7 @@ impl Scan {
     }
 }
 
+/// Claims the next ranges. Returns whether there were pages that have to rest longer.
 fn claim_batch(
     pages: &mut PageHeap,
     arena: &Arena,
@@ -109,14 +135,12 @@ fn claim_batch(
     limits: &PurgeLimits,
     budget: u64,
     scan: &mut Scan,
-) -> Batch {
-    let nothing = PageRun::new(PageIndex(0), Pages(1));
-    let mut batch = Batch {
-        ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
-        places: [(SegmentIndex(0), nothing); PURGE_BATCH],
-        len: 0,
-    };
+    batch: &mut Batch,
+) -> bool {
+    batch.len = 0;
+    let mut is_waiting = false;
     let mut left = budget;
+    let mut claimed = 0;
     while left > 0
         && let Some(segment) = scan.current(pages, arena)
     {
@@ -125,17 +149,23 @@ fn claim_batch(
         if now >= states.no_purge_before {
             let mut wanted = PageBits::EMPTY;
             for reason in ReleaseReason::ALL {
-                let has_rested = rested >= limits.delay_epochs[reason as usize];
-                if has_rested && limits.coverage.includes(reason) {
-                    wanted = wanted.or(&states.with_reason(&states.dirty(), reason));
+                if !limits.coverage.includes(reason) {
+                    continue;
+                }
+                let pages = states.with_reason(&states.dirty(), reason);
+                if rested >= limits.delay_epochs[reason as usize] {
+                    wanted = wanted.or(&pages);
+                } else {
+                    is_waiting |= !pages.is_empty();
                 }
             }
             let clean = states.clean();
             let mut from = 0;
             while let Some(run) = wanted.next_run(from) {
                 if batch.len == PURGE_BATCH {
+                    pages.claimed_pages += claimed;
                     pages.refresh(arena, segment);
-                    return batch;
+                    return is_waiting;
                 }
                 let mut run = PageRun::new(run.first, Pages((run.pages.0 as u64).min(left) as u32));
                 let mut wanted_pages = run.pages.0 as u64;
@@ -150,6 +180,7 @@ fn claim_batch(
                 }
                 let offset = segment.0 as usize * SEGMENT_BYTES + run.first.byte_offset();
                 states.claim(run);
+                claimed += run.pages.0 as u64;
                 batch.places[batch.len] = (segment, run);
                 batch.ranges[batch.len] =
                     AddressRange { start: arena.base() + offset, bytes: run.pages.bytes().get() };
@@ -165,7 +196,8 @@ fn claim_batch(
         }
         scan.next = SegmentIndex(segment.0 + 1);
     }
-    batch
+    pages.claimed_pages += claimed;
+    is_waiting
 }
 
 fn settle(
@@ -193,6 +225,7 @@ fn settle(
         states.no_purge_before = Epoch(epoch.0 + REFUSED_DELAY_EPOCHS);
     }
     states.settle(run, given_back, now);
+    pages.claimed_pages -= run.pages.0 as u64;
     pages.refresh(arena, segment);
     given
 }

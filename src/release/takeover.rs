@@ -34,6 +34,9 @@ fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {
     } else {
         Takeovers { unavailable: heap.threads.count_others(own_word), ..Takeovers::default() }
     };
+    if done.is_refused {
+        heap.lose_barrier();
+    }
     let counters = &heap.uncached;
     counters.barriers.fetch_add(done.barriers, Ordering::Relaxed);
     counters.takeovers_taken.fetch_add(done.taken, Ordering::Relaxed);

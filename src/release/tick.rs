@@ -5,16 +5,18 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::assistant::{Assistant, WORTHWHILE_PAGES};
 use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON};
 use super::gate::{Decision, GateInput, decide};
-use super::interior::purge_interiors;
-use super::purge::{PurgeLimits, purge};
+use super::interior::{InteriorBatch, purge_interiors};
+use super::purge::{Batch, PurgeLimits, purge};
 use super::takeover::{put_all_bins_away, put_unused_bins_away};
+use crate::central;
+use crate::current::Entered;
 use crate::heap::Heap;
 use crate::knobs::{Coverage, Knobs};
 use crate::lock::{Guard, Lock};
 use crate::page_heap::PENDING;
 use crate::snapshot::GateState;
-use crate::sys::{MemoryRoom, Nanos, Os};
-use crate::thread_cache::ThreadCache;
+use crate::sys::{MemoryRoom, Nanos, Os, TEXT_BYTES};
+use crate::thread_cache::{Bins, ThreadCache};
 use crate::units::{Epoch, Pages, SegmentIndex};
 
 /// A busy tick may give back this part of an idle tick's budget.
@@ -60,6 +62,14 @@ pub(crate) struct LastTick {
     room: Option<MemoryRoom>,
     room_seen: Nanos,
     delays: Delays,
+    workspace: Workspace,
+}
+
+/// What a tick needs room for: too much for a stack that may be any thread's.
+pub(super) struct Workspace {
+    batch: Batch,
+    interior: InteriorBatch,
+    text: [u8; TEXT_BYTES],
 }
 
 /// What a tick left to do.
@@ -101,6 +111,11 @@ impl Release {
                 room: None,
                 room_seen: Nanos(0),
                 delays: Delays::new(),
+                workspace: Workspace {
+                    batch: Batch::new(),
+                    interior: InteriorBatch::new(),
+                    text: [0; TEXT_BYTES],
+                },
             }),
             oldest: AtomicU64::new(0),
         }
@@ -141,8 +156,9 @@ impl Release {
     }
 
     /// Takes the ticking lock for a fork, and gives it back.
-    pub fn lock_for_fork(&self) {
-        self.ticking.lock_for_fork();
+    /// `false` if the calling thread ticks.
+    pub fn lock_for_fork(&self) -> bool {
+        self.ticking.lock_for_fork()
     }
 
     /// # Safety
@@ -167,6 +183,10 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
     if now.0 < due.saturating_add(grace) {
         return;
     }
+    // Not in a child of vfork, which may leave the memory at any moment.
+    if !heap.is_of_this_process() {
+        return;
+    }
     let Some(last) = heap.release.ticking.try_lock() else { return };
     // Another thread may have ticked between the lines above.
     if now.0 >= heap.release.next_tick.load(Ordering::Relaxed) {
@@ -176,15 +196,22 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
 
 /// Ticks, if nobody else is at it. For the ticker, which may have seen that there was no operation
 /// lately.
-pub(super) fn tick(heap: &'static Heap, os: &impl Os, is_quiet: bool) -> Option<Ticked> {
+pub(super) fn tick(
+    heap: &'static Heap,
+    os: &impl Os,
+    is_quiet: bool,
+    has_descriptors: bool,
+) -> Option<Ticked> {
     let last = heap.release.ticking.try_lock()?;
-    let by_ticker = ByTicker { is_quiet, assistant: &heap.ticker.assistant };
+    let by_ticker = ByTicker { is_quiet, has_descriptors, assistant: &heap.ticker.assistant };
     Some(tick_locked(heap, os, None, last, os.now(), Some(by_ticker)))
 }
 
 /// What the ticker adds to a tick.
 struct ByTicker {
     is_quiet: bool,
+    /// It has descriptors of its own, so it may open files.
+    has_descriptors: bool,
     assistant: &'static Assistant,
 }
 
@@ -203,8 +230,9 @@ fn tick_locked(
     let epoch = last.advance(&release.epoch, now, length);
     let operations = heap.operations();
     let done = operations.saturating_sub(last.operations);
-    if now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 || last.room_seen == Nanos(0) {
-        last.room = os.memory_room();
+    let may_look = by_ticker.as_ref().is_some_and(|ticker| ticker.has_descriptors);
+    if may_look && now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 {
+        last.room = os.memory_room(&mut last.workspace.text);
         last.room_seen = now;
     }
     let gate = decide(GateInput {
@@ -228,7 +256,7 @@ fn tick_locked(
     let ticked = if knobs.release {
         let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
-        release_pages(heap, os, own, assistant, &limits, epoch)
+        release_pages(heap, os, own, assistant, &limits, epoch, &mut last.workspace)
     } else {
         Ticked { is_at_rest: true, has_worked: false }
     };
@@ -262,6 +290,7 @@ fn release_pages(
     assistant: Option<&Assistant>,
     limits: &Limits,
     epoch: Epoch,
+    workspace: &mut Workspace,
 ) -> Ticked {
     put_unused_bins_away(heap, own, limits.bin_epochs);
     let pending = heap.totals.figures().pending_pages.get();
@@ -269,21 +298,22 @@ fn release_pages(
     if let Some(assistant) = assistant {
         assistant.start(limits.purge);
     }
-    let given = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits.purge);
+    let batch = &mut workspace.batch;
+    let given = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits.purge, batch);
     if let Some(assistant) = assistant {
         assistant.wait();
     }
-    let pages = limits.purge.pages.saturating_sub(given.0.into());
+    let pages = limits.purge.pages.saturating_sub(given.pages.0.into());
     let left = PurgeLimits { pages, ..limits.purge };
-    let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left);
+    let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left, &mut workspace.interior);
     if interior.0 > 0 {
         heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
     }
-    let has_pending = heap.totals.figures().pending_pages.get() > 0;
-    let caches_are_away = heap.has_barrier() && heap.threads.all_put_away();
+    // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
+    let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
     Ticked {
-        is_at_rest: !has_pending && !is_waiting && caches_are_away,
-        has_worked: given.0 > 0 || interior.0 > 0,
+        is_at_rest: !given.is_waiting && !is_waiting && caches_are_away,
+        has_worked: given.pages.0 > 0 || interior.0 > 0,
     }
 }
 
@@ -336,17 +366,34 @@ pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
 
 /// Gives back everything that is pending, whatever the gate and the knobs say; returns how many
 /// pages.
-pub(crate) fn purge_everything(heap: &Heap, os: &impl Os) -> Pages {
-    purge(&heap.page_heap, &heap.arena, os, &heap.totals, heap.release.epoch(), EVERYTHING)
+fn purge_everything_with(heap: &Heap, os: &impl Os, batch: &mut Batch) -> Pages {
+    let epoch = heap.release.epoch();
+    purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, EVERYTHING, batch).pages
 }
 
-/// The same, with what other threads' caches hide and what lies inside spans.
-pub(crate) fn release_everything(heap: &Heap, os: &impl Os) -> Pages {
+/// The same, for tests.
+#[cfg(test)]
+pub(crate) fn purge_everything(heap: &Heap, os: &impl Os) -> Pages {
+    purge_everything_with(heap, os, &mut Batch::new())
+}
+
+/// The same, with what caches hide, other threads' and the calling one's (which `enter` enters), and
+/// what lies inside spans. Nothing if this is a signal handler that interrupted a tick or malloc.
+pub(crate) fn release_everything(
+    heap: &Heap,
+    os: &impl Os,
+    enter: impl FnOnce() -> Option<Entered>,
+) -> Pages {
+    // Before the cache: a fork takes this lock first and then waits for caches.
+    let Some(mut last) = heap.release.ticking.lock_unless_mine() else { return Pages(0) };
+    let Some(entered) = enter() else { return Pages(0) };
+    central::put_away(heap, entered.cache, Bins::ALL);
     put_all_bins_away(heap);
-    let pages = purge_everything(heap, os);
+    let Workspace { batch, interior, .. } = &mut last.workspace;
+    let pages = purge_everything_with(heap, os, batch);
     // As if all segments had rested for long.
-    let (interior, _) = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING);
-    Pages(pages.0 + interior.0)
+    let (inside, _) = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
+    Pages(pages.0 + inside.0)
 }
 
 #[cfg(test)]

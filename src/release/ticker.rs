@@ -14,7 +14,7 @@
 //! - `SLACKWATER_TICKER=off` forbids it, for programs that must have one thread.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::assistant::Assistant;
 use super::tick::tick;
@@ -41,22 +41,25 @@ const LOOKS_PER_PAUSE: u32 = 2;
 /// How long after a failure to start the thread the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
 
-/// What [`Ticker::state`] says: there is no such thread,
-const ABSENT: u32 = 0;
+/// What the low bits of [`Ticker::state`] say: there is no such thread,
+const ABSENT: u64 = 0;
 /// somebody starts it,
-const STARTING: u32 = 1;
+const STARTING: u64 = 1;
 /// it ticks.
-const RUNNING: u32 = 2;
+const RUNNING: u64 = 2;
+/// The rest counts attempts to start it, so that an old one cannot be taken for a new one.
+const PHASE: u64 = 3;
+const ATTEMPT: u64 = 4;
 
 /// Whether there is a ticker.
 ///
 /// # Invariants
-/// Who makes `state` leave [`ABSENT`] starts the thread or puts it back; from then on the thread alone
-/// makes it [`ABSENT`] again. If the thread was killed instead (by the `exec` of a child of `vfork`
+/// Who makes `state` [`STARTING`], with a new number, starts the thread or puts it back; from then on
+/// the thread alone makes it [`ABSENT`] again. If the thread was killed instead (by the `exec` of a child of `vfork`
 /// that had started it), `state` says [`RUNNING`] and `thread` is not alive.
 #[repr(align(64))]
 pub(crate) struct Ticker {
-    state: AtomicU32,
+    state: AtomicU64,
     thread: RawThread,
     pub(super) assistant: Assistant,
     /// The program's identity, as of the last look of a real thread.
@@ -71,7 +74,7 @@ pub(crate) struct Ticker {
 impl Ticker {
     pub const fn new() -> Ticker {
         Ticker {
-            state: AtomicU32::new(ABSENT),
+            state: AtomicU64::new(ABSENT),
             thread: RawThread::new(),
             assistant: Assistant::new(),
             credentials: AtomicU64::new(0),
@@ -83,7 +86,7 @@ impl Ticker {
 
     /// Does it tick?
     pub fn is_running(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == RUNNING && self.thread.is_alive()
+        self.state.load(Ordering::Relaxed) & PHASE == RUNNING && self.thread.is_alive()
     }
 
     /// For the ticker to see whether its identity is still the program's. For real threads, once an
@@ -100,7 +103,7 @@ impl Ticker {
     pub fn is_gone_in_child(&self) {
         self.thread.is_gone_in_child();
         self.assistant.is_gone_in_child();
-        self.state.store(ABSENT, Ordering::Relaxed);
+        self.state.fetch_and(!PHASE, Ordering::Relaxed);
     }
 }
 
@@ -124,12 +127,14 @@ fn start(heap: &'static Heap) {
     if !knobs.ticker || !knobs.release || now.0 < ticker.retry.load(Ordering::Relaxed) {
         return;
     }
+    // One of them starts it; a child of vfork would take it along.
     let seen = ticker.state.load(Ordering::Relaxed);
-    // One of them starts it.
-    if seen == STARTING
+    let starting = (seen & !PHASE) + ATTEMPT + STARTING;
+    if seen & PHASE == STARTING
+        || !heap.is_of_this_process()
         || ticker
             .state
-            .compare_exchange(seen, STARTING, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(seen, starting, Ordering::AcqRel, Ordering::Relaxed)
             .is_err()
     {
         return;
@@ -138,12 +143,13 @@ fn start(heap: &'static Heap) {
     if ticker.thread.start(run) {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
         // The thread may have ended already, and said so.
+        let running = starting - STARTING + RUNNING;
         let _ =
-            ticker.state.compare_exchange(STARTING, RUNNING, Ordering::AcqRel, Ordering::Relaxed);
+            ticker.state.compare_exchange(starting, running, Ordering::AcqRel, Ordering::Relaxed);
     } else {
         ticker.failures.fetch_add(1, Ordering::Relaxed);
         ticker.retry.store(now.0 + RETRY.0, Ordering::Relaxed);
-        ticker.state.store(ABSENT, Ordering::Release);
+        ticker.state.fetch_and(!PHASE, Ordering::Release);
     }
 }
 
@@ -155,6 +161,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     sys::share_affinity_of_process();
     let heap = &HEAP;
     let credentials = sys::credentials();
+    let has_descriptors = sys::leave_descriptors();
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {
@@ -162,10 +169,10 @@ extern "C" fn run(_: *mut c_void) -> c_int {
         let knobs = heap.knobs.get();
         let is_itself = heap.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
-            heap.ticker.state.store(ABSENT, Ordering::Release);
+            heap.ticker.state.fetch_and(!PHASE, Ordering::Release);
             return 0;
         }
-        let Some(ticked) = tick(heap, &Linux, is_quiet) else { continue };
+        let Some(ticked) = tick(heap, &Linux, is_quiet, has_descriptors) else { continue };
         rested = if ticked.is_at_rest { rested + 1 } else { 0 };
         sleep_epochs =
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
@@ -177,10 +184,13 @@ extern "C" fn run(_: *mut c_void) -> c_int {
 
 /// Sleeps for so many epochs, or until there was a pause after work. Returns whether there was one.
 fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
-    let look = Nanos(Nanos::from_millis(heap.knobs.epoch_ms()).0 / LOOKS_PER_EPOCH);
+    let epoch = Nanos::from_millis(heap.knobs.epoch_ms());
+    let look = Nanos(epoch.0 / LOOKS_PER_EPOCH);
     let (mut has_worked, mut quiet_looks) = (false, 0);
     let mut operations = heap.operations();
-    for _ in 0..epochs * LOOKS_PER_EPOCH {
+    // After an epoch in which nothing happened there is no work that could pause.
+    let (looks, look) = if epochs == 1 { (LOOKS_PER_EPOCH, look) } else { (epochs, epoch) };
+    for _ in 0..looks {
         sys::sleep(look);
         let now = heap.operations();
         if now == operations {
@@ -200,12 +210,17 @@ fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
 fn ends(heap: &Heap) -> bool {
     let state = &heap.ticker.state;
     let operations = heap.operations();
-    state.store(ABSENT, Ordering::Release);
+    let absent = state.fetch_and(!PHASE, Ordering::AcqRel) & !PHASE;
+    if !heap.has_barrier() {
+        return true;
+    }
     heap.uncached.barriers.fetch_add(1, Ordering::Relaxed);
     let is_quiet = sys::barrier_all_threads()
         && heap.operations() == operations
         && heap.threads.all_put_away();
     // If another thread is at starting the next one, this one is not needed any more.
     is_quiet
-        || state.compare_exchange(ABSENT, RUNNING, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        || state
+            .compare_exchange(absent, absent + RUNNING, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
 }

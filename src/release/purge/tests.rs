@@ -1,6 +1,6 @@
 use core::cell::Cell;
 
-use super::{PurgeLimits, REFUSED_DELAY_EPOCHS, purge};
+use super::{Batch, PurgeLimits, REFUSED_DELAY_EPOCHS, purge};
 use crate::bits::{PageBits, PageRun};
 use crate::knobs::Coverage;
 use crate::page_heap::LargeRun;
@@ -16,7 +16,9 @@ const EVERYTHING: PurgeLimits =
 
 fn purge_with(test: &TestHeap, os: &impl Os, limits: PurgeLimits) -> u64 {
     let (heap, now) = (&test.heap, test.heap.release.epoch());
-    let purged = purge(&heap.page_heap, &heap.arena, os, &heap.totals, now, limits).0 as u64;
+    let batch = &mut Batch::new();
+    let purged = purge(&heap.page_heap, &heap.arena, os, &heap.totals, now, limits, batch);
+    let purged = purged.pages.0 as u64;
     test.check();
     purged
 }
@@ -51,7 +53,7 @@ impl<F: Fn(&[AddressRange])> Os for During<'_, F> {
         self.os.purge(ranges)
     }
 
-    fn memory_room(&self) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
         None
     }
 

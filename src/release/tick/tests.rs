@@ -54,7 +54,7 @@ fn one_thread_ticks_at_a_time() {
             self.0.tick();
             self.0.os.purge(ranges)
         }
-        fn memory_room(&self) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -271,7 +271,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
             PurgeOutcome::default()
         }
-        fn memory_room(&self) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -279,6 +279,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         }
     }
     let heap = Heap::new();
+    heap.belongs_to_this_process();
     assert!(heap.arena.reserve(&Linux, 64 << 20));
     let clock = Clock(AtomicU64::new(1));
     let arrived = AtomicU64::new(0);
