@@ -14,9 +14,11 @@ use slackwater_benches::rows::{self, Measured, Row, timed};
 
 const ROWS: &[Row] = &[
     Row { name: "pair_64", operations: 100_000_000, run: pair },
-    Row { name: "random_400", operations: 20_000_000, run: random::<400> },
-    Row { name: "random_10000", operations: 15_000_000, run: random::<10_000> },
-    Row { name: "random_100000", operations: 5_000_000, run: random::<100_000> },
+    Row { name: "random_400", operations: 20_000_000, run: random::<400, 16, 2048> },
+    Row { name: "random_400_medium", operations: 20_000_000, run: random::<400, 4096, 32768> },
+    Row { name: "random_400_all", operations: 20_000_000, run: random::<400, 16, 32768> },
+    Row { name: "random_10000", operations: 15_000_000, run: random::<10_000, 16, 2048> },
+    Row { name: "random_100000", operations: 5_000_000, run: random::<100_000, 16, 2048> },
     Row { name: "all_100000", operations: 4_000_000, run: all::<100_000> },
     Row { name: "lifo_1", operations: 50_000_000, run: lifo_one },
     Row { name: "lifo_1000_16", operations: 50_000_000, run: lifo::<1000, 16> },
@@ -29,7 +31,7 @@ const ROWS: &[Row] = &[
     Row { name: "swap_1000_mixed", operations: 10_000_000, run: swap::<1000, 16, 2048> },
 ];
 
-/// The sizes of the random rows.
+/// The sizes of most rows that mix sizes.
 const MIXED: Sizes = Sizes { from: 16, to: 2048 };
 
 fn main() -> ExitCode {
@@ -49,13 +51,14 @@ fn pair(pairs: u64) -> Measured {
 
 /// A working set of `SLOTS` blocks; each step frees a random one and allocates another of random
 /// size in its place.
-fn random<const SLOTS: usize>(pairs: u64) -> Measured {
+fn random<const SLOTS: usize, const FROM: u32, const TO: u32>(pairs: u64) -> Measured {
+    let sizes = Sizes { from: FROM, to: TO };
     let mut random = Random::new(1);
-    let mut slots: Vec<_> = (0..SLOTS).map(|_| Some(block(random.size(MIXED)))).collect();
+    let mut slots: Vec<_> = (0..SLOTS).map(|_| Some(block(random.size(sizes)))).collect();
     let mut run = |pairs| {
         timed(pairs, || {
             for _ in 0..pairs {
-                let (slot, size) = random.slot_and_size(SLOTS, MIXED);
+                let (slot, size) = random.slot_and_size(SLOTS, sizes);
                 slots[slot] = None;
                 slots[slot] = Some(block(size));
             }

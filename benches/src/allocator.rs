@@ -66,7 +66,7 @@ pub struct Release {
     /// Pages given back, for whatever reason.
     pub purged_pages: u64,
     /// Of those, the ones of each reason that is shown.
-    pub purged_pages_by_reason: [(&'static str, u64); 4],
+    pub purged_pages_by_reason: [(&'static str, u64); 5],
     /// System calls made to give them back.
     pub madvise_calls: u64,
     /// Pages the ledger lost.
@@ -95,6 +95,7 @@ impl Release {
                     ("sub4k_run_retire", purged.sub4k_run_retire),
                     ("medium_run_reclaim", purged.medium_run_reclaim),
                     ("large_free", purged.large_free),
+                    ("span_interior", purged.span_interior),
                 ],
                 madvise_calls: snapshot.release_madvise_calls_total,
                 dropped: snapshot.release_dropped_total,

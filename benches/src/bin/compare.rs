@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use slackwater_benches::allocator::NAMES;
+use slackwater_benches::contender::{Contender, builds};
 use slackwater_benches::cores;
-use slackwater_benches::rows::positive;
+use slackwater_benches::rows::{Line, positive};
 use slackwater_benches::table::{median, three_digits};
 
 const USAGE: &str = "usage: scripts/bench pair|threads [--rounds N] [--scale F] \
-                     [--allocators NAME,…] [ROW…], or scripts/bench burst_idle …";
+                     [--allocators NAME,…] [ROW…], or scripts/bench burst_idle|busy …";
 
 /// The product, set against all the others.
 const OURS: &str = "slackwater";
@@ -51,7 +52,7 @@ struct Plan {
     bench: Bench,
     rounds: usize,
     scale: f64,
-    allocators: Vec<&'static str>,
+    allocators: Vec<&'static Contender>,
     rows: Vec<String>,
     /// Where each allocator's build is, in a folder of its name.
     built: PathBuf,
@@ -66,7 +67,7 @@ impl Plan {
             bench: Bench::Pair,
             rounds: 5,
             scale: 1.0,
-            allocators: NAMES.to_vec(),
+            allocators: Contender::all_named(NAMES)?,
             rows: Vec::new(),
             built: PathBuf::from("target/bench"),
             only_allocators: false,
@@ -77,8 +78,7 @@ impl Plan {
                 "--scale" => plan.scale = positive(&argument, arguments.next())?,
                 "--allocators" => {
                     let names = arguments.next().ok_or("--allocators needs names")?;
-                    plan.allocators =
-                        names.split(',').map(allocator_named).collect::<Result<_, _>>()?;
+                    plan.allocators = Contender::all_named(names.split(','))?;
                 }
                 "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
                 "--only-allocators" => plan.only_allocators = true,
@@ -97,29 +97,24 @@ impl Plan {
 
     fn carry_out(mut self) -> Result<(), String> {
         // The system's build is there before all others: it is the one that this program is from.
-        let list = Command::new(self.program("system"))
+        let program = self.built.join("system").join("release").join(self.bench.binary());
+        let list = Command::new(&program)
             .arg("--list")
             .args(&self.rows)
             .stderr(Stdio::piped())
             .output()
-            .map_err(|error| format!("{}: {error}", self.program("system").display()))?;
+            .map_err(|error| format!("{}: {error}", program.display()))?;
         if !list.status.success() {
             return Err(String::from_utf8_lossy(&list.stderr).trim_end().to_owned());
         }
         self.rows = String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect();
         if self.only_allocators {
-            for allocator in &self.allocators {
-                println!("{allocator}");
-            }
+            println!("{}", builds(&self.allocators).join("\n"));
             return Ok(());
         }
         let figures = self.measure()?;
         print!("{}", self.report(&figures));
         Ok(())
-    }
-
-    fn program(&self, allocator: &str) -> PathBuf {
-        self.built.join(allocator).join("release").join(self.bench.binary())
     }
 
     /// Runs every row under every allocator, `rounds` times. Neighbours in time are the same row
@@ -132,27 +127,19 @@ impl Plan {
             for row in &self.rows {
                 for turn in 0..self.allocators.len() {
                     let allocator = self.allocators[(round + turn) % self.allocators.len()];
-                    let (ns, peak_kib) = self.run(allocator, row)?;
-                    figures.add(row, allocator, ns, peak_kib);
+                    let line = self.run(allocator, row)?;
+                    figures.add(row, allocator.name, line.ns, line.peak_kib as f64);
                 }
             }
         }
         Ok(figures)
     }
 
-    /// Runs one row under one allocator: nanoseconds per operation and peak RSS in KiB.
-    fn run(&self, allocator: &str, row: &str) -> Result<(f64, f64), String> {
-        let output = Command::new(self.program(allocator))
-            .args(["--scale", &self.scale.to_string(), row])
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| format!("{}: {error}", self.program(allocator).display()))?;
-        let line = String::from_utf8_lossy(&output.stdout);
-        let mut fields = line.trim_end().split('\t').skip(1).map(str::parse);
-        match (output.status.success(), fields.next(), fields.next()) {
-            (true, Some(Ok(ns)), Some(Ok(peak_kib))) => Ok((ns, peak_kib)),
-            _ => Err(format!("{row} under {allocator}: {}", output.status)),
-        }
+    /// Runs one row under one allocator.
+    fn run(&self, allocator: &Contender, row: &str) -> Result<Line, String> {
+        let scale = self.scale.to_string();
+        let bench = self.bench.binary();
+        allocator.run(&self.built, bench, &["--scale", &scale, row])?.parse()
     }
 
     fn report(&self, figures: &Figures) -> String {
@@ -180,13 +167,14 @@ impl Plan {
     /// One table: a line for each row, a column for each allocator, and what there is of: ours over
     /// the best peer, ours over the reference. Below 1 is better than the peer.
     fn table(&self, report: &mut String, title: &str, figure: impl Fn(&str, &str) -> f64) {
-        let ours = self.allocators.contains(&OURS);
-        let peers: Vec<_> = self.allocators.iter().filter(|name| **name != OURS).collect();
+        let names: Vec<_> = self.allocators.iter().map(|one| one.name).collect();
+        let ours = names.contains(&OURS);
+        let peers: Vec<_> = names.iter().filter(|name| **name != OURS).collect();
         let to_best = ours && !peers.is_empty();
-        let to_reference = ours && self.allocators.contains(&REFERENCE);
+        let to_reference = ours && names.contains(&REFERENCE);
 
         let mut heads: Vec<String> = vec![title.to_owned()];
-        heads.extend(self.allocators.iter().map(|name| (*name).to_owned()));
+        heads.extend(names.iter().map(|name| (*name).to_owned()));
         if to_best {
             heads.push(format!("{OURS} / best peer"));
         }
@@ -197,7 +185,7 @@ impl Plan {
         let _ = writeln!(report, "|---|{}", "--:|".repeat(heads.len() - 1));
         for row in &self.rows {
             let mut cells = vec![row.clone()];
-            cells.extend(self.allocators.iter().map(|name| three_digits(figure(row, name))));
+            cells.extend(names.iter().map(|name| three_digits(figure(row, name))));
             if to_best {
                 let best = peers
                     .iter()
@@ -211,13 +199,6 @@ impl Plan {
             let _ = writeln!(report, "| {} |", cells.join(" | "));
         }
     }
-}
-
-fn allocator_named(name: &str) -> Result<&'static str, String> {
-    NAMES
-        .into_iter()
-        .find(|known| *known == name)
-        .ok_or_else(|| format!("unknown allocator: {name}; there are {}", NAMES.join(" ")))
 }
 
 /// What was measured: for each row and allocator, the nanoseconds and the peaks of all rounds.

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use slackwater_benches::burst::Shape;
+use slackwater_benches::contender::{Contender, builds};
 use slackwater_benches::rows::positive;
 use slackwater_benches::table::{median, three_digits};
 
@@ -31,31 +32,9 @@ const ROWS: [&str; 7] = [
 /// judged is that of one second.
 const SHORT: (u64, usize) = (4, 2);
 
-/// An allocator with its setting.
-struct Contender {
-    name: &'static str,
-    /// The cargo feature it is built with.
-    build: &'static str,
-    environment: &'static [(&'static str, &'static str)],
-}
-
-const CONTENDERS: [Contender; 7] = [
-    Contender { name: OURS, build: "slackwater", environment: &[] },
-    Contender { name: "glibc", build: "system", environment: &[] },
-    Contender { name: "jemalloc", build: "jemalloc", environment: &[] },
-    Contender {
-        name: "jemalloc-background",
-        build: "jemalloc",
-        environment: &[("_RJEM_MALLOC_CONF", "background_thread:true,dirty_decay_ms:1000")],
-    },
-    Contender { name: "mimalloc", build: "mimalloc", environment: &[] },
-    Contender {
-        name: "mimalloc-delay-0",
-        build: "mimalloc",
-        environment: &[("MIMALLOC_PURGE_DELAY", "0")],
-    },
-    Contender { name: "tcmalloc", build: "tcmalloc", environment: &[] },
-];
+/// Who is compared, if nobody is chosen.
+const CONTENDERS: [&str; 7] =
+    [OURS, "system", "jemalloc", "jemalloc-background", "mimalloc", "mimalloc-delay-0", "tcmalloc"];
 
 /// The product: the one that is judged.
 const OURS: &str = "slackwater";
@@ -88,7 +67,7 @@ impl Plan {
         let mut plan = Plan {
             rounds: 5,
             check: false,
-            contenders: CONTENDERS.iter().collect(),
+            contenders: Contender::all_named(CONTENDERS)?,
             shapes: Vec::new(),
             built: PathBuf::from("target/bench"),
             only_allocators: false,
@@ -102,8 +81,7 @@ impl Plan {
                 "--check" => plan.check = true,
                 "--allocators" => {
                     let names = arguments.next().ok_or("--allocators needs names")?;
-                    plan.contenders =
-                        names.split(',').map(contender_named).collect::<Result<_, _>>()?;
+                    plan.contenders = Contender::all_named(names.split(','))?;
                 }
                 "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
                 "--only-allocators" => plan.only_allocators = true,
@@ -124,9 +102,7 @@ impl Plan {
     /// Whether all went well that was to be checked.
     fn carry_out(&self) -> Result<bool, String> {
         if self.only_allocators {
-            let mut builds: Vec<_> = self.contenders.iter().map(|one| one.build).collect();
-            builds.dedup();
-            println!("{}", builds.join("\n"));
+            println!("{}", builds(&self.contenders).join("\n"));
             return Ok(true);
         }
         let runs = self.measure()?;
@@ -154,18 +130,11 @@ impl Plan {
     }
 
     fn run(&self, contender: &Contender, shape: &Shape) -> Result<Run, String> {
-        let program = self.built.join(contender.build).join("release").join("burst_idle");
-        let output = Command::new(&program)
-            .args(shape.to_string().split(' '))
-            .arg("--line")
-            .envs(contender.environment.iter().copied())
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
-        if !output.status.success() {
-            return Err(format!("{shape} under {}: {}", contender.name, output.status));
-        }
-        Run::from_lines(&String::from_utf8_lossy(&output.stdout))
+        let shape = shape.to_string();
+        let mut arguments: Vec<_> = shape.split(' ').collect();
+        arguments.push("--line");
+        let lines = contender.run(&self.built, "burst_idle", &arguments)?;
+        Run::from_lines(&lines)
             .map_err(|missing| format!("{shape} under {}: no {missing}", contender.name))
     }
 
@@ -233,13 +202,6 @@ fn row_shape(row: &str, full: bool) -> Shape {
         return shape;
     }
     Shape { idle_seconds: SHORT.0, cycles: SHORT.1, ..shape }
-}
-
-fn contender_named(name: &str) -> Result<&'static Contender, String> {
-    CONTENDERS.iter().find(|known| known.name == name).ok_or_else(|| {
-        let names: Vec<_> = CONTENDERS.iter().map(|known| known.name).collect();
-        format!("unknown allocator: {name}; there are {}", names.join(" "))
-    })
 }
 
 /// What one run showed. Of its cycles each figure is that of the worst; one that cannot be known is
@@ -485,6 +447,6 @@ mod tests {
         assert_eq!((one.rounds, one.shapes.len()), (2, 1));
         assert!(plan("--fast").is_err_and(|error| error.starts_with("unknown flag: --fast")));
         assert!(plan("9").is_err_and(|error| error.starts_with("IDLE_SECONDS is missing")));
-        assert!(plan("--allocators dlmalloc").is_err_and(|error| error.contains("glibc")));
+        assert!(plan("--allocators dlmalloc").is_err_and(|error| error.contains("system")));
     }
 }
