@@ -9,7 +9,7 @@
 //! | `SLACKWATER_PURGE_BUDGET_PAGES=N` | [`Knobs::purge_budget_pages`] | 1048576 (4 GiB) |
 //! | `SLACKWATER_PURGE_MAX_CALLS=N` | [`Knobs::purge_max_calls`] | 4096 |
 //! | `SLACKWATER_DELAY_EPOCHS_IDLE=N` | [`Knobs::delay_epochs_idle`] | 0 |
-//! | `SLACKWATER_DELAY_EPOCHS_BUSY=N` | [`Knobs::delay_epochs_busy`] | 10 |
+//! | `SLACKWATER_DELAY_EPOCHS_BUSY=N` | [`Knobs::delay_epochs_busy`] | 100 |
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 2097152 (2 MiB) |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
@@ -197,7 +197,7 @@ impl Knobs {
         purge_budget_pages: 1 << 20,
         purge_max_calls: 4096,
         delay_epochs_idle: 0,
-        delay_epochs_busy: 10,
+        delay_epochs_busy: 100,
         epoch_ms: 50,
         cache_bytes: 2 << 20,
     };
