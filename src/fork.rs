@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use crate::central;
 use crate::current;
 use crate::heap::HEAP;
+use crate::module;
 use crate::thread_cache::Bins;
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
@@ -24,6 +25,7 @@ fn was_this_thread(word: usize) -> bool {
 static REGISTER: extern "C" fn() = register;
 
 extern "C" fn register() {
+    module::pin();
     // SAFETY: the handlers are functions of the right type that stay where they are.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }

@@ -32,6 +32,7 @@ pub mod malloc;
 mod metadata;
 #[cfg(test)]
 mod model;
+mod module;
 mod page_heap;
 mod raw_thread;
 mod release;
