@@ -461,6 +461,11 @@ static void expect_that_the_ticker_lets_it_wait(struct hand *hand) {
     hand_fill(hand, 40 * MIB, 16, 4096);
     COMES_TRUE((do_a_little(), ticker()), "none in a burst");
     CHECK(kill(getpid(), SIGUSR1) == 0);
+    /* Who started it blocks what it blocked before. */
+    sigset_t blocked;
+    CHECK(pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0);
+    for (int other = 1; other < SIGRTMIN; other++)
+        CHECK(sigismember(&blocked, other) == (other == SIGUSR1), "signal %d", other);
     int ticks = 0;
     while (ticks < 20) {
         do_a_little();
@@ -583,6 +588,8 @@ static void the_process_ends_with_its_last_thread(void) {
     expect_success(child);
 }
 
+static unsigned new_identity;
+
 static int has_identity(int task, void *context) {
     const char *text = task_text(task, "status");
     static const char *const lines[] = {"\nUid:", "\nGid:"};
@@ -594,7 +601,7 @@ static int has_identity(int task, void *context) {
             continue;
         CHECK(sscanf(line + 5, "%u %u %u %u", &ids[0], &ids[1], &ids[2], &ids[3]) == 4);
         for (size_t j = 0; j < COUNT(ids); j++)
-            *(int *)context &= ids[j] == 65534;
+            *(int *)context &= ids[j] == new_identity;
     }
     return 1;
 }
@@ -605,9 +612,10 @@ static int all_have_the_new_identity(void) {
     return all;
 }
 
-static void the_ticker_has_the_programs_identity(void) {
+static void the_ticker_becomes(unsigned identity) {
     if (geteuid() != 0)
         return;
+    new_identity = identity;
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
@@ -615,7 +623,7 @@ static void the_ticker_has_the_programs_identity(void) {
         hand_make(&hand, 100000, 1);
         hand_fill(&hand, 40 * MIB, 16, 4096);
         COMES_TRUE((do_a_little(), ticker()), "none in a burst");
-        CHECK(setgid(65534) == 0 && setuid(65534) == 0);
+        CHECK(setgid(identity) == 0 && setuid(identity) == 0);
         for (int round = 0; round < 20; round++)
             COMES_TRUE((do_a_little(), all_have_the_new_identity() && ticker()), "it stays root");
         hand_empty(&hand);
@@ -623,6 +631,11 @@ static void the_ticker_has_the_programs_identity(void) {
     }
     expect_success(child);
 }
+
+static void the_ticker_has_the_programs_identity(void) { the_ticker_becomes(65534); }
+
+/* 0x10001: both halves are the same. */
+static void the_ticker_has_an_identity_of_equal_halves(void) { the_ticker_becomes(65537); }
 
 static void ten_children_forked_while_releasing(void) {
     struct hand hand;
@@ -853,6 +866,7 @@ static const struct check checks[] = {
     {"release_can_be_off", release_can_be_off},
     {"the_process_ends_with_its_last_thread", the_process_ends_with_its_last_thread},
     {"the_ticker_has_the_programs_identity", the_ticker_has_the_programs_identity},
+    {"the_ticker_has_an_identity_of_equal_halves", the_ticker_has_an_identity_of_equal_halves},
     {"ten_children_forked_while_releasing", ten_children_forked_while_releasing},
     {"a_thousand_blocked_threads", a_thousand_blocked_threads},
     {"ten_thousand_short_threads", ten_thousand_short_threads},
