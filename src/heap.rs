@@ -141,6 +141,14 @@ impl Heap {
         self.has_barrier.load(Ordering::Relaxed)
     }
 
+    /// As starting does: caches can be taken over from now on, if the kernel lets us.
+    #[cfg(test)]
+    pub fn register_barrier(&self) -> bool {
+        let has_barrier = sys::register_barrier();
+        self.has_barrier.store(has_barrier, Ordering::Relaxed);
+        has_barrier
+    }
+
     /// Slow-path operations of all threads so far.
     pub fn operations(&self) -> u64 {
         let cached: u64 = self.threads.all().map(|cache| cache.operations.get()).sum();

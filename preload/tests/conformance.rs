@@ -107,6 +107,35 @@ mod lifecycle {
     );
 }
 
+mod rest {
+    crate::checks::checks!(
+        "rest.c",
+        crate::succeeds,
+        [
+            everything_freed_by_blocked_threads_goes_back,
+            medium_blocks_freed_by_blocked_threads_go_back,
+            large_blocks_freed_by_blocked_threads_go_back,
+            a_thread_blocked_for_ever_keeps_no_cached_blocks,
+            scattered_survivors_keep_only_their_pages,
+            the_ticker_is_there_while_needed_and_gone_at_rest,
+            a_small_program_has_no_ticker,
+            the_ticker_takes_no_signals,
+            it_can_be_forbidden,
+            release_can_be_off,
+            the_process_ends_with_its_last_thread,
+            the_ticker_has_the_programs_identity,
+            #[ignore = "fails: users and groups are folded, and 65537 folds to what 0 does"]
+            the_ticker_has_an_identity_of_equal_halves,
+            ten_children_forked_while_releasing,
+            a_thousand_blocked_threads,
+            ten_thousand_short_threads,
+            a_hundred_bursts_and_rests_do_not_add_up,
+            exec_of_a_vfork_child_leaves_the_parents_ticker,
+            a_ticker_that_a_vfork_child_started_is_not_counted_on,
+        ]
+    );
+}
+
 mod cxx {
     crate::checks::checks!(
         "cxx.cpp",

@@ -43,3 +43,6 @@ fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {
     counters.takeovers_busy.fetch_add(done.busy, Ordering::Relaxed);
     counters.takeovers_unavailable.fetch_add(done.unavailable, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,9 +55,10 @@ fn built(source: &str) -> Option<PathBuf> {
 
 /// One test per check of a program, and one that finds a check without a test.
 macro_rules! checks {
-    ($source:literal, $verdict:path, [$($check:ident),+ $(,)?]) => {
+    ($source:literal, $verdict:path, [$($(#[$attribute:meta])* $check:ident),+ $(,)?]) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $check() {
                 if let Some(outcome) = $crate::checks::run_check($source, stringify!($check)) {
                     $verdict(outcome);
