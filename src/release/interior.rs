@@ -66,7 +66,10 @@ pub(super) fn purge_interiors(
             // AcqRel: partner of the fetch_or in `touch`.
             touched.fetch_and(!bit, Ordering::AcqRel);
             fence_after_rmw();
-            purge.segment(segment);
+            if !purge.segment(segment) {
+                mark(heap, segment);
+                is_waiting |= purge.is_spent();
+            }
         }
     }
     purge.flush();
@@ -82,6 +85,12 @@ pub(crate) fn touch(heap: &Heap, segment: SegmentIndex) {
     if record.touched.load(Ordering::Relaxed) != epoch {
         record.touched.store(epoch, Ordering::Relaxed);
     }
+    mark(heap, segment);
+}
+
+/// Enters the segment into the set of those to look at.
+#[inline]
+fn mark(heap: &Heap, segment: SegmentIndex) {
     let word = heap.arena.touched_word(segment.0 as usize / 64);
     let bit = 1 << (segment.0 % 64);
     if word.load(Ordering::Relaxed) & bit == 0 {
@@ -117,35 +126,37 @@ impl<O: Os> Purge<'_, O> {
         self.pages + self.batch.pages >= self.limits.pages || self.calls >= self.limits.calls
     }
 
-    fn segment(&mut self, segment: SegmentIndex) {
+    /// `false`: some spans were passed over and have to be looked at again.
+    fn segment(&mut self, segment: SegmentIndex) -> bool {
+        let mut is_done = true;
         for chunk in 0..SEGMENT_CHUNKS {
             let chunk = ChunkIndex::new(segment, chunk);
             let class = self.heap.arena.class_at(chunk.byte_offset());
-            if class != SizeClass::NONE && self.limits.coverage.includes_class(class) {
-                self.span(class, chunk);
+            // First without holding the span: most have nothing to give.
+            if class != SizeClass::NONE && self.heap.arena.span(chunk).purgeable_pages(class) != 0 {
+                is_done &= self.span(class, chunk);
             }
         }
+        is_done
     }
 
-    fn span(&mut self, class: SizeClass, chunk: ChunkIndex) {
-        let span = self.heap.arena.span(chunk);
-        // First without holding it: most have nothing to give.
-        if span.purgeable_pages(class) == 0 {
-            return;
-        }
-        if !span_index::try_take(&self.heap.arena, class, chunk) {
-            // Somebody claims from it just now: another time.
-            touch(self.heap, chunk.segment());
-            return;
-        }
-        let pages = span.purgeable_pages(class);
-        if pages == 0 {
-            central::give_up_span(self.heap, class, chunk);
-            return;
-        }
-        // No more ranges than every second page.
+    /// Takes a span's pages into the batch. `false`: not all of them.
+    fn span(&mut self, class: SizeClass, chunk: ChunkIndex) -> bool {
+        // A span has no more ranges than every second page.
         if self.batch.range_count + CHUNK_PAGES as usize / 2 > PURGE_BATCH {
             self.flush();
+        }
+        if self.is_spent()
+            || !self.limits.coverage.includes_class(class)
+            || !span_index::try_take(&self.heap.arena, class, chunk)
+        {
+            return false;
+        }
+        let wanted = self.heap.arena.span(chunk).purgeable_pages(class);
+        let pages = lowest(wanted, self.limits.pages - self.pages - self.batch.pages);
+        if pages == 0 {
+            central::give_up_span(self.heap, class, chunk);
+            return true;
         }
         let held = HeldSpan { class, chunk, pages, first_range: self.batch.range_count };
         let start = self.heap.arena.chunk_address(chunk);
@@ -160,6 +171,7 @@ impl<O: Os> Purge<'_, O> {
         self.batch.spans[self.batch.span_count] = Some(held);
         self.batch.span_count += 1;
         self.batch.pages += pages.count_ones() as u64;
+        pages == wanted
     }
 
     /// Gives the batch back, and parts with its spans.
@@ -194,6 +206,15 @@ impl<O: Os> Purge<'_, O> {
         }
         (batch.range_count, batch.span_count, batch.pages) = (0, 0, 0);
     }
+}
+
+/// The lowest `count` set bits, or all.
+fn lowest(pages: u16, count: u64) -> u16 {
+    let mut rest = pages;
+    for _ in 0..count.min(CHUNK_PAGES as u64) {
+        rest &= rest.wrapping_sub(1);
+    }
+    pages & !rest
 }
 
 fn mask_below(bit: u32) -> u16 {

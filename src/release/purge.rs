@@ -39,6 +39,7 @@ pub(crate) struct Batch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Purged {
     pub pages: Pages,
+    pub calls: u64,
     /// There are pages that have to rest longer, or for which there was no budget.
     pub is_waiting: bool,
 }
@@ -94,7 +95,7 @@ pub(crate) fn purge(
         });
     }
     is_waiting |= left == 0 || calls >= limits.calls;
-    Purged { pages: Pages(purged), is_waiting }
+    Purged { pages: Pages(purged), calls, is_waiting }
 }
 
 /// A walk over the pending segments: from where the last purge stopped, around, to there again.

@@ -197,7 +197,7 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
 /// Ticks, if nobody else is at it. For the ticker, which may have seen that there was no operation
 /// lately.
 pub(super) fn tick(
-    heap: &'static Heap,
+    heap: &Heap,
     os: &impl Os,
     is_quiet: bool,
     has_descriptors: bool,
@@ -208,11 +208,11 @@ pub(super) fn tick(
 }
 
 /// What the ticker adds to a tick.
-struct ByTicker {
+struct ByTicker<'a> {
     is_quiet: bool,
     /// It has descriptors of its own, so it may open files.
     has_descriptors: bool,
-    assistant: &'static Assistant,
+    assistant: &'a Assistant,
 }
 
 fn tick_locked(
@@ -221,7 +221,7 @@ fn tick_locked(
     own: Option<&ThreadCache>,
     mut last: Guard<'_, LastTick>,
     now: Nanos,
-    by_ticker: Option<ByTicker>,
+    by_ticker: Option<ByTicker<'_>>,
 ) -> Ticked {
     let release = &heap.release;
     let knobs = heap.knobs.get();
@@ -304,7 +304,8 @@ fn release_pages(
         assistant.wait();
     }
     let pages = limits.purge.pages.saturating_sub(given.pages.0.into());
-    let left = PurgeLimits { pages, ..limits.purge };
+    let calls = limits.purge.calls.saturating_sub(given.calls);
+    let left = PurgeLimits { pages, calls, ..limits.purge };
     let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left, &mut workspace.interior);
     if interior.0 > 0 {
         heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);

@@ -127,10 +127,12 @@ fn start(heap: &'static Heap) {
     if !knobs.ticker || !knobs.release || now.0 < ticker.retry.load(Ordering::Relaxed) {
         return;
     }
-    // One of them starts it; a child of vfork would take it along.
-    let seen = ticker.state.load(Ordering::Relaxed);
+    // One of them starts it; a child of vfork would take it along. The ticker may have changed its mind
+    // about ending since the caller looked.
+    let seen = ticker.state.load(Ordering::Acquire);
     let starting = (seen & !PHASE) + ATTEMPT + STARTING;
     if seen & PHASE == STARTING
+        || seen & PHASE == RUNNING && ticker.thread.is_alive()
         || !heap.is_of_this_process()
         || ticker
             .state
