@@ -10,6 +10,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use biased_lock::{BUSY, BiasedLock, OwnerWord};
+use lifecycle::Lifecycle;
 use span::{Put, Span};
 use sync::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
 
@@ -17,6 +18,8 @@ use sync::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
 mod biased_lock;
 #[path = "../src/bit_pyramid.rs"]
 mod bit_pyramid;
+#[path = "../src/release/lifecycle.rs"]
+mod lifecycle;
 #[path = "../src/span.rs"]
 mod span;
 #[path = "../src/units.rs"]
@@ -376,5 +379,64 @@ fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
         // SAFETY: the taker has ended.
         let left = cache.blocks.with(|blocks| unsafe { *blocks });
         assert_eq!(taken + left, put);
+    });
+}
+
+/// What the ticker's life depends on: the operations of one thread, and how many tickers there are.
+struct Program {
+    lifecycle: Lifecycle,
+    operations: AtomicU64,
+    tickers: AtomicU64,
+}
+
+impl Program {
+    /// A slow path: counts, and starts the ticker if there is none.
+    fn operate(&self) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        if self.lifecycle.is_running() {
+            return;
+        }
+        let is_alive = || self.tickers.load(Ordering::Relaxed) > 0;
+        if let Some(attempt) = self.lifecycle.begin(is_alive) {
+            self.tickers.fetch_add(1, Ordering::Relaxed);
+            self.lifecycle.has_begun(attempt);
+        }
+    }
+
+    /// The ticker at rest: it ends, unless something happened since. Returns how many operations it had
+    /// seen before.
+    fn rest(&self) -> u64 {
+        let operations = self.operations.load(Ordering::Relaxed);
+        let announced = self.lifecycle.announce_end();
+        compiler_barrier();
+        let is_quiet = self.operations.load(Ordering::Relaxed) == operations;
+        if is_quiet || !self.lifecycle.goes_on(announced) {
+            self.tickers.fetch_sub(1, Ordering::Relaxed);
+        }
+        operations
+    }
+}
+
+/// The ticker would like to end while another thread does something: whatever the order, an operation
+/// that it had not seen has a ticker afterwards, and there are not two.
+#[test]
+fn an_operation_has_a_ticker_that_ends_or_starts_meanwhile() {
+    loom::model(|| {
+        let program = Arc::new(Program {
+            lifecycle: Lifecycle::default(),
+            operations: AtomicU64::new(0),
+            tickers: AtomicU64::new(0),
+        });
+        program.operate();
+        assert_eq!(program.tickers.load(Ordering::Relaxed), 1);
+        let worker = {
+            let program = Arc::clone(&program);
+            thread::spawn(move || program.operate())
+        };
+        let seen = program.rest();
+        worker.join().unwrap();
+        let tickers = program.tickers.load(Ordering::Relaxed);
+        assert!(tickers <= 1, "one at a time");
+        assert!(seen == 2 || tickers == 1, "who looks after the second operation?");
     });
 }

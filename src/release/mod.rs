@@ -14,6 +14,7 @@ mod boundary;
 mod delays;
 mod gate;
 mod interior;
+mod lifecycle;
 mod purge;
 mod takeover;
 mod tick;

@@ -17,6 +17,7 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::assistant::Assistant;
+use super::lifecycle::Lifecycle;
 use super::tick::tick;
 use crate::biased_lock::OwnerWord;
 use crate::heap::{HEAP, Heap};
@@ -41,25 +42,10 @@ const LOOKS_PER_PAUSE: u32 = 2;
 /// How long after a failure to start the thread the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
 
-/// What the low bits of [`Ticker::state`] say: there is no such thread,
-const ABSENT: u64 = 0;
-/// somebody starts it,
-const STARTING: u64 = 1;
-/// it ticks.
-const RUNNING: u64 = 2;
-/// The rest counts attempts to start it, so that an old one cannot be taken for a new one.
-const PHASE: u64 = 3;
-const ATTEMPT: u64 = 4;
-
-/// Whether there is a ticker.
-///
-/// # Invariants
-/// Who makes `state` [`STARTING`], with a new number, starts the thread or puts it back; from then on
-/// the thread alone makes it [`ABSENT`] again. If the thread was killed instead (by the `exec` of a child of `vfork`
-/// that had started it), `state` says [`RUNNING`] and `thread` is not alive.
+/// Whether there is a ticker, and what it needs.
 #[repr(align(64))]
 pub(crate) struct Ticker {
-    state: AtomicU64,
+    lifecycle: Lifecycle,
     thread: RawThread,
     pub(super) assistant: Assistant,
     /// The program's identity, as of the last look of a real thread.
@@ -74,7 +60,7 @@ pub(crate) struct Ticker {
 impl Ticker {
     pub const fn new() -> Ticker {
         Ticker {
-            state: AtomicU64::new(ABSENT),
+            lifecycle: Lifecycle::new(),
             thread: RawThread::new(),
             assistant: Assistant::new(),
             credentials: AtomicU64::new(0),
@@ -86,7 +72,7 @@ impl Ticker {
 
     /// Does it tick?
     pub fn is_running(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & PHASE == RUNNING && self.thread.is_alive()
+        self.lifecycle.is_running() && self.thread.is_alive()
     }
 
     /// For the ticker to see whether its identity is still the program's. For real threads, once an
@@ -103,7 +89,7 @@ impl Ticker {
     pub fn is_gone_in_child(&self) {
         self.thread.is_gone_in_child();
         self.assistant.is_gone_in_child();
-        self.state.fetch_and(!PHASE, Ordering::Relaxed);
+        self.lifecycle.is_over();
     }
 }
 
@@ -127,31 +113,19 @@ fn start(heap: &'static Heap) {
     if !knobs.ticker || !knobs.release || now.0 < ticker.retry.load(Ordering::Relaxed) {
         return;
     }
-    // One of them starts it; a child of vfork would take it along. The ticker may have changed its mind
-    // about ending since the caller looked.
-    let seen = ticker.state.load(Ordering::Acquire);
-    let starting = (seen & !PHASE) + ATTEMPT + STARTING;
-    if seen & PHASE == STARTING
-        || seen & PHASE == RUNNING && ticker.thread.is_alive()
-        || !heap.is_of_this_process()
-        || ticker
-            .state
-            .compare_exchange(seen, starting, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-    {
+    // A child of vfork would take it along.
+    if !heap.is_of_this_process() {
         return;
     }
+    let Some(attempt) = ticker.lifecycle.begin(|| ticker.thread.is_alive()) else { return };
     ticker.note_credentials();
     if ticker.thread.start(run) {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
-        // The thread may have ended already, and said so.
-        let running = starting - STARTING + RUNNING;
-        let _ =
-            ticker.state.compare_exchange(starting, running, Ordering::AcqRel, Ordering::Relaxed);
+        ticker.lifecycle.has_begun(attempt);
     } else {
         ticker.failures.fetch_add(1, Ordering::Relaxed);
         ticker.retry.store(now.0 + RETRY.0, Ordering::Relaxed);
-        ticker.state.fetch_and(!PHASE, Ordering::Release);
+        ticker.lifecycle.is_over();
     }
 }
 
@@ -171,7 +145,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
         let knobs = heap.knobs.get();
         let is_itself = heap.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
-            heap.ticker.state.fetch_and(!PHASE, Ordering::Release);
+            heap.ticker.lifecycle.is_over();
             return 0;
         }
         let Some(ticked) = tick(heap, &Linux, is_quiet, has_descriptors) else { continue };
@@ -210,9 +184,8 @@ fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
 /// Announces the end, and looks once more: a thread that did not see the announcement has done what it
 /// did before the barrier, and is seen here. `false`: somebody did something, it goes on.
 fn ends(heap: &Heap) -> bool {
-    let state = &heap.ticker.state;
     let operations = heap.operations();
-    let absent = state.fetch_and(!PHASE, Ordering::AcqRel) & !PHASE;
+    let announced = heap.ticker.lifecycle.announce_end();
     if !heap.has_barrier() {
         return true;
     }
@@ -220,9 +193,5 @@ fn ends(heap: &Heap) -> bool {
     let is_quiet = sys::barrier_all_threads()
         && heap.operations() == operations
         && heap.threads.all_put_away();
-    // If another thread is at starting the next one, this one is not needed any more.
-    is_quiet
-        || state
-            .compare_exchange(absent, absent + RUNNING, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
+    is_quiet || !heap.ticker.lifecycle.goes_on(announced)
 }

@@ -1,0 +1,94 @@
+//! Whether the ticker is there: how it is started once, and ends without being missed.
+//!
+//! ```text
+//!  a thread that did something            the ticker, at rest
+//!  counts its operation                   says ABSENT
+//!  (compiler barrier)                     membarrier: every thread passes a full barrier
+//!  ABSENT? → starts a ticker              an operation since? → says RUNNING again, and goes on
+//! ```
+//!
+//! After the barrier either the operation is visible to the ticker, or ABSENT to the thread.
+
+use crate::sync::{AtomicU64, Ordering, compiler_barrier};
+
+/// What the low bits of the state say: there is no such thread,
+const ABSENT: u64 = 0;
+/// somebody starts it,
+const STARTING: u64 = 1;
+/// it ticks.
+const RUNNING: u64 = 2;
+
+/// The rest of the state counts attempts to start it, so that an old one is not taken for a new one.
+const PHASE: u64 = 3;
+const ATTEMPT: u64 = 4;
+
+/// # Invariants
+/// Who makes the state [`STARTING`], with a new number, starts the thread or puts it back; from then
+/// on the thread alone makes it [`ABSENT`] again. If the thread was killed instead (by the `exec` of a
+/// child of `vfork` that had started it), the state says [`RUNNING`] and the thread is not alive.
+#[cfg_attr(all(test, loom), derive(Default))]
+pub(crate) struct Lifecycle {
+    state: AtomicU64,
+}
+
+/// The right to start the ticker.
+pub(crate) struct Attempt(u64);
+
+impl Lifecycle {
+    #[cfg(not(all(test, loom)))]
+    pub const fn new() -> Lifecycle {
+        Lifecycle { state: AtomicU64::new(ABSENT) }
+    }
+
+    /// Does it tick, as far as it has said? For threads that have counted what they did.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        compiler_barrier();
+        self.state.load(Ordering::Relaxed) & PHASE == RUNNING
+    }
+
+    /// `None` if somebody else is at starting it, or it is there after all: it may have changed its
+    /// mind since the caller looked.
+    pub fn begin(&self, is_alive: impl Fn() -> bool) -> Option<Attempt> {
+        let seen = self.state.load(Ordering::Acquire);
+        let is_there = match seen & PHASE {
+            ABSENT => false,
+            RUNNING => is_alive(),
+            _ => true,
+        };
+        let starting = (seen & !PHASE) + ATTEMPT + STARTING;
+        let begun = !is_there
+            && self
+                .state
+                .compare_exchange(seen, starting, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        begun.then_some(Attempt(starting))
+    }
+
+    /// The thread is there; it may have ended again already, and have said so.
+    pub fn has_begun(&self, attempt: Attempt) {
+        let running = attempt.0 - STARTING + RUNNING;
+        let _ =
+            self.state.compare_exchange(attempt.0, running, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// There is no thread: the attempt has failed, the thread ends whatever happens meanwhile, or it
+    /// is another process's.
+    pub fn is_over(&self) {
+        self.state.fetch_and(!PHASE, Ordering::Release);
+    }
+
+    /// The thread would like to end. It then passes a barrier and looks whether anything happened; if
+    /// so it calls [`Lifecycle::goes_on`].
+    pub fn announce_end(&self) -> Attempt {
+        Attempt(self.state.fetch_and(!PHASE, Ordering::AcqRel) & !PHASE)
+    }
+
+    /// `false`: another one is being started, and this one is not needed any more.
+    pub fn goes_on(&self, announced: Attempt) -> bool {
+        let running = announced.0 + RUNNING;
+        self.state
+            .compare_exchange(announced.0, running, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+}
