@@ -67,15 +67,16 @@ impl ChunkIndex {
 /// - `base` is a multiple of [`SEGMENT_BYTES`], `bytes` of the same, and `base + bytes` is reserved.
 /// - `page_map` has a byte for each chunk, `index` and `sets` have their rows, `segments` a record
 ///   for each segment; of the records and segments the first `in_use` are accessible.
+#[repr(C)]
 pub(crate) struct Arena {
-    base: AtomicUsize,
-    bytes: AtomicUsize,
-    page_map: AtomicPtr<AtomicU8>,
-    segments: AtomicPtr<Segment>,
+    pub base: AtomicUsize,
+    pub bytes: AtomicUsize,
+    pub page_map: AtomicPtr<AtomicU8>,
+    pub segments: AtomicPtr<Segment>,
     index: AtomicPtr<AtomicU64>,
     sets: AtomicPtr<u64>,
     /// Segments that are accessible. Grows under the page heap's lock, never shrinks.
-    in_use: AtomicU32,
+    pub in_use: AtomicU32,
 }
 
 /// Sizes of the fixed records of an arena, in bytes. Pure arithmetic.
@@ -320,9 +321,14 @@ impl Arena {
 
     /// Bytes of records about the segments in use.
     pub fn record_bytes_in_use(&self) -> usize {
-        let rows = (self.in_use() as usize).div_ceil(64);
+        Self::record_bytes(self.in_use())
+    }
+
+    /// The same for so many segments.
+    pub fn record_bytes(segments: u32) -> usize {
+        let rows = (segments as usize).div_ceil(64);
         let fixed = rows * (64 * SEGMENT_CHUNKS as usize + (CLASS_COUNT + SEGMENT_SETS) * 8);
-        fixed + self.in_use() as usize * size_of::<Segment>()
+        fixed + segments as usize * size_of::<Segment>()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::metadata::Metadata;
 use crate::page_heap::PageHeap;
 use crate::release::{Release, Ticker};
 use crate::report::Line;
+use crate::root;
 use crate::size_class::CLASS_COUNT;
 use crate::sys::{self, Os};
 use crate::thread_cache::{Registry, ThreadCache};
@@ -48,6 +49,7 @@ pub(crate) struct Heap {
 }
 
 /// Counters of what is done without a thread cache or to another's, by any thread.
+#[repr(C)]
 pub(crate) struct Uncached {
     pub operations: AtomicU64,
     pub foreign_frees: AtomicU64,
@@ -63,6 +65,7 @@ pub(crate) struct Uncached {
 }
 
 /// The same by class.
+#[repr(C)]
 pub(crate) struct UncachedClass {
     pub claimed: AtomicU64,
     pub spilled: AtomicU64,
@@ -105,6 +108,8 @@ impl Heap {
         if first.is_ok() {
             self.starter.store(word, Ordering::Relaxed);
             self.process.store(sys::process(), Ordering::Relaxed);
+            // Readers from outside find the heap by what this brings into the program.
+            core::hint::black_box(root::address());
             sys::find_purge_call();
             self.knobs.load_environment();
             let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);

@@ -379,6 +379,7 @@ pub(crate) fn summary_wanted() -> bool {
 ///
 /// Each is a number of its own: a reader beside a writer may see some of the old values and some of
 /// the new, which is harmless, for each is valid by itself.
+#[repr(C)]
 pub(crate) struct KnobCells {
     release: AtomicU64,
     ticker: AtomicU64,
@@ -439,7 +440,8 @@ impl KnobCells {
             release: self.release.load(Ordering::Relaxed) != 0,
             ticker: self.ticker.load(Ordering::Relaxed) != 0,
             coverage: Coverage::from_bits(self.coverage.load(Ordering::Relaxed)),
-            gate: GATE_MODES[gate as usize].1,
+            // Out of range only in another process's memory.
+            gate: GATE_MODES.get(gate as usize).map_or(GateMode::Auto, |&(_, mode)| mode),
             ..Knobs::DEFAULT
         };
         knobs.set_numbers(core::array::from_fn(|i| self.numbers[i].load(Ordering::Relaxed)));

@@ -37,15 +37,21 @@ unsafe impl Send for Pool {}
 /// The pool behind its lock.
 pub(crate) struct Metadata {
     pool: Lock<Pool>,
-    /// Bytes mapped so far, for readers without the lock.
-    mapped: AtomicUsize,
+    /// Bytes mapped so far, and those of them handed out at least once, for readers without the
+    /// lock.
+    pub mapped: AtomicUsize,
+    pub touched: AtomicUsize,
 }
 
 impl Metadata {
     pub const fn new() -> Metadata {
         let returned = [ptr::null_mut(); SIZES];
         let pool = Pool { next: 0, end: 0, returned };
-        Metadata { pool: Lock::new(pool), mapped: AtomicUsize::new(0) }
+        Metadata {
+            pool: Lock::new(pool),
+            mapped: AtomicUsize::new(0),
+            touched: AtomicUsize::new(0),
+        }
     }
 
     /// Memory of at least `bytes` (up to 32 KiB), aligned to a cache line or, from a page on, to a
@@ -61,15 +67,14 @@ impl Metadata {
         }
         let piece = 1 << (size as u32 + MIN_SHIFT);
         let align = piece.min(crate::units::PAGE_BYTES);
-        let start = pool.next.next_multiple_of(align);
+        let mut start = pool.next.next_multiple_of(align);
         if pool.next == 0 || start + piece > pool.end {
-            let mapped = sys::map_metadata(MAP_BYTES)?;
+            start = sys::map_metadata(MAP_BYTES)?;
             self.mapped.fetch_add(MAP_BYTES, Ordering::Relaxed);
-            pool.next = mapped + piece;
-            pool.end = mapped + MAP_BYTES;
-            return Some(mapped as *mut u8);
+            pool.end = start + MAP_BYTES;
         }
         pool.next = start + piece;
+        self.touched.fetch_add(piece, Ordering::Relaxed);
         Some(start as *mut u8)
     }
 
@@ -87,14 +92,14 @@ impl Metadata {
         pool.returned[size] = piece;
     }
 
-    /// Bytes mapped so far.
-    pub fn mapped_bytes(&self) -> usize {
-        self.mapped.load(Ordering::Relaxed)
+    /// Bytes handed out at least once: those of the mapped ones that may be resident.
+    pub fn touched_bytes(&self) -> u64 {
+        self.touched.load(Ordering::Relaxed) as u64
     }
 
-    /// Calls that took.
+    /// Calls that mapped memory.
     pub fn map_calls(&self) -> u64 {
-        (self.mapped_bytes() / MAP_BYTES) as u64
+        map_calls(self.mapped.load(Ordering::Relaxed) as u64)
     }
 
     pub fn lock_for_fork(&self) {
@@ -107,6 +112,11 @@ impl Metadata {
         // SAFETY: the caller says so.
         unsafe { self.pool.unlock_after_fork() };
     }
+}
+
+/// The calls that mapped `bytes`.
+pub(crate) fn map_calls(bytes: u64) -> u64 {
+    bytes / MAP_BYTES as u64
 }
 
 fn size_index(bytes: usize) -> usize {
@@ -130,7 +140,7 @@ mod tests {
             assert!(pieces.iter().all(|&(s, b)| start + bytes <= s || s + b <= start));
             pieces.push((start, bytes));
         }
-        let mapped = metadata.mapped_bytes();
+        let calls = metadata.map_calls();
         for &(start, bytes) in &pieces {
             // SAFETY: the piece is not used.
             unsafe { metadata.give_back(start as *mut u8, bytes) };
@@ -138,6 +148,6 @@ mod tests {
         for &(_, bytes) in &pieces {
             metadata.allocate(bytes).unwrap();
         }
-        assert_eq!(metadata.mapped_bytes(), mapped, "returned pieces serve first");
+        assert_eq!(metadata.map_calls(), calls, "returned pieces serve first");
     }
 }

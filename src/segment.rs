@@ -37,6 +37,7 @@ const HUGE: u16 = u16::MAX;
 ///   large run (that starts at a page with `run_pages != 0`, here or, for a run longer than a
 ///   segment, in a segment before).
 /// - `dirty_since` and `dirty_last` mean something only while `dirty` is not empty.
+#[repr(C)]
 pub(crate) struct PageStates {
     /// Belongs to no span and no run. Set only by the release boundary.
     free: PageBits,
@@ -79,6 +80,10 @@ pub(crate) struct Taken {
 }
 
 impl PageStates {
+    /// Where readers from outside find the free and the dirty pages.
+    pub const FREE_OFFSET: usize = core::mem::offset_of!(PageStates, free);
+    pub const DIRTY_OFFSET: usize = core::mem::offset_of!(PageStates, dirty);
+
     /// A new segment's pages are free and clean.
     pub fn make_fresh(&mut self) {
         self.free.set(PageRun::SEGMENT);

@@ -4,12 +4,12 @@
 //! dashboard's query, a field here and a counter in the allocator are one word.
 
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use crate::heap::Heap;
+pub use crate::histogram::Histogram;
+use crate::readings::Readings;
 use crate::size_class::{CLASS_COUNT, Kind, SizeClass};
 use crate::sys::Os;
-use crate::thread_cache::ThreadCache;
 use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
 
 /// One value for each [`ReleaseReason`](crate::ReleaseReason): which kind of memory became free.
@@ -45,7 +45,9 @@ impl PurgedPages {
     pub fn sum(&self) -> u64 {
         let PurgedPages { small_page_retire, sub4k_run_retire, .. } = *self;
         let PurgedPages { medium_run_reclaim, large_free, span_interior, .. } = *self;
-        small_page_retire + sub4k_run_retire + medium_run_reclaim + large_free + span_interior
+        [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free, span_interior]
+            .iter()
+            .fold(0, |sum, pages| sum.saturating_add(*pages))
     }
 }
 
@@ -187,6 +189,11 @@ pub struct Snapshot {
     pub release_pending_bytes: u64,
     /// For how long the oldest of those have been waiting, in seconds.
     pub release_oldest_age_seconds: f64,
+    /// Purges (each one batch of ranges, most often one system call) by how long they took, in
+    /// seconds.
+    pub purge_duration_seconds: Histogram,
+    /// The same purges by how many pages they gave back.
+    pub purge_batch_pages: Histogram,
     /// Attempts to take over the cache of another thread whose blocks rest, by result.
     pub takeovers_total: Takeovers,
     /// Ticks by gate decision (the seed's `idle_ticks` and `busy_ticks`).
@@ -225,41 +232,9 @@ pub struct Snapshot {
     pub snapshot_age_seconds: f64,
 }
 
-/// One class's figures, summed over all threads.
-#[derive(Clone, Copy, Default)]
-struct ClassSums {
-    claimed: u64,
-    spilled: u64,
-    in_bins: u64,
-    allocations: u64,
-    bytes: u64,
-}
-
-impl ClassSums {
-    fn of(heap: &Heap, class: SizeClass) -> ClassSums {
-        let uncached = &heap.uncached.classes[class.index()];
-        let mut sums = ClassSums {
-            claimed: uncached.claimed.load(Ordering::Relaxed),
-            spilled: uncached.spilled.load(Ordering::Relaxed),
-            in_bins: 0,
-            allocations: uncached.allocations.load(Ordering::Relaxed),
-            bytes: uncached.bytes.load(Ordering::Relaxed),
-        };
-        for cache in heap.threads.all() {
-            let counters = &cache.classes[class.index()];
-            sums.claimed += counters.claimed.get();
-            sums.spilled += counters.spilled.get();
-            sums.in_bins += cache.bin(class).len.load(Ordering::Relaxed) as u64;
-            let (allocations, bytes) = cache.allocations(class);
-            sums.allocations += allocations;
-            sums.bytes += bytes;
-        }
-        sums
-    }
-
-    fn live_blocks(&self) -> u64 {
-        self.claimed.saturating_sub(self.spilled).saturating_sub(self.in_bins)
-    }
+/// Sums saturate: figures may have been read from another process, which may hold anything.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
 }
 
 /// `part` of `whole`, scaled to `of`.
@@ -269,53 +244,59 @@ fn scaled(of: u64, part: u64, whole: u64) -> u64 {
 
 impl Snapshot {
     pub(crate) fn take(heap: &Heap, os: &impl Os) -> Snapshot {
+        Snapshot::new(&Readings::of(heap, os.now()))
+    }
+
+    /// The figures that follow from what was read.
+    pub(crate) fn new(read: &Readings) -> Snapshot {
+        let page = PAGE_BYTES as u64;
+        let figures = &read.figures;
+        let (sums, uncached) = (&read.caches, &read.uncached);
         let mut memory = MemoryBytes::default();
         let mut size_classes = [SizeClassBytes::default(); CLASS_COUNT];
         let mut allocations_total = ByKind::default();
-        let mut allocated_bytes_total = 0;
-        let mut frees_total = 0;
-        // Before the totals: what a claim adds to the pages of spans is counted after the span.
-        let gained: u64 = heap.threads.all().map(|cache| cache.resident_gained.get()).sum::<u64>()
-            + heap.uncached.resident_gained.load(Ordering::Relaxed);
-        let figures = heap.totals.read();
-        let mut live_blocks_bytes = 0;
+        let mut allocated_bytes_total = 0u64;
+        let mut frees_total = 0u64;
+        let mut live_blocks_bytes = 0u64;
         for class in SizeClass::all() {
-            let sums = ClassSums::of(heap, class);
+            let of_class = &sums.classes[class.index()];
             let block_bytes = class.block_bytes().get() as u64;
-            let live_bytes = sums.live_blocks() * block_bytes;
-            let requested = scaled(live_bytes, sums.bytes, sums.allocations * block_bytes);
-            live_blocks_bytes += live_bytes;
-            memory.live += requested;
-            memory.rounding += live_bytes - requested;
-            memory.thread_cache += sums.in_bins * block_bytes;
+            let live_bytes = of_class.live_blocks().saturating_mul(block_bytes);
+            let asked_at_most = of_class.allocations.saturating_mul(block_bytes);
+            let requested = scaled(live_bytes, of_class.bytes, asked_at_most);
+            add(&mut live_blocks_bytes, live_bytes);
+            add(&mut memory.live, requested);
+            add(&mut memory.rounding, live_bytes - requested);
+            add(&mut memory.thread_cache, of_class.in_bins.saturating_mul(block_bytes));
             size_classes[class.index()] = SizeClassBytes {
                 block_bytes,
                 live_bytes,
-                span_bytes: figures.spans[class.index()] * SPAN_BYTES as u64,
+                span_bytes: figures.spans[class.index()].saturating_mul(SPAN_BYTES as u64),
             };
-            *match class.kind() {
+            let of_kind = match class.kind() {
                 Kind::Small => &mut allocations_total.small,
                 Kind::Sub4k => &mut allocations_total.sub4k,
                 Kind::Medium | Kind::Large => &mut allocations_total.medium,
-            } += sums.allocations;
-            allocated_bytes_total += sums.bytes;
-            frees_total += sums.allocations.saturating_sub(sums.live_blocks());
+            };
+            add(of_kind, of_class.allocations);
+            add(&mut allocated_bytes_total, of_class.bytes);
+            add(&mut frees_total, of_class.allocations.saturating_sub(of_class.live_blocks()));
         }
-        let page = PAGE_BYTES as u64;
-        let large_bytes = figures.large_pages * page;
-        let large_live = scaled(large_bytes, figures.large_bytes, figures.large_pages_taken * page);
-        memory.live += large_live;
-        memory.rounding += large_bytes - large_live;
-        let span_resident = (figures.span_pages_inherited + gained)
+        let large_bytes = figures.large_pages.saturating_mul(page);
+        let large_taken = figures.large_pages_taken.saturating_mul(page);
+        let large_live = scaled(large_bytes, figures.large_bytes, large_taken);
+        add(&mut memory.live, large_live);
+        add(&mut memory.rounding, large_bytes - large_live);
+        let span_pages = figures.span_pages_inherited.saturating_add(sums.resident_gained);
+        memory.free_blocks = span_pages
             .saturating_sub(figures.span_pages_retired)
-            * page;
-        memory.free_blocks =
-            span_resident.saturating_sub(live_blocks_bytes).saturating_sub(memory.thread_cache);
-        memory.dirty = figures.pending_pages * page;
-        memory.metadata = (heap.arena.record_bytes_in_use() + heap.metadata.mapped_bytes()) as u64;
+            .saturating_mul(page)
+            .saturating_sub(live_blocks_bytes)
+            .saturating_sub(memory.thread_cache);
+        memory.dirty = figures.pending_pages.saturating_mul(page);
+        memory.metadata = read.metadata_bytes;
         allocations_total.large = figures.large_allocations;
 
-        let purged: u64 = figures.purged_pages.iter().sum();
         let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free] =
             figures.purged_pages;
         let purged_pages = PurgedPages {
@@ -325,61 +306,71 @@ impl Snapshot {
             large_free,
             span_interior: figures.interior_pages,
         };
-        let left = purged + figures.reused_pages + figures.pending_pages;
-        let oldest_age = if figures.pending_pages == 0 {
-            0.0
-        } else {
-            os.now().since(heap.release.oldest()).0 as f64 / 1e9
+        let left = [purged_pages.sum(), figures.reused_pages, figures.pending_pages]
+            .iter()
+            .fold(0u64, |sum, pages| sum.saturating_add(*pages))
+            .saturating_sub(figures.interior_pages);
+        let oldest_age = match figures.pending_pages {
+            0 => 0.0,
+            _ => read.now.since(read.oldest).0 as f64 / 1e9,
         };
-        let sum =
-            |counter: fn(&ThreadCache) -> u64| -> u64 { heap.threads.all().map(counter).sum() };
         Snapshot {
             release_enqueued_total: ByReason::from(figures.enqueued),
             release_coalesced_total: figures.coalesced,
             release_purged_pages_total: purged_pages,
-            release_purged_bytes_total: purged_pages.sum() * page,
+            release_purged_bytes_total: purged_pages.sum().saturating_mul(page),
             release_madvise_calls_total: figures.madvise_calls,
             release_purge_ranges_total: figures.purge_ranges,
             release_dropped_total: figures.enqueued_pages.saturating_sub(left),
             release_reused_pages_total: figures.reused_pages,
-            release_refault_pages_total: figures.refault_pages + heap.interior_refaults().0,
+            release_refault_pages_total: figures
+                .refault_pages
+                .saturating_add(sums.interior_refaults),
             release_errors_total: figures.errors,
-            release_pending_bytes: figures.pending_pages * page,
+            release_pending_bytes: memory.dirty,
             release_oldest_age_seconds: oldest_age,
+            purge_duration_seconds: Histogram::new(
+                figures.purge_micros,
+                1e-6,
+                figures.purge_nanos as f64 * 1e-9,
+            ),
+            purge_batch_pages: Histogram::new(
+                figures.purge_batch_pages,
+                1.0,
+                figures.purge_batch_pages_sum as f64,
+            ),
             takeovers_total: Takeovers {
-                taken: heap.uncached.takeovers_taken.load(Ordering::Relaxed),
-                busy: heap.uncached.takeovers_busy.load(Ordering::Relaxed),
-                unavailable: heap.uncached.takeovers_unavailable.load(Ordering::Relaxed),
+                taken: uncached.takeovers_taken,
+                busy: uncached.takeovers_busy,
+                unavailable: uncached.takeovers_unavailable,
             },
             epoch_ticks_total: ByGate { idle: figures.idle_ticks, busy: figures.busy_ticks },
-            gate_state: heap.release.gate_state(),
+            gate_state: read.gate_state,
             memory_bytes: memory,
-            mapped_bytes: heap.arena.in_use() as u64 * SEGMENT_BYTES as u64,
+            mapped_bytes: read.segments_in_use as u64 * SEGMENT_BYTES as u64,
             resident_bytes: memory.sum(),
             size_classes,
-            threads: heap.threads.threads(),
+            threads: read.threads,
             allocations_total,
-            allocated_bytes_total: allocated_bytes_total + figures.large_bytes,
-            frees_total: frees_total + figures.large_frees,
-            refills_total: sum(|cache| cache.refills.get()),
-            spills_total: sum(|cache| cache.spills.get()),
+            allocated_bytes_total: allocated_bytes_total.saturating_add(figures.large_bytes),
+            frees_total: frees_total.saturating_add(figures.large_frees),
+            refills_total: sums.refills,
+            spills_total: sums.spills,
             os_calls_total: OsCalls {
-                mmap: heap.metadata.map_calls() + heap.arena.is_reserved() as u64,
+                mmap: read.metadata_map_calls.saturating_add(read.is_reserved as u64),
                 mprotect: figures.mprotect_calls,
-                madvise: figures.madvise_calls
-                    + heap.uncached.zeroing_calls.load(Ordering::Relaxed),
-                mremap: heap.uncached.remaps.load(Ordering::Relaxed),
-                membarrier: heap.uncached.barriers.load(Ordering::Relaxed),
-                clone: heap.ticker.starts.load(Ordering::Relaxed)
-                    + heap.ticker.failures.load(Ordering::Relaxed),
+                madvise: figures.madvise_calls.saturating_add(uncached.zeroing_calls),
+                mremap: uncached.remaps,
+                membarrier: uncached.barriers,
+                clone: read.clone_calls,
             },
             slow_path_total: SlowPaths {
-                uncached: heap.uncached.operations.load(Ordering::Relaxed),
+                uncached: uncached.operations,
                 span_create: figures.spans_created,
                 large_alloc: figures.large_allocations,
                 arena_grow: figures.arena_grows,
             },
-            foreign_frees_total: heap.uncached.foreign_frees.load(Ordering::Relaxed),
+            foreign_frees_total: uncached.foreign_frees,
             snapshot_age_seconds: 0.0,
         }
     }
@@ -389,7 +380,9 @@ impl MemoryBytes {
     /// All classes together.
     pub fn sum(&self) -> u64 {
         let MemoryBytes { live, rounding, free_blocks, thread_cache, dirty, metadata } = *self;
-        live + rounding + free_blocks + thread_cache + dirty + metadata
+        [live, rounding, free_blocks, thread_cache, dirty, metadata]
+            .iter()
+            .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 }
 

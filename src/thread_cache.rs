@@ -180,7 +180,7 @@ pub(crate) struct ThreadCache {
     /// The next unused record.
     next_unused: AtomicPtr<ThreadCache>,
     /// Odd while a tally is being drained.
-    drain_sequence: AtomicU64,
+    pub drain_sequence: AtomicU64,
 
     pub bins: [Bin; CLASS_COUNT],
 
@@ -224,13 +224,11 @@ impl ThreadCache {
 
     /// How many allocations of `class` this record has counted, and their bytes. Any thread.
     pub fn allocations(&self, class: SizeClass) -> (u64, u64) {
-        let counters = &self.classes[class.index()];
         let mut attempts = 0;
         loop {
             // Acquire: partner of the Release in `drain_tally`.
             let before = self.drain_sequence.load(Ordering::Acquire);
-            let (count, bytes) = decode_tally(self.bin(class).tally.load(Ordering::Relaxed));
-            let sum = (counters.allocations.get() + count, counters.bytes.get() + bytes);
+            let sum = self.allocations_unlocked(class);
             // Acquire: the figures were read before the sequence is read again.
             core::sync::atomic::fence(Ordering::Acquire);
             let after = self.drain_sequence.load(Ordering::Relaxed);
@@ -240,6 +238,24 @@ impl ThreadCache {
             attempts += 1;
             sys::yield_now();
         }
+    }
+
+    /// The same, as it is: whole only in a copy, or while no tally is being drained.
+    pub fn allocations_unlocked(&self, class: SizeClass) -> (u64, u64) {
+        let counters = &self.classes[class.index()];
+        let (count, bytes) = decode_tally(self.bin(class).tally.load(Ordering::Relaxed));
+        (counters.allocations.get().wrapping_add(count), counters.bytes.get().wrapping_add(bytes))
+    }
+
+    /// Was this copy of another process's record made while no tally was being drained? `sequence` is
+    /// theirs, read after the copy was made.
+    pub fn is_settled_at(&self, sequence: u64) -> bool {
+        sequence.is_multiple_of(2) && self.drain_sequence.load(Ordering::Relaxed) == sequence
+    }
+
+    /// The address of the record before this one, or 0.
+    pub fn next_address(&self) -> usize {
+        self.next.load(Ordering::Relaxed).addr()
     }
 
     /// Counts what a claim did to its span's pages. Owner only.
@@ -357,8 +373,8 @@ fn decode_tally(tally: u64) -> (u64, u64) {
 
 /// All records, and those without an owner.
 pub(crate) struct Registry {
-    newest: AtomicPtr<ThreadCache>,
-    threads: AtomicU32,
+    pub newest: AtomicPtr<ThreadCache>,
+    pub threads: AtomicU32,
     unused: Lock<Unused>,
 }
 
@@ -580,7 +596,7 @@ mod tests {
         first.classes[class.index()].claimed.add(5);
         assert!(!first.bin(class).count(100));
         assert_eq!(first.allocations(class), (1, 100));
-        let bytes = metadata.mapped_bytes();
+        let calls = metadata.map_calls();
 
         registry.detach(first);
         assert_eq!(registry.threads(), 1);
@@ -601,7 +617,7 @@ mod tests {
         let again = [(); 3].map(|()| ptr::from_ref(registry.attach(&metadata, word).unwrap()));
         assert_eq!(again[..2], [ptr::from_ref(third), ptr::from_ref(second)]);
         assert!(!again[..2].contains(&again[2]));
-        assert_eq!(metadata.mapped_bytes(), bytes, "three records fit one mapping");
+        assert_eq!(metadata.map_calls(), calls, "three records fit one mapping");
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use core::array;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::histogram::{BUCKETS, bucket_of};
 use crate::size_class::CLASS_COUNT;
-use crate::sys;
+use crate::sys::{self, Nanos, PurgeOutcome};
 
 /// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,25 @@ pub(crate) struct Figures<T> {
     /// Ticks, by decision.
     pub idle_ticks: T,
     pub busy_ticks: T,
+    /// Purges (a batch of ranges, one system call or a few) by microseconds and by pages, with the
+    /// nanoseconds of all of them.
+    pub purge_micros: [T; BUCKETS],
+    pub purge_nanos: T,
+    pub purge_batch_pages: [T; BUCKETS],
+    pub purge_batch_pages_sum: T,
+}
+
+impl Figures<Cell> {
+    /// Counts one purge of `ranges` ranges that gave `pages` back. Within an update.
+    pub fn note_purge(&self, outcome: &PurgeOutcome, ranges: usize, pages: u64, took: Nanos) {
+        self.madvise_calls.add(outcome.calls);
+        self.purge_ranges.add(ranges as u64);
+        self.errors.add(outcome.refused.count_ones() as u64);
+        self.purge_micros[bucket_of(took.0.div_ceil(1000))].add(1);
+        self.purge_nanos.add(took.0);
+        self.purge_batch_pages[bucket_of(pages)].add(1);
+        self.purge_batch_pages_sum.add(pages);
+    }
 }
 
 /// A number with one writer at a time.
@@ -92,8 +112,9 @@ const WORDS: usize = size_of::<Figures<u64>>() / 8;
 ///
 /// # Invariants
 /// `sequence` is odd exactly while a writer is between its first and last store.
+#[repr(C)]
 pub(crate) struct Totals {
-    sequence: AtomicU64,
+    pub sequence: AtomicU64,
     figures: Figures<Cell>,
 }
 
@@ -120,30 +141,42 @@ impl Totals {
         &self.figures
     }
 
+    /// Was this copy of another process's totals made while nobody wrote? `sequence` is theirs, read
+    /// after the copy was made.
+    pub fn is_settled_at(&self, sequence: u64) -> bool {
+        sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence
+    }
+
     /// A consistent copy; waits for no one but a writer between its two ends, and not for ever: a
     /// signal handler may have interrupted that very writer.
     pub fn read(&self) -> Figures<u64> {
-        let first = (&raw const self.figures).cast::<Cell>();
         let mut attempts = 0;
         loop {
             // Acquire: partner of the Release in `update`.
             let before = self.sequence.load(Ordering::Acquire);
-            let words: [u64; WORDS] = array::from_fn(|i| {
-                // SAFETY: `Figures<Cell>` is `WORDS` cells in a row.
-                let cell = unsafe { first.add(i) };
-                // SAFETY: as above.
-                unsafe { &*cell }.get()
-            });
+            let figures = self.read_unlocked();
             // Acquire: the words were read before the sequence is read again.
             fence(Ordering::Acquire);
             let whole = before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed);
             if whole || attempts == MAX_ATTEMPTS {
-                // SAFETY: `Figures<u64>` is `WORDS` integers in a row, in the order of the cells.
-                return unsafe { core::mem::transmute::<[u64; WORDS], Figures<u64>>(words) };
+                return figures;
             }
             attempts += 1;
             sys::yield_now();
         }
+    }
+
+    /// The figures as they are, one after the other: whole only in a copy.
+    pub fn read_unlocked(&self) -> Figures<u64> {
+        let first = (&raw const self.figures).cast::<Cell>();
+        let words: [u64; WORDS] = array::from_fn(|i| {
+            // SAFETY: `Figures<Cell>` is `WORDS` cells in a row.
+            let cell = unsafe { first.add(i) };
+            // SAFETY: as above.
+            unsafe { &*cell }.get()
+        });
+        // SAFETY: `Figures<u64>` is `WORDS` integers in a row, in the order of the cells.
+        unsafe { core::mem::transmute::<[u64; WORDS], Figures<u64>>(words) }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -18,14 +18,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
-use crate::json;
-use crate::publisher::Publisher;
+use crate::{json, observer};
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 32;
@@ -46,13 +45,12 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A served address. The endpoint lives as long as the process; this is only its description.
 ///
-/// The recorder behind `/metrics` is its own and is not installed: a service that publishes other
-/// metrics through the facade has a recorder already, and uses a [`Publisher`] instead.
+/// It serves Slackwater's families alone: a service that publishes other metrics through the facade
+/// has a recorder already, and uses a [`Publisher`](crate::Publisher) instead.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
     address: SocketAddr,
@@ -86,29 +84,7 @@ impl Endpoint {
     }
 }
 
-/// The recorder behind `/metrics`, and what is needed to fill it.
-struct Metrics {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
-    publisher: Publisher,
-}
-
-impl Metrics {
-    fn new() -> Metrics {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        Metrics { recorder, handle, publisher: Publisher::new() }
-    }
-
-    /// The recorder has no hook for a scrape: collect first, then render.
-    fn render(&mut self) -> String {
-        self.publisher.publish_to(&self.recorder);
-        self.handle.render()
-    }
-}
-
 async fn serve(listener: tokio::net::TcpListener) {
-    let metrics = Arc::new(Mutex::new(Metrics::new()));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -122,10 +98,9 @@ async fn serve(listener: tokio::net::TcpListener) {
                 continue;
             }
         };
-        let metrics = metrics.clone();
         tokio::spawn(async move {
             let answer_one = service_fn(|request| {
-                let response = answer(&request, &metrics);
+                let response = observer::count(|| answer(&request));
                 async { Ok::<_, Infallible>(response) }
             });
             let exchange = http1::Builder::new()
@@ -142,7 +117,7 @@ async fn serve(listener: tokio::net::TcpListener) {
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Mutex<Metrics>) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let text = "only GET and HEAD are served here\n";
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
@@ -160,8 +135,10 @@ fn answer(request: &Request<Incoming>, metrics: &Mutex<Metrics>) -> Response<Ful
             response
         }
         "/metrics" => {
-            let mut metrics = metrics.lock().unwrap_or_else(PoisonError::into_inner);
-            respond(StatusCode::OK, PROMETHEUS, metrics.render())
+            let sample = Sample::take();
+            let text =
+                exposition::render(Format::Prometheus, &[Source { labels: &[], sample: &sample }]);
+            respond(StatusCode::OK, Format::Prometheus.content_type(), text)
         }
         "/snapshot.json" => respond(StatusCode::OK, JSON, json::render(&Sample::take())),
         _ => {

@@ -11,9 +11,12 @@
 use std::fmt;
 
 use metrics::Unit;
-use slackwater::snapshot::{ByReason, GateState, SizeClassBytes, Snapshot};
+use slackwater::snapshot::{ByReason, GateState, Histogram, SizeClassBytes, Snapshot};
 
+use crate::breakdown::{Breakdown, HeapResidency};
+use crate::cgroup::CgroupMemory;
 use crate::process::ProcessMemory;
+use crate::{observer, residency};
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "slackwater_";
@@ -25,12 +28,30 @@ pub struct Sample {
     pub snapshot: Snapshot,
     /// The kernel's figures; `None` where `/proc` is not to be had.
     pub process: Option<ProcessMemory>,
+    /// What the kernel backs of the heap's addresses; `None` where it does not say.
+    pub residency: Option<HeapResidency>,
+    /// The control group's figures; `None` where there is none.
+    pub cgroup: Option<CgroupMemory>,
+    /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds.
+    pub observer_cpu_seconds: f64,
 }
 
 impl Sample {
-    /// Reads both, now.
+    /// Reads everything about this process, now.
     pub fn take() -> Sample {
-        Sample { snapshot: slackwater::snapshot(), process: ProcessMemory::read() }
+        observer::count(|| Sample {
+            snapshot: slackwater::snapshot(),
+            residency: residency::of_this_process(),
+            process: ProcessMemory::read(),
+            cgroup: CgroupMemory::read(),
+            observer_cpu_seconds: observer::cpu_seconds(),
+        })
+    }
+
+    /// Why RSS is what it is; `None` where the kernel does not tell its side.
+    pub fn breakdown(&self) -> Option<Breakdown> {
+        let (residency, process) = (self.residency.as_ref()?, self.process.as_ref()?);
+        Some(Breakdown::new(&self.snapshot.memory_bytes, residency, process))
     }
 }
 
@@ -61,8 +82,12 @@ pub type Put<'a, T> = &'a mut dyn FnMut(&[LabelValue], T);
 pub enum Read {
     /// Never goes back while the process lives.
     Counter(fn(&Sample, Put<'_, u64>)),
+    /// The same for a fractional number of seconds.
+    Seconds(fn(&Sample, Put<'_, f64>)),
     /// May go up and down.
     Gauge(fn(&Sample, Put<'_, f64>)),
+    /// How often a quantity was how large.
+    Histogram(fn(&Sample, Put<'_, Histogram>)),
 }
 
 /// One metric family.
@@ -85,11 +110,28 @@ impl Family {
         format!("{PREFIX}{}", self.name)
     }
 
-    /// Calls `put` for each series, counters as numbers like the rest.
+    /// What Prometheus calls the family's type.
+    pub fn type_name(&self) -> &'static str {
+        match self.read {
+            Read::Counter(_) | Read::Seconds(_) => "counter",
+            Read::Gauge(_) => "gauge",
+            Read::Histogram(_) => "histogram",
+        }
+    }
+
+    /// Calls `put` for each series that is a number; histograms have none.
     pub fn series(&self, sample: &Sample, put: Put<'_, f64>) {
         match self.read {
             Read::Counter(read) => read(sample, &mut |labels, value| put(labels, value as f64)),
-            Read::Gauge(read) => read(sample, put),
+            Read::Seconds(read) | Read::Gauge(read) => read(sample, put),
+            Read::Histogram(_) => {}
+        }
+    }
+
+    /// Calls `put` for each series that is a histogram.
+    pub fn histograms(&self, sample: &Sample, put: Put<'_, Histogram>) {
+        if let Read::Histogram(read) = self.read {
+            read(sample, put);
         }
     }
 }
@@ -112,6 +154,23 @@ const fn gauge(
     read: fn(&Sample, Put<'_, f64>),
 ) -> Family {
     Family { name, unit: Some(unit), labels, help, read: Read::Gauge(read) }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    read: fn(&Sample, Put<'_, Histogram>),
+) -> Family {
+    Family { name, unit: Some(unit), labels: &[], help, read: Read::Histogram(read) }
+}
+
+const fn seconds_total(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&Sample, Put<'_, f64>),
+) -> Family {
+    Family { name, unit: Some(Unit::Seconds), labels: &[], help, read: Read::Seconds(read) }
 }
 
 /// A gauge whose value is a state or a constant, not a quantity.
@@ -244,6 +303,18 @@ pub static FAMILIES: &[Family] = &[
         "For how long the oldest of the pending pages have been waiting.",
         |s, put| put(&[], s.snapshot.release_oldest_age_seconds),
     ),
+    histogram(
+        "purge_duration_seconds",
+        Unit::Seconds,
+        "How long purges took; each gives one batch of ranges back.",
+        |s, put| put(&[], s.snapshot.purge_duration_seconds),
+    ),
+    histogram(
+        "purge_batch_pages",
+        Unit::Count,
+        "How many pages purges gave back, each in one batch of ranges.",
+        |s, put| put(&[], s.snapshot.purge_batch_pages),
+    ),
     counter(
         "takeovers_total",
         Unit::Count,
@@ -305,6 +376,97 @@ pub static FAMILIES: &[Family] = &[
                 put(&[LabelValue::Word("anon")], process.anon_bytes as f64);
                 put(&[LabelValue::Word("file")], process.file_bytes as f64);
                 put(&[LabelValue::Word("shmem")], process.shmem_bytes as f64);
+            }
+        },
+    ),
+    gauge(
+        "rss_bytes",
+        Unit::Bytes,
+        &["part"],
+        "Why RSS is what it is: its parts, which exclude each other. With rss_unattributed_bytes \
+         they sum to process_resident_bytes.",
+        |s, put| {
+            if let Some(parts) = s.breakdown() {
+                words!(
+                    put,
+                    parts,
+                    f64,
+                    [
+                        live,
+                        rounding,
+                        free_blocks,
+                        thread_cache,
+                        dirty,
+                        metadata,
+                        other_anon,
+                        file,
+                        shmem
+                    ]
+                );
+            }
+        },
+    ),
+    gauge(
+        "rss_unattributed_bytes",
+        Unit::Bytes,
+        &[],
+        "Resident memory at the heap's addresses that the allocator's books do not explain.",
+        |s, put| {
+            if let Some(parts) = s.breakdown() {
+                put(&[], parts.unattributed as f64);
+            }
+        },
+    ),
+    gauge(
+        "untouched_bytes",
+        Unit::Bytes,
+        &[],
+        "Live memory that the program has not written to, and the kernel does not back.",
+        |s, put| {
+            if let Some(parts) = s.breakdown() {
+                put(&[], parts.untouched as f64);
+            }
+        },
+    ),
+    gauge(
+        "huge_backed_bytes",
+        Unit::Bytes,
+        &[],
+        "Memory at the heap's addresses that the kernel backs with huge pages.",
+        |s, put| {
+            if let Some(residency) = &s.residency {
+                put(&[], residency.huge_bytes as f64);
+            }
+        },
+    ),
+    gauge(
+        "cgroup_limit_bytes",
+        Unit::Bytes,
+        &[],
+        "The lowest memory limit that holds for the process's control group.",
+        |s, put| {
+            if let Some(limit) = s.cgroup.and_then(|cgroup| cgroup.limit_bytes) {
+                put(&[], limit as f64);
+            }
+        },
+    ),
+    gauge(
+        "cgroup_current_bytes",
+        Unit::Bytes,
+        &[],
+        "Memory that counts towards that limit now, page cache included.",
+        |s, put| {
+            if let Some(current) = s.cgroup.and_then(|cgroup| cgroup.current_bytes) {
+                put(&[], current as f64);
+            }
+        },
+    ),
+    seconds_total(
+        "cgroup_pressure_seconds_total",
+        "For how long some task of the control group has been waiting for memory.",
+        |s, put| {
+            if let Some(seconds) = s.cgroup.and_then(|cgroup| cgroup.pressure_seconds) {
+                put(&[], seconds);
             }
         },
     ),
@@ -398,6 +560,11 @@ pub static FAMILIES: &[Family] = &[
         "Frees of addresses outside the arena, which are ignored.",
         |s, put| put(&[], s.snapshot.foreign_frees_total),
     ),
+    seconds_total(
+        "observer_cpu_seconds_total",
+        "CPU time that collecting, rendering and serving these figures has cost the process.",
+        |s, put| put(&[], s.observer_cpu_seconds),
+    ),
     state(
         "build_info",
         &["version"],
@@ -487,6 +654,8 @@ mod tests {
         snapshot.release_oldest_age_seconds = number() as f64;
         snapshot.snapshot_age_seconds = number() as f64;
         snapshot.gate_state = GateState::Busy;
+        snapshot.purge_duration_seconds.sum = number() as f64;
+        snapshot.purge_batch_pages.sum = number() as f64;
         for class in &mut snapshot.size_classes {
             *class = SizeClassBytes {
                 block_bytes: number(),
@@ -498,7 +667,17 @@ mod tests {
     }
 
     fn sample() -> Sample {
-        Sample { snapshot: numbered(), process: ProcessMemory::read() }
+        Sample {
+            snapshot: numbered(),
+            process: ProcessMemory::read(),
+            residency: Some(HeapResidency::default()),
+            cgroup: Some(CgroupMemory {
+                limit_bytes: Some(1),
+                current_bytes: Some(2),
+                pressure_seconds: Some(0.5),
+            }),
+            observer_cpu_seconds: 0.25,
+        }
     }
 
     /// Every plain number of the snapshot's `Debug` form, as `field` or `field.nested`. The struct
@@ -518,7 +697,7 @@ mod tests {
                         figures.insert(name.to_string(), value.to_string());
                     }
                 }
-                8 => {
+                8 if !value.ends_with(['{', '[']) => {
                     figures.insert(format!("{field}.{name}"), value.to_string());
                 }
                 _ => {}
@@ -535,6 +714,9 @@ mod tests {
             family.series(&sample, &mut |labels, value| {
                 let labels: String = labels.iter().map(|label| format!(".{label}")).collect();
                 exported.insert(format!("{}{labels}", family.name), value);
+            });
+            family.histograms(&sample, &mut |_, histogram| {
+                exported.insert(format!("{}.sum", family.name), histogram.sum);
             });
         }
         let figures = debug_figures(&sample.snapshot);
@@ -565,7 +747,7 @@ mod tests {
                 name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             );
             assert!(!name.starts_with(PREFIX), "{name}: the prefix is added later");
-            let counter = matches!(family.read, Read::Counter(_));
+            let counter = family.type_name() == "counter";
             assert_eq!(counter, name.ends_with("_total"), "{name}");
             assert_eq!(family.unit == Some(Unit::Bytes), name.contains("_bytes"), "{name}");
             assert_eq!(family.unit == Some(Unit::Seconds), name.contains("_seconds"), "{name}");
@@ -583,6 +765,7 @@ mod tests {
                 assert!(!seen.contains(&labels.to_vec()), "{} {labels:?} twice", family.name);
                 seen.push(labels.to_vec());
             });
+            family.histograms(&sample, &mut |labels, _| seen.push(labels.to_vec()));
             assert!(!seen.is_empty(), "{} has no series", family.name);
         }
     }
@@ -603,8 +786,18 @@ mod tests {
 
     #[test]
     fn unknown_process_figures_are_absent() {
-        let sample = Sample { snapshot: numbered(), process: None };
-        for name in ["process_resident_bytes", "rss_peak_bytes"] {
+        let sample = Sample { process: None, residency: None, cgroup: None, ..sample() };
+        for name in [
+            "process_resident_bytes",
+            "rss_peak_bytes",
+            "rss_bytes",
+            "rss_unattributed_bytes",
+            "untouched_bytes",
+            "huge_backed_bytes",
+            "cgroup_limit_bytes",
+            "cgroup_current_bytes",
+            "cgroup_pressure_seconds_total",
+        ] {
             let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
             family.series(&sample, &mut |_, _| panic!("{name} is not known here"));
         }

@@ -2,9 +2,11 @@
 //!
 //! A family without labels is a number; one with a label is an object from label value to number.
 //! Keys are the names of the table without their prefix. The nesting is as deep as a family has
-//! labels.
+//! labels. A histogram is `{"buckets":[[bound,count],…],"sum":…,"count":…}`.
 
 use std::fmt::Write;
+
+use slackwater::snapshot::Histogram;
 
 use crate::families::{FAMILIES, LabelValue, Sample};
 
@@ -13,6 +15,11 @@ pub fn render(sample: &Sample) -> String {
     let mut text = String::with_capacity(8 * 1024);
     text.push('{');
     for family in FAMILIES {
+        family.histograms(sample, &mut |_, histogram| {
+            separate(&mut text);
+            let _ = write!(text, "\"{}\":", family.name);
+            write_histogram(&mut text, &histogram);
+        });
         let mut series: Vec<(Vec<LabelValue>, f64)> = Vec::new();
         family.series(sample, &mut |labels, value| series.push((labels.to_vec(), value)));
         if series.is_empty() {
@@ -46,6 +53,20 @@ fn write_series(text: &mut String, series: &[(Vec<LabelValue>, f64)], depth: usi
     text.push('}');
 }
 
+/// Cumulative counts, as Prometheus has them; the last bound, which is infinite, is null.
+fn write_histogram(text: &mut String, histogram: &Histogram) {
+    text.push_str("{\"buckets\":[");
+    let mut count = 0;
+    for (i, more) in histogram.counts.iter().enumerate() {
+        count += more;
+        let _ = match histogram.bounds.get(i) {
+            Some(bound) => write!(text, "[{bound},{count}],"),
+            None => write!(text, "[null,{count}]"),
+        };
+    }
+    let _ = write!(text, "],\"sum\":{},\"count\":{count}}}", histogram.sum);
+}
+
 fn separate(text: &mut String) {
     if !text.ends_with('{') {
         text.push(',');
@@ -58,7 +79,7 @@ mod tests {
 
     #[test]
     fn plain_and_labelled_families_have_their_shapes() {
-        let mut sample = Sample { snapshot: slackwater::snapshot(), process: None };
+        let mut sample = Sample { process: None, residency: None, ..Sample::take() };
         sample.snapshot.threads = 7;
         sample.snapshot.release_oldest_age_seconds = 0.25;
         sample.snapshot.epoch_ticks_total.idle = 3;
@@ -68,6 +89,13 @@ mod tests {
         assert!(text.contains("\"threads\":7,"), "{text}");
         assert!(text.contains("\"release_oldest_age_seconds\":0.25,"), "{text}");
         assert!(text.contains("\"epoch_ticks_total\":{\"idle\":3,\"busy\":4}"), "{text}");
+        sample.snapshot.purge_batch_pages.counts[0] = 2;
+        sample.snapshot.purge_batch_pages.counts[10] = 1;
+        sample.snapshot.purge_batch_pages.sum = 300_002.0;
+        let text = render(&sample);
+        let start = "\"purge_batch_pages\":{\"buckets\":[[1,2],[4,2],";
+        let end = "[262144,2],[null,3]],\"sum\":300002,\"count\":3}";
+        assert!(text.contains(start) && text.contains(end), "{text}");
         assert!(!text.contains("rss_peak_bytes"), "absent, not 0: {text}");
         assert!(text.ends_with('}') && !text.contains(",}") && !text.contains("{,"), "{text}");
     }

@@ -51,12 +51,19 @@
 //! Feature `program` (on by default) builds `slackwater`: `slackwater demo` shows the allocator
 //! giving memory back, `slackwater run -- CMD` runs any program under it.
 
+pub mod breakdown;
+pub mod cgroup;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
+#[cfg(feature = "endpoint")]
+pub mod exposition;
 pub mod families;
 pub mod json;
+pub mod memory;
+pub mod observer;
 pub mod process;
 pub mod publisher;
+pub mod residency;
 
 #[cfg(feature = "endpoint")]
 pub use endpoint::Endpoint;

@@ -7,7 +7,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use slackwater::snapshot;
 
 use crate::families::{FAMILIES, Family, LabelValue, Read, Sample};
 
@@ -16,6 +17,9 @@ static METADATA: Metadata<'static> =
 
 /// The shortest period that [`publish_every`] keeps to.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
+
+/// A histogram's counts.
+const BUCKETS: usize = snapshot::Histogram::BUCKETS;
 
 /// Sets every series of the table from a fresh sample, each time it is told to.
 ///
@@ -50,6 +54,8 @@ impl RecorderIdentity {
 enum FamilyHandles {
     Counters(Vec<Series<Counter>>),
     Gauges(Vec<Series<Gauge>>),
+    /// With the counts that have been recorded.
+    Histogram(Histogram, [u64; BUCKETS]),
 }
 
 struct Series<H> {
@@ -100,6 +106,17 @@ impl Publisher {
                     // A size class that gave its last span back holds 0, not what it held before.
                     |gauge| gauge.set(0.0),
                 ),
+                (Read::Seconds(read), FamilyHandles::Counters(series)) => set_series(
+                    series,
+                    |put| read(sample, put),
+                    |labels| recorder.register_counter(&key(family, labels), &METADATA),
+                    // The facade's counters are whole numbers.
+                    |counter, seconds| counter.absolute(seconds as u64),
+                    |_| {},
+                ),
+                (Read::Histogram(read), FamilyHandles::Histogram(handle, recorded)) => {
+                    read(sample, &mut |_, histogram| record_new(handle, recorded, &histogram));
+                }
                 _ => unreachable!("handles are made from the table, in its order"),
             }
         }
@@ -111,7 +128,7 @@ fn describe(recorder: &dyn Recorder) -> Vec<FamilyHandles> {
     let describe_one = |family: &Family| {
         let (name, help) = (family.full_name().into(), family.help.into());
         match family.read {
-            Read::Counter(_) => {
+            Read::Counter(_) | Read::Seconds(_) => {
                 recorder.describe_counter(name, family.unit, help);
                 FamilyHandles::Counters(Vec::new())
             }
@@ -119,9 +136,24 @@ fn describe(recorder: &dyn Recorder) -> Vec<FamilyHandles> {
                 recorder.describe_gauge(name, family.unit, help);
                 FamilyHandles::Gauges(Vec::new())
             }
+            Read::Histogram(_) => {
+                recorder.describe_histogram(name, family.unit, help);
+                let handle = recorder.register_histogram(&key(family, &[]), &METADATA);
+                FamilyHandles::Histogram(handle, [0; BUCKETS])
+            }
         }
     };
     FAMILIES.iter().map(describe_one).collect()
+}
+
+/// The facade takes values, not counts: each new one is recorded as its bucket's bound, so sums and
+/// quantiles that a recorder makes of them are upper bounds. There is one for each purge.
+fn record_new(handle: &Histogram, recorded: &mut [u64; BUCKETS], now: &snapshot::Histogram) {
+    let bounds = now.bounds.iter().chain(now.bounds.last());
+    for ((recorded, &count), &bound) in recorded.iter_mut().zip(&now.counts).zip(bounds) {
+        handle.record_many(bound, count.saturating_sub(*recorded) as usize);
+        *recorded = count;
+    }
 }
 
 fn key(family: &Family, values: &[LabelValue]) -> Key {

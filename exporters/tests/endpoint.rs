@@ -32,6 +32,13 @@ fn the_snapshot_is_json_with_the_tables_names() {
     let json: serde_json::Value = serde_json::from_str(&response.body).expect("valid JSON");
     for family in slackwater_exporters::families::FAMILIES {
         let value = &json[family.name];
+        if family.type_name() == "histogram" {
+            assert_eq!(value["buckets"][10], serde_json::json!([null, value["count"]]), "{value}");
+            continue;
+        }
+        if family.name.starts_with("cgroup_") && value.is_null() {
+            continue; // There is no such group here.
+        }
         assert_eq!(value.is_object(), !family.labels.is_empty(), "{}: {value}", family.name);
         assert_eq!(value.is_number(), family.labels.is_empty(), "{}: {value}", family.name);
     }

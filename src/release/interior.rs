@@ -179,7 +179,9 @@ impl<O: Os> Purge<'_, O> {
         let (heap, batch) = (self.heap, &mut *self.batch);
         let mut purged = 0;
         if batch.range_count > 0 {
+            let began = self.os.now();
             let outcome = self.os.purge(&batch.ranges[..batch.range_count]);
+            let took = self.os.now().since(began);
             self.calls += outcome.calls;
             for held in batch.spans[..batch.span_count].iter().flatten() {
                 let mut given_back = held.pages;
@@ -195,9 +197,7 @@ impl<O: Os> Purge<'_, O> {
             heap.totals.update(|figures| {
                 figures.interior_pages.add(purged);
                 figures.span_pages_retired.add(purged);
-                figures.madvise_calls.add(outcome.calls);
-                figures.purge_ranges.add(batch.range_count as u64);
-                figures.errors.add(outcome.refused.count_ones() as u64);
+                figures.note_purge(&outcome, batch.range_count, purged, took);
             });
         }
         self.pages += purged;

@@ -45,12 +45,12 @@ pub(crate) struct Release {
     /// The time from which on a tick is due.
     next_tick: AtomicU64,
     /// The gate's last decision.
-    busy: AtomicBool,
+    pub busy: AtomicBool,
     /// When pages inside spans were last given back, or 0.
     interiors_purged: AtomicU64,
     ticking: Lock<LastTick>,
     /// Since when the oldest dirty page may have been waiting, as of the last tick.
-    oldest: AtomicU64,
+    pub oldest: AtomicU64,
 }
 
 /// What the last tick saw and learned. One thread ticks at a time.

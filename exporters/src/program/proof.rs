@@ -166,7 +166,7 @@ mod tests {
         snapshot.release_dropped_total = dropped;
         let process =
             Some(ProcessMemory { anon_bytes: anon_mib << 20, ..ProcessMemory::default() });
-        Sample { snapshot, process }
+        Sample { snapshot, process, ..Sample::take() }
     }
 
     fn text(peak: &Sample, rest: &Sample) -> String {

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
-use slackwater_exporters::families::{FAMILIES, Read as FamilyRead};
+use slackwater_exporters::families::FAMILIES;
 
 /// A response: status, head, body.
 pub struct Response {
@@ -75,25 +75,37 @@ pub fn parse(text: &str) -> BTreeMap<String, Scraped> {
                 Some((name, labels)) => (name, labels.strip_suffix('}').expect("labels end")),
                 None => (series, ""),
             };
+            // A histogram's series have suffixes: they are its series, the suffix a label.
+            let suffix = ["_bucket", "_sum", "_count"].into_iter().find(|suffix| {
+                let family = name.strip_suffix(suffix).and_then(|name| families.get(name));
+                family.is_some_and(|family| family.kind == "histogram")
+            });
+            let key = suffix.unwrap_or_default().to_string() + labels;
+            let name = suffix.and_then(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
             let family = families.get_mut(name).unwrap_or_else(|| panic!("no TYPE: {line}"));
-            assert!(family.series.insert(labels.to_string(), value).is_none(), "twice: {line}");
+            assert!(family.series.insert(key, value).is_none(), "twice: {line}");
         }
     }
     families
 }
 
 /// Every family of the table is in the scrape, as the table has it, and nothing else of ours is.
+/// Only what the kernel says of a control group may be absent: there may be none.
 pub fn assert_complete(text: &str) {
     let mut scraped = parse(text);
     scraped.retain(|name, _| name.starts_with("slackwater_"));
     for family in FAMILIES {
         let name = family.full_name();
-        let found = scraped.remove(&name).unwrap_or_else(|| panic!("{name} is missing:\n{text}"));
-        let kind = match family.read {
-            FamilyRead::Counter(_) => "counter",
-            FamilyRead::Gauge(_) => "gauge",
+        let Some(found) = scraped.remove(&name) else {
+            assert!(family.name.starts_with("cgroup_"), "{name} is missing:\n{text}");
+            continue;
         };
-        assert_eq!((found.kind.as_str(), found.help.as_str()), (kind, family.help), "{name}");
+        let found_head = (found.kind.as_str(), found.help.as_str());
+        assert_eq!(found_head, (family.type_name(), family.help), "{name}");
+        if family.type_name() == "histogram" {
+            assert_histogram(&found);
+            continue;
+        }
         for labels in found.series.keys() {
             let names = labels.split(',').filter_map(|label| label.split_once('='));
             let names: Vec<_> = names.map(|(name, _)| name).collect();
@@ -101,6 +113,22 @@ pub fn assert_complete(text: &str) {
         }
     }
     assert!(scraped.is_empty(), "not in the table: {:?}", scraped.keys());
+}
+
+/// Its buckets never fall from one bound to the next, and the last one is its count.
+fn assert_histogram(found: &Scraped) {
+    let mut buckets: Vec<(f64, f64)> = found
+        .series
+        .iter()
+        .filter_map(|(key, &count)| {
+            let bound = key.strip_prefix("_bucketle=\"")?.strip_suffix('"')?;
+            Some((bound.parse().expect("a bound"), count))
+        })
+        .collect();
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!(buckets.is_sorted_by_key(|bucket| bucket.1), "{found:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, found.series["_count"])), "{found:?}");
+    assert!(buckets.len() > 2 && found.series.contains_key("_sum"), "{found:?}");
 }
 
 /// Whether a tool is there. Without it a test is skipped, loudly; in CI it must be there.

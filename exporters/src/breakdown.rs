@@ -1,0 +1,131 @@
+//! Why is RSS what it is: the allocator's books laid over the kernel's.
+//!
+//! The books say what pages are for; the kernel says which of them it backs. Every part here is
+//! bounded by what the kernel backs, so the parts and [`Breakdown::unattributed`] add up to the
+//! kernel's RSS, whatever the books say:
+//!
+//! ```text
+//!  RSS = file + shmem + anon
+//!  anon = other_anon + the heap's address range
+//!  the heap's address range = live + rounding + free_blocks + thread_cache + dirty + metadata
+//!                             + unattributed
+//! ```
+//!
+//! Blocks that the program has not written to are live, but not resident: they are
+//! [`Breakdown::untouched`], and no part of RSS.
+
+use slackwater::snapshot::MemoryBytes;
+
+use crate::process::ProcessMemory;
+
+/// What the kernel backs of the heap's address range, by what the allocator uses it for. In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeapResidency {
+    /// Pages of spans.
+    pub span_bytes: u64,
+    /// Pages of large runs.
+    pub large_bytes: u64,
+    /// Free pages that wait for their purge.
+    pub dirty_bytes: u64,
+    /// Free pages that should hold nothing.
+    pub unexplained_bytes: u64,
+    /// The allocator's records: what is backed of those in the address range, and those outside it.
+    pub record_bytes: u64,
+    /// Of all these, what is backed by huge pages.
+    pub huge_bytes: u64,
+}
+
+impl HeapResidency {
+    /// Everything that is backed.
+    pub fn resident_bytes(&self) -> u64 {
+        self.span_bytes
+            + self.large_bytes
+            + self.dirty_bytes
+            + self.unexplained_bytes
+            + self.record_bytes
+    }
+}
+
+/// The parts of RSS, in bytes. They exclude each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Breakdown {
+    /// What the program asked for, has not freed and has written to.
+    pub live: u64,
+    /// What its blocks have beyond that.
+    pub rounding: u64,
+    /// Free blocks on pages that hold live ones too, or will be looked at soon.
+    pub free_blocks: u64,
+    /// Free blocks in the caches of threads.
+    pub thread_cache: u64,
+    /// Free pages that wait for their purge.
+    pub dirty: u64,
+    /// The allocator's records.
+    pub metadata: u64,
+    /// Anonymous memory that is not the heap: stacks, other mappings, the program's own variables.
+    pub other_anon: u64,
+    /// Mapped files: the program and its libraries.
+    pub file: u64,
+    /// Shared memory.
+    pub shmem: u64,
+    /// Pages of the heap's address range that the kernel backs and the books do not explain.
+    pub unattributed: u64,
+    /// Not a part of RSS: live memory that the kernel does not back.
+    pub untouched: u64,
+}
+
+impl Breakdown {
+    /// Lays the allocator's books over what the kernel backs.
+    pub fn new(
+        memory: &MemoryBytes,
+        residency: &HeapResidency,
+        process: &ProcessMemory,
+    ) -> Breakdown {
+        // Of the large runs the kernel says how much is backed; of spans the books know which pages
+        // had a block handed out, and a block may be handed out and never written to.
+        let booked = memory.live + memory.rounding + memory.free_blocks + memory.thread_cache;
+        let backed = residency.span_bytes + residency.large_bytes;
+        let mut left = booked.saturating_sub(backed);
+        let untouched_live = left.min(memory.live);
+        left -= untouched_live;
+        // What is not backed cannot be live, then not a free block, and so on.
+        let mut less = |part: u64| {
+            let taken = left.min(part);
+            left -= taken;
+            part - taken
+        };
+        let free_blocks = less(memory.free_blocks);
+        let rounding = less(memory.rounding);
+        let thread_cache = less(memory.thread_cache);
+        let dirty = memory.dirty.min(residency.dirty_bytes + residency.unexplained_bytes);
+        let unattributed = backed.saturating_sub(booked)
+            + (residency.dirty_bytes + residency.unexplained_bytes - dirty);
+        Breakdown {
+            live: memory.live - untouched_live,
+            rounding,
+            free_blocks,
+            thread_cache,
+            dirty,
+            metadata: residency.record_bytes,
+            other_anon: process.anon_bytes.saturating_sub(residency.resident_bytes()),
+            file: process.file_bytes,
+            shmem: process.shmem_bytes,
+            unattributed,
+            untouched: untouched_live,
+        }
+    }
+
+    /// All parts of RSS together.
+    pub fn sum(&self) -> u64 {
+        let Breakdown { live, rounding, free_blocks, thread_cache, dirty, metadata, .. } = *self;
+        let Breakdown { other_anon, file, shmem, unattributed, .. } = *self;
+        live + rounding
+            + free_blocks
+            + thread_cache
+            + dirty
+            + metadata
+            + other_anon
+            + file
+            + shmem
+            + unattributed
+    }
+}

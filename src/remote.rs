@@ -1,0 +1,466 @@
+//! Reads the state of a heap from outside: another process's, or a file with its memory.
+//!
+//! Nothing is asked of the process that is read; it may hang. What is read is believed as little as
+//! possible: the layout must be this program's own, lists have a bound, sums saturate, and no address
+//! found there is used for anything but the next read. Nothing here allocates.
+
+use core::mem::{MaybeUninit, offset_of};
+
+use crate::arena::{Arena, ChunkIndex};
+use crate::bits::PageBits;
+use crate::heap::{Heap, Uncached};
+use crate::knobs::{KnobCells, Knobs};
+use crate::readings::{CacheSums, Readings, UncachedSums};
+use crate::root::{self, MAGIC, ROOT, Root, Singles};
+use crate::segment::{PageStates, Segment};
+use crate::size_class::{CLASS_COUNT, SizeClass};
+use crate::snapshot::{GateState, Snapshot};
+use crate::span::Span;
+use crate::sys::{Linux, Nanos, Os};
+use crate::thread_cache::ThreadCache;
+use crate::totals::Totals;
+use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS};
+
+pub use crate::root::{NOTE_NAME, NOTE_TYPE};
+
+/// How often to read again what changed while it was read.
+const MAX_ATTEMPTS: u32 = 64;
+
+/// More thread caches than this are a loop in the list.
+const MAX_CACHES: u32 = 1 << 17;
+
+/// The memory that is read.
+pub trait Memory {
+    /// Fills `into` with what is at `address`; `false` if not all of it can be read.
+    fn read(&self, address: u64, into: &mut [u8]) -> bool;
+
+    /// Fills each piece of `bytes` bytes in `into` with what is at `first`, `first + stride`, …
+    fn read_strided(&self, first: u64, stride: u64, bytes: usize, into: &mut [u8]) -> bool {
+        into.chunks_exact_mut(bytes)
+            .zip(0..)
+            .all(|(piece, i)| self.read(first.wrapping_add(stride.wrapping_mul(i)), piece))
+    }
+}
+
+/// Why a heap could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// There is no root at the address.
+    NoRoot,
+    /// The heap is one of another version, whose layout this program does not know.
+    OtherLayout {
+        /// What it says its layout is.
+        found: u32,
+        /// What this program reads.
+        expected: u32,
+    },
+    /// Memory that the heap says is its own cannot be read: the process has ended, or has no heap yet.
+    Unreadable {
+        /// Where.
+        address: u64,
+    },
+    /// What was read cannot be: the named thing is out of all bounds.
+    Nonsense(&'static str),
+}
+
+impl core::fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            RemoteError::NoRoot => f.write_str("there is no heap of Slackwater's"),
+            RemoteError::OtherLayout { found, expected } => write!(
+                f,
+                "its heap has layout {found}, and this program reads layout {expected}: use the \
+                 slackwater of the same version"
+            ),
+            RemoteError::Unreadable { address } => {
+                write!(f, "its memory at {address:#x} cannot be read")
+            }
+            RemoteError::Nonsense(what) => write!(f, "its {what} cannot be what they say"),
+        }
+    }
+}
+
+impl core::error::Error for RemoteError {}
+
+/// Where the root of this very process is.
+pub fn own_root() -> u64 {
+    root::address() as u64
+}
+
+/// A heap whose root has been read.
+pub struct RemoteHeap {
+    root: MaybeUninit<Root>,
+}
+
+/// Where a heap's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address of the first segment.
+    pub base: u64,
+    /// Segments (of 2 MiB) in use.
+    pub segments: u32,
+    /// The addresses of the records about pages, segments and spans, from the first byte on.
+    pub records: u64,
+    /// Their end, for the segments in use.
+    pub records_end: u64,
+    /// Bytes of further records, outside any of these ranges.
+    pub pool_bytes: u64,
+}
+
+impl Place {
+    /// One past the last byte of the segments in use.
+    pub fn end(&self) -> u64 {
+        self.base + self.segments as u64 * SEGMENT_BYTES as u64
+    }
+}
+
+/// What the 512 pages of a segment are, one bit for each. The four exclude each other and cover all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentPages {
+    /// They belong to spans.
+    pub span: [u64; 8],
+    /// They belong to large runs.
+    pub large: [u64; 8],
+    /// They are free, and wait for their purge.
+    pub dirty: [u64; 8],
+    /// They are free and hold nothing.
+    pub clean: [u64; 8],
+}
+
+/// One span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanUse {
+    /// The size of its blocks, in bytes.
+    pub block_bytes: u32,
+    /// How many blocks it has.
+    pub blocks: u32,
+    /// How many of them are free, and in no thread's cache.
+    pub free: u32,
+}
+
+impl RemoteHeap {
+    /// Reads the root at `address`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or one in another layout than this program's.
+    pub fn open(memory: &impl Memory, address: u64) -> Result<RemoteHeap, RemoteError> {
+        let mut start = [0; 16];
+        if !memory.read(address, &mut start) || start[..8] != MAGIC.to_le_bytes() {
+            return Err(RemoteError::NoRoot);
+        }
+        let number = |at: usize| {
+            u32::from_le_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]])
+        };
+        let (found, expected) = (number(8), ROOT.layout_version);
+        if (found, number(12)) != (expected, ROOT.root_bytes) {
+            return Err(RemoteError::OtherLayout { found, expected });
+        }
+        let heap = RemoteHeap { root: read_plain(memory, address)? };
+        let root = heap.root();
+        let sizes = |root: &Root| {
+            (
+                [root.totals_bytes, root.uncached_bytes, root.thread_cache_bytes],
+                [root.segment_bytes, root.class_count],
+            )
+        };
+        if sizes(root) != sizes(&ROOT) {
+            return Err(RemoteError::OtherLayout { found, expected });
+        }
+        Ok(heap)
+    }
+
+    fn root(&self) -> &Root {
+        // SAFETY: `open` filled it; every bit pattern is a Root, whose pointers are never followed.
+        unsafe { self.root.assume_init_ref() }
+    }
+
+    /// The figures of the heap, now.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read to the end, or holds what no heap can.
+    pub fn snapshot(&self, memory: &impl Memory) -> Result<Snapshot, RemoteError> {
+        let singles = self.singles(memory)?;
+        // As in `Readings::of`: before the totals.
+        let mut caches = CacheSums::default();
+        self.each_cache(memory, singles.newest_cache, |cache| {
+            let gained = cache.resident_gained.get();
+            caches.resident_gained = caches.resident_gained.wrapping_add(gained);
+        })?;
+        let uncached = read_plain::<Uncached>(memory, self.root().uncached.addr() as u64)?;
+        // SAFETY: it was filled, and is nothing but atomic numbers, which any bit pattern is.
+        let uncached = unsafe { uncached.assume_init_ref() };
+        let gained = uncached.resident_gained.load(core::sync::atomic::Ordering::Relaxed);
+        caches.resident_gained = caches.resident_gained.wrapping_add(gained);
+        let figures = self.totals(memory)?.read_unlocked();
+        self.each_cache(memory, singles.newest_cache, |cache| {
+            caches.add(cache, ThreadCache::allocations_unlocked);
+        })?;
+        caches.add_uncached(uncached);
+        let place = self.place(memory)?;
+        let is_busy = singles.busy & 0xff != 0;
+        Ok(Snapshot::new(&Readings {
+            caches,
+            uncached: UncachedSums::of(uncached),
+            figures,
+            threads: singles.threads & u32::MAX as u64,
+            gate_state: if is_busy { GateState::Busy } else { GateState::Idle },
+            oldest: Nanos(singles.oldest),
+            now: Linux.now(),
+            segments_in_use: place.map_or(0, |place| place.segments),
+            is_reserved: place.is_some(),
+            metadata_bytes: place
+                .map_or(0, |place| Arena::record_bytes(place.segments) as u64 + place.pool_bytes),
+            metadata_map_calls: crate::metadata::map_calls(singles.metadata_mapped),
+            clone_calls: singles.ticker_starts.saturating_add(singles.ticker_failures),
+        }))
+    }
+
+    /// The knobs in force there.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn knobs(&self, memory: &impl Memory) -> Result<Knobs, RemoteError> {
+        let cells = read_plain::<KnobCells>(memory, self.root().knobs.addr() as u64)?;
+        // SAFETY: it was filled, and is nothing but atomic numbers.
+        Ok(unsafe { cells.assume_init_ref() }.get())
+    }
+
+    /// Where the heap's memory is; `None` before its first allocation.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or holds addresses that no heap can have.
+    pub fn place(&self, memory: &impl Memory) -> Result<Option<Place>, RemoteError> {
+        let arena = self.root().arena.addr() as u64;
+        let field = |offset: usize| read_word(memory, arena.wrapping_add(offset as u64));
+        let bytes = field(offset_of!(Arena, bytes))?;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let base = field(offset_of!(Arena, base))?;
+        let records = field(offset_of!(Arena, page_map))?;
+        let segment_records = field(offset_of!(Arena, segments))?;
+        let segments = field(offset_of!(Arena, in_use))? as u32;
+        let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
+            && base.checked_add(bytes).is_some_and(|end| end < 1 << 57)
+            && segments as u64 <= bytes / SEGMENT_BYTES as u64
+            && records < segment_records
+            && segment_records < base;
+        if !fits {
+            return Err(RemoteError::Nonsense("addresses"));
+        }
+        let records_end = segment_records + segments as u64 * size_of::<Segment>() as u64;
+        let pool_bytes = self.singles(memory)?.metadata_touched;
+        Ok(Some(Place { base, segments, records, records_end, pool_bytes }))
+    }
+
+    /// What the pages of segments are, from segment `first` on.
+    ///
+    /// # Errors
+    ///
+    /// When a segment is not in use, or its record cannot be read.
+    pub fn pages(
+        &self,
+        memory: &impl Memory,
+        place: &Place,
+        first: u32,
+        into: &mut [SegmentPages],
+    ) -> Result<(), RemoteError> {
+        // So many at a time, for the sake of the stack.
+        const BATCH: usize = 64;
+        const BYTES: usize = size_of::<[PageBits; 2]>();
+        const { assert!(PageStates::FREE_OFFSET == 0 && PageStates::DIRTY_OFFSET == BYTES / 2) };
+        for (batch, from) in into.chunks_mut(BATCH).zip((first..).step_by(BATCH)) {
+            let mut classes = [0; BATCH * SEGMENT_CHUNKS as usize];
+            let classes = &mut classes[..batch.len() * SEGMENT_CHUNKS as usize];
+            let mut bits = [0; BATCH * BYTES];
+            let bits = &mut bits[..batch.len() * BYTES];
+            let first_class = place.records + from as u64 * SEGMENT_CHUNKS as u64;
+            let record = self.segment_record(place, from, batch.len() as u32)?;
+            if !memory.read(first_class, classes) {
+                return Err(RemoteError::Unreadable { address: first_class });
+            }
+            if !memory.read_strided(record, size_of::<Segment>() as u64, BYTES, bits) {
+                return Err(RemoteError::Unreadable { address: record });
+            }
+            let classes = classes.chunks_exact(SEGMENT_CHUNKS as usize);
+            for ((pages, classes), bits) in
+                batch.iter_mut().zip(classes).zip(bits.chunks_exact(BYTES))
+            {
+                *pages = SegmentPages::new(classes, bits);
+            }
+        }
+        Ok(())
+    }
+
+    /// The spans in the 32 chunks (of 64 KiB) of a segment.
+    ///
+    /// # Errors
+    ///
+    /// When the segment is not in use, or its record cannot be read.
+    pub fn spans(
+        &self,
+        memory: &impl Memory,
+        place: &Place,
+        segment: u32,
+    ) -> Result<[Option<SpanUse>; SEGMENT_CHUNKS as usize], RemoteError> {
+        let record = self.segment_record(place, segment, 1)?;
+        let mut classes = [0; SEGMENT_CHUNKS as usize];
+        let first_class = place.records + segment as u64 * SEGMENT_CHUNKS as u64;
+        if !memory.read(first_class, &mut classes) {
+            return Err(RemoteError::Unreadable { address: first_class });
+        }
+        let mut uses = [None; SEGMENT_CHUNKS as usize];
+        for (i, (&class, span_use)) in classes.iter().zip(&mut uses).enumerate() {
+            if class == 0 || class as usize >= CLASS_COUNT {
+                continue;
+            }
+            let class = SizeClass(class);
+            let offset = offset_of!(Segment, spans) + i * size_of::<Span>();
+            let span = read_plain::<Span>(memory, record + offset as u64)?;
+            // SAFETY: it was filled, and is nothing but atomic numbers.
+            let span = unsafe { span.assume_init_ref() };
+            let blocks = class.blocks_per_span();
+            *span_use = Some(SpanUse {
+                block_bytes: class.block_bytes().get() as u32,
+                blocks,
+                free: span.free_blocks(blocks).min(blocks),
+            });
+        }
+        Ok(uses)
+    }
+
+    /// The record of `segment`, if it and the `count - 1` after it are in use.
+    fn segment_record(&self, place: &Place, segment: u32, count: u32) -> Result<u64, RemoteError> {
+        match segment.checked_add(count) {
+            Some(end) if end <= place.segments => {
+                let all = place.segments as u64 * size_of::<Segment>() as u64;
+                let first = place.records_end - all;
+                Ok(first + segment as u64 * size_of::<Segment>() as u64)
+            }
+            _ => Err(RemoteError::Nonsense("segments")),
+        }
+    }
+
+    fn singles(&self, memory: &impl Memory) -> Result<Singles<u64>, RemoteError> {
+        let root = self.root();
+        let read = |offset: u32| {
+            if offset as usize >= size_of::<Heap>() {
+                return Err(RemoteError::Nonsense("offsets"));
+            }
+            read_word(memory, (root.heap.addr() as u64).wrapping_add(offset as u64))
+        };
+        let places = &root.singles;
+        Ok(Singles {
+            newest_cache: read(places.newest_cache)?,
+            threads: read(places.threads)?,
+            busy: read(places.busy)?,
+            oldest: read(places.oldest)?,
+            ticker_starts: read(places.ticker_starts)?,
+            ticker_failures: read(places.ticker_failures)?,
+            metadata_mapped: read(places.metadata_mapped)?,
+            metadata_touched: read(places.metadata_touched)?,
+        })
+    }
+
+    /// The totals, read while no writer was at them if that could be had: a process that was stopped
+    /// in the middle of an update stays there.
+    fn totals(&self, memory: &impl Memory) -> Result<Totals, RemoteError> {
+        let address = self.root().totals.addr() as u64;
+        let mut attempts = 0;
+        loop {
+            let totals = read_plain::<Totals>(memory, address)?;
+            // SAFETY: it was filled, and is nothing but atomic numbers.
+            let totals = unsafe { totals.assume_init() };
+            let sequence = read_word(memory, address + offset_of!(Totals, sequence) as u64)?;
+            attempts += 1;
+            if totals.is_settled_at(sequence) || attempts == MAX_ATTEMPTS {
+                return Ok(totals);
+            }
+        }
+    }
+
+    fn each_cache(
+        &self,
+        memory: &impl Memory,
+        newest: u64,
+        mut visit: impl FnMut(&ThreadCache),
+    ) -> Result<(), RemoteError> {
+        let mut address = newest;
+        for _ in 0..MAX_CACHES {
+            if address == 0 {
+                return Ok(());
+            }
+            let mut attempts = 0;
+            let copy = loop {
+                let copy = read_plain::<ThreadCache>(memory, address)?;
+                // SAFETY: it was filled, and is nothing but atomic numbers and pointers, which any
+                // bit pattern is. The pointers are not followed here.
+                let copy = unsafe { copy.assume_init() };
+                let place = address.wrapping_add(offset_of!(ThreadCache, drain_sequence) as u64);
+                let sequence = read_word(memory, place)?;
+                attempts += 1;
+                if copy.is_settled_at(sequence) || attempts == MAX_ATTEMPTS {
+                    break copy;
+                }
+            };
+            visit(&copy);
+            address = copy.next_address() as u64;
+        }
+        Err(RemoteError::Nonsense("threads"))
+    }
+}
+
+impl SegmentPages {
+    /// From a segment's bytes of the page map, and its bits of free and of dirty pages.
+    fn new(classes: &[u8], bits: &[u8]) -> SegmentPages {
+        let mut words = bits.chunks_exact(8).map(|word| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(word);
+            u64::from_le_bytes(bytes)
+        });
+        let free: [u64; 8] = core::array::from_fn(|_| words.next().unwrap_or(0));
+        let dirty: [u64; 8] = core::array::from_fn(|_| words.next().unwrap_or(0));
+        // Four chunks of 16 pages to a word.
+        let in_span: [u64; 8] = core::array::from_fn(|word| {
+            let chunks = classes[word * 4..][..4].iter().enumerate();
+            chunks.map(|(i, &class)| if class == 0 { 0 } else { 0xffff << (i * 16) }).sum()
+        });
+        let word = |of: fn(u64, u64, u64) -> u64| -> [u64; 8] {
+            core::array::from_fn(|i| of(free[i], dirty[i], in_span[i]))
+        };
+        SegmentPages {
+            span: word(|free, _, span| span & !free),
+            large: word(|free, _, span| !free & !span),
+            dirty: word(|free, dirty, _| free & dirty),
+            clean: word(|free, dirty, _| free & !dirty),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<PageBits>() == 64 && SEGMENT_BYTES == 512 * PAGE_BYTES);
+const _: () = assert!(offset_of!(Segment, pages) == 0 && size_of::<ChunkIndex>() == 4);
+
+/// The bytes at `address`, as a `T` that may not be a valid one.
+fn read_plain<T>(memory: &impl Memory, address: u64) -> Result<MaybeUninit<T>, RemoteError> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let start = value.as_mut_ptr().cast::<u8>();
+    // SAFETY: the bytes are `value`'s, all initialized, and nobody else's while the slice is used.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(start, size_of::<T>()) };
+    if memory.read(address, bytes) { Ok(value) } else { Err(RemoteError::Unreadable { address }) }
+}
+
+fn read_word(memory: &impl Memory, address: u64) -> Result<u64, RemoteError> {
+    let mut bytes = [0; 8];
+    if !memory.read(address, &mut bytes) {
+        return Err(RemoteError::Unreadable { address });
+    }
+    Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests;
