@@ -66,6 +66,12 @@ impl Target {
         self.process
     }
 
+    /// When it was started, in the kernel's ticks since boot: tells it from an earlier process of the
+    /// same number.
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
     /// The name of its program, as the kernel has it, without control characters.
     pub fn comm(&self) -> &str {
         &self.comm
@@ -285,9 +291,9 @@ fn comm(process: u32) -> String {
     name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// When a process was started, in the kernel's ticks since boot: field 22 of its `stat`, whose second
-/// is a name in parentheses that may hold anything.
-fn start_time(process: u32) -> Option<u64> {
+/// When a process was started, in the kernel's ticks since boot; `None` if there is none of that
+/// number. It is field 22 of its `stat`, whose second is a name in parentheses that may hold anything.
+pub fn start_time(process: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let fields = str::from_utf8(&stat[after_name..]).ok()?;
@@ -452,7 +458,7 @@ mod tests {
         let content = notes.len() as u64 - 8;
         assert_eq!(roots_of_notes(&notes, 0x1000, 4), [0x1000 + content - 16]);
         for cut in 0..notes.len() {
-            assert_eq!(roots_of_notes(&notes[..cut], 0x1000, 4), [], "{cut}");
+            assert!(roots_of_notes(&notes[..cut], 0x1000, 4).is_empty(), "{cut}");
         }
         for at in 0..notes.len() {
             let mut spoilt = notes.clone();

@@ -59,6 +59,7 @@ pub mod endpoint;
 #[cfg(feature = "endpoint")]
 pub mod exposition;
 pub mod families;
+#[cfg(feature = "endpoint")]
 pub mod json;
 pub mod memory;
 pub mod observer;
