@@ -3,14 +3,29 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::failure::Failure;
 
 /// A hundred years; more is a mistake, and would overflow the clock.
 const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
+
+/// The kernel's process ids are positive numbers of 32 bits with a sign.
+const MAX_PROCESS: u32 = i32::MAX as u32;
+
+/// How far samples of `top` may be apart, in seconds.
+pub const SHORTEST_INTERVAL: f64 = 0.1;
+pub const LONGEST_INTERVAL: f64 = 3600.0;
+
+/// What every man page and every long help ends with.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 it began and could not go on, as when the process \
+     that is watched has ended; 2 the command asks for what cannot be: one line on standard error \
+     names the value and what was expected. `slackwater run` has the exit code of its program.";
 
 /// A memory allocator that gives memory back by itself, and shows where every page is.
 #[derive(Debug, Parser)]
@@ -18,8 +33,13 @@ const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
     name = "slackwater",
     version,
     args_conflicts_with_subcommands = true,
+    after_long_help = EXIT_CODES,
     override_usage = "slackwater [demo] [--listen ADDR] [--seconds N]\n       \
-                      slackwater run [--summary] -- CMD ARGS..."
+                      slackwater run [--summary] -- CMD ARGS...\n       \
+                      slackwater top|report|snapshot PID\n       \
+                      slackwater diff A B\n       \
+                      slackwater completions SHELL\n       \
+                      slackwater man [-o DIR]"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -37,6 +57,33 @@ pub enum Command {
     /// Run any program under Slackwater, unchanged
     #[command(override_usage = "slackwater run [--summary] -- CMD ARGS...")]
     Run(RunArguments),
+    /// Watch a process: RSS and what it is made of, what is given back, and how fast
+    ///
+    /// Nothing is injected into the process and nothing is stopped; it may hang. Without --once and
+    /// --json this is a full-screen view for a terminal; its keys are shown at the bottom.
+    #[command(
+        override_usage = "slackwater top PID [--interval SECONDS] [--once] [--json]",
+        after_long_help = EXIT_CODES
+    )]
+    Top(TopArguments),
+    /// Say why a process's RSS is what it is, what would be released, and what looks wrong
+    #[command(
+        override_usage = "slackwater report PID [--seconds N]",
+        after_long_help = EXIT_CODES
+    )]
+    Report(ReportArguments),
+    /// Save the figures of a process as JSON
+    #[command(override_usage = "slackwater snapshot PID [-o FILE]", after_long_help = EXIT_CODES)]
+    Snapshot(SnapshotArguments),
+    /// Say what changed between two saved snapshots
+    #[command(override_usage = "slackwater diff A B [--json]", after_long_help = EXIT_CODES)]
+    Diff(DiffArguments),
+    /// Write a completion script for a shell to standard output
+    #[command(override_usage = "slackwater completions SHELL", after_long_help = EXIT_CODES)]
+    Completions(CompletionsArguments),
+    /// Write the man page to standard output, or all man pages into a folder
+    #[command(override_usage = "slackwater man [-o DIR]", after_long_help = EXIT_CODES)]
+    Man(ManArguments),
 }
 
 /// `slackwater demo`.
@@ -61,7 +108,84 @@ pub struct RunArguments {
     pub command: Vec<OsString>,
 }
 
+/// `slackwater top`.
+#[derive(Args, Debug)]
+pub struct TopArguments {
+    /// The process
+    #[arg(value_name = "PID", value_parser = process)]
+    pub process: u32,
+    /// How far samples are apart
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// Print one view as plain text; its rates are over one interval
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object for each sample, or with --once just one
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slackwater report`.
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// The process
+    #[arg(value_name = "PID", value_parser = process)]
+    pub process: u32,
+    /// Look again after this many seconds, and say what grew
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<u64>,
+}
+
+/// `slackwater snapshot`.
+#[derive(Args, Debug)]
+pub struct SnapshotArguments {
+    /// The process
+    #[arg(value_name = "PID", value_parser = process)]
+    pub process: u32,
+    /// The file to write, whole or not at all; standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `slackwater diff`.
+#[derive(Args, Debug)]
+pub struct DiffArguments {
+    /// The older snapshot
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// The newer one
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slackwater completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// `slackwater man`.
+#[derive(Args, Debug)]
+pub struct ManArguments {
+    /// The folder for the pages of the program and of each of its commands
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
 impl Arguments {
+    /// The command line as data, for those who describe it.
+    pub fn definition() -> clap::Command {
+        let mut definition = Arguments::command();
+        // Names and usages of commands as they are in messages.
+        definition.build();
+        definition
+    }
+
     /// Reads the command line. `None`: it asked for help or the version, and has been answered.
     pub fn from_command_line() -> Result<Option<Command>, Failure> {
         match Arguments::try_parse() {
@@ -117,10 +241,26 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+fn process(text: &str) -> Result<u32, &'static str> {
+    match text.parse() {
+        Ok(process @ 1..=MAX_PROCESS) => Ok(process),
+        _ => Err("expected the id of a process, like 1234"),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!(
+            "expected seconds from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL}, like 0.5"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ use super::console::Console;
 use super::failure::Failure;
 use super::load::{Load, WORKERS};
 use super::proof::{Proof, mib, purged_pages};
+use super::signals;
 
 /// A burst and the idle time after it.
 const CYCLE_SECONDS: u64 = 6;
@@ -22,7 +23,11 @@ const BURST_PART: f64 = 1.0 / 3.0;
 
 /// Serves, works and reports until a signal, or until the time is over.
 pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
-    let stop = stop_signals()?;
+    let (tell, stop) = mpsc::channel();
+    signals::on_stop(move || {
+        // Nobody listens any more when the demo is already on its way out.
+        let _ = tell.send(());
+    })?;
     let endpoint = Endpoint::bind(arguments.listen).map_err(|error| {
         let listen = arguments.listen;
         Failure::bad_input(format_args!(
@@ -47,17 +52,6 @@ pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
             outcome.map_err(|error| Failure::broken(format_args!("standard output: {error}")))
         }
     }
-}
-
-/// Receives one message for each SIGINT, SIGTERM and SIGHUP.
-fn stop_signals() -> Result<Receiver<()>, Failure> {
-    let (tell, stop) = mpsc::channel();
-    ctrlc::set_handler(move || {
-        // Nobody listens any more when the demo is already on its way out.
-        let _ = tell.send(());
-    })
-    .map_err(|error| Failure::broken(format_args!("signal handler: {error}")))?;
-    Ok(stop)
 }
 
 /// When bursts begin and end. With a given length, that is cut into equal cycles of about

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The exit code of bad input: an unknown flag, a taken port, a missing program.
+use slackwater_exporters::attach::AttachError;
+
+/// The exit code of bad input: an unknown flag, a taken port, a missing program or process.
 const BAD_INPUT: u8 = 2;
 
 /// The exit code of everything else that goes wrong.
@@ -26,6 +28,17 @@ impl Failure {
     /// The command was right and the system does not go along.
     pub fn broken(line: impl Display) -> Failure {
         Failure { line: one_line(&line.to_string()), code: BROKEN }
+    }
+
+    /// The process named on the command line cannot be read.
+    pub fn not_opened(error: AttachError) -> Failure {
+        let expected = if error.is_gone() { "; expected the id of a running process" } else { "" };
+        Failure::bad_input(format_args!("{error}{expected}"))
+    }
+
+    /// A process that could be read cannot be any more: most often, it has ended.
+    pub fn not_read(error: AttachError) -> Failure {
+        Failure::broken(error)
     }
 
     /// Writes the line to stderr and returns the exit code.

@@ -1,13 +1,25 @@
 //! Arguments in, exit code out.
 
+mod amounts;
 mod arguments;
+mod completions;
 mod console;
 mod demo;
+mod diff;
 mod failure;
+mod figures;
 mod library;
 mod load;
+mod man;
+mod output;
+mod parts;
 mod proof;
+mod report;
 mod run;
+mod saved;
+mod signals;
+mod snapshot;
+mod top;
 
 use std::process::ExitCode;
 
@@ -19,6 +31,12 @@ pub fn main() -> ExitCode {
         Ok(None) => Ok(()),
         Ok(Some(Command::Demo(arguments))) => demo::demo(&arguments),
         Ok(Some(Command::Run(arguments))) => run::run(&arguments),
+        Ok(Some(Command::Top(arguments))) => top::top(&arguments),
+        Ok(Some(Command::Report(arguments))) => report::report(&arguments),
+        Ok(Some(Command::Snapshot(arguments))) => snapshot::snapshot(&arguments),
+        Ok(Some(Command::Diff(arguments))) => diff::diff(&arguments),
+        Ok(Some(Command::Completions(arguments))) => completions::completions(&arguments),
+        Ok(Some(Command::Man(arguments))) => man::man(&arguments),
         Err(failure) => Err(failure),
     };
     match outcome {

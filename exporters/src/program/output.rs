@@ -1,0 +1,71 @@
+//! Where a command's result goes: a file, written whole or not at all, or standard output.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::failure::Failure;
+
+/// Writes `text` to `path`. A file that is there keeps its content until the new one is complete and
+/// on disk; what is no plain file (a pipe, a device) is written to as it is.
+pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    write(path, text).map_err(|error| {
+        let path = path.display();
+        Failure::bad_input(match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("{path}: no such folder; expected a file in a folder that exists")
+            }
+            io::ErrorKind::IsADirectory => {
+                format!("{path}: is a folder; expected the name of a file")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("{path}: permission denied; expected a file that can be written")
+            }
+            _ => format!("{path}: cannot be written: {error}; expected a file that can be"),
+        })
+    })
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    // The file that a link leads to is what is meant, and stays where it is.
+    let path = match fs::canonicalize(path) {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
+        Err(error) => return Err(error),
+    };
+    match fs::metadata(&path) {
+        Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => {
+            return File::options().write(true).open(path)?.write_all(text.as_bytes());
+        }
+        // One that its owner has made read-only is not replaced either.
+        Ok(_) => drop(File::options().append(true).open(&path)?),
+        Err(_) => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut new = tempfile::Builder::new()
+        .prefix(".slackwater-")
+        // As any new file: what the creation mask leaves of this.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    new.write_all(text.as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist(&path)?;
+    Ok(())
+}
+
+/// Writes `text` to standard output. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// The same for one of many texts: says whether anybody still reads.
+pub fn print_on(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::broken(format_args!("standard output: {error}"))),
+    }
+}

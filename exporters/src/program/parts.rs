@@ -1,0 +1,94 @@
+//! The parts of RSS, with what each of them means.
+
+use std::ops::Range;
+
+use slackwater_exporters::breakdown::Breakdown;
+
+use super::amounts::share;
+
+/// One part of RSS.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The value of the label `part` of `slackwater_rss_bytes`.
+    pub name: &'static str,
+    /// How much of RSS it is.
+    pub bytes: u64,
+    /// One clause for the person who asks.
+    pub meaning: &'static str,
+}
+
+/// All parts of RSS, in the order in which they are told. They sum to it.
+pub fn of_rss(breakdown: &Breakdown) -> [Part; 10] {
+    let part = |name, bytes, meaning| Part { name, bytes, meaning };
+    [
+        part("live", breakdown.live, "asked for by the program, not freed, and written to"),
+        part("rounding", breakdown.rounding, "what live blocks have beyond what was asked for"),
+        part("free_blocks", breakdown.free_blocks, "free blocks on pages that hold live ones too"),
+        part("thread_cache", breakdown.thread_cache, "free blocks kept at hand for each thread"),
+        part("dirty", breakdown.dirty, "free pages that wait to be given back"),
+        part("metadata", breakdown.metadata, "the allocator's own records"),
+        part(
+            "other_anon",
+            breakdown.other_anon,
+            "not the heap: stacks, variables, the program's own mappings",
+        ),
+        part("file", breakdown.file, "mapped files: the program and its libraries"),
+        part("shmem", breakdown.shmem, "memory shared with other processes"),
+        part(
+            "unattributed",
+            breakdown.unattributed,
+            "resident at the heap's addresses, and in none of its books",
+        ),
+    ]
+}
+
+/// Where each part's bar begins and ends on a line of `width` cells, if all of them are laid end to
+/// end: together they fill it, and none overlaps another.
+pub fn bars(parts: &[Part], width: usize) -> Vec<Range<usize>> {
+    let whole: u64 = parts.iter().map(|part| part.bytes).sum();
+    let cell = |bytes: u64| (share(bytes, whole) * width as f64).round() as usize;
+    let mut before = 0;
+    let mut bars = Vec::new();
+    for part in parts {
+        bars.push(cell(before)..cell(before + part.bytes));
+        before += part.bytes;
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use slackwater_exporters::Sample;
+
+    use super::*;
+
+    #[test]
+    fn the_parts_sum_to_rss_and_are_named_as_the_metric_names_them() {
+        let sample = Sample::take();
+        let breakdown = sample.breakdown().expect("Linux tells");
+        let parts = of_rss(&breakdown);
+        assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), breakdown.sum());
+        let (last, labelled) = parts.split_last().expect("ten");
+        assert_eq!(last.name, "unattributed");
+        let family = crate::program::figures::family("rss_bytes");
+        let mut labels = Vec::new();
+        family.series(&sample, &mut |values, bytes| labels.push((values[0].to_string(), bytes)));
+        let named: Vec<_> =
+            labelled.iter().map(|part| (part.name.to_string(), part.bytes as f64)).collect();
+        assert_eq!(labels, named);
+    }
+
+    #[test]
+    fn bars_fill_the_line_end_to_end() {
+        let breakdown =
+            Breakdown { live: 999, rounding: 1, dirty: 500, file: 500, ..Breakdown::default() };
+        for width in [0, 1, 7, 40] {
+            let bars = bars(&of_rss(&breakdown), width);
+            assert_eq!(bars.len(), 10);
+            assert_eq!((bars[0].start, bars[9].end), (0, width));
+            assert!(bars.windows(2).all(|two| two[0].end == two[1].start), "{bars:?}");
+        }
+        assert_eq!(bars(&of_rss(&breakdown), 40)[..2], [0..20, 20..20]);
+        assert!(bars(&of_rss(&Breakdown::default()), 40).iter().all(|bar| bar.is_empty()));
+    }
+}

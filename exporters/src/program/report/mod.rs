@@ -1,0 +1,195 @@
+//! `slackwater report`: why a process's RSS is what it is, what would be released, what looks wrong.
+
+mod delays;
+mod evidence;
+mod suspects;
+
+use std::fmt::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use slackwater_exporters::Sample;
+use slackwater_exporters::attach::Target;
+use slackwater_exporters::breakdown::Breakdown;
+
+use super::amounts::{bytes, percent, seconds, share};
+use super::arguments::ReportArguments;
+use super::failure::Failure;
+use super::output;
+use super::parts;
+use evidence::{Earlier, Evidence, Heard, heard};
+
+/// Prints the report on a process.
+pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
+    let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
+    let earlier = match arguments.seconds {
+        None => None,
+        Some(seconds) => {
+            let (sample, breakdown) = look(&mut target)?;
+            let begin = Instant::now();
+            thread::sleep(Duration::from_secs(seconds));
+            Some(Earlier { sample, breakdown, seconds: begin.elapsed().as_secs_f64() })
+        }
+    };
+    let (sample, breakdown) = look(&mut target)?;
+    let knobs = target.knobs().map_err(Failure::not_read)?;
+    let evidence = Evidence { sample, breakdown, knobs, earlier };
+    output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
+}
+
+fn look(target: &mut Target) -> Result<(Sample, Breakdown), Failure> {
+    let sample = target.sample().map_err(Failure::not_read)?;
+    let breakdown = sample.breakdown().ok_or_else(|| {
+        Failure::broken(format_args!("process {}: the kernel does not tell its RSS", target.pid()))
+    })?;
+    Ok((sample, breakdown))
+}
+
+fn text(name: &str, evidence: &Evidence) -> String {
+    let delays = heard(delays::RULES, evidence);
+    let suspects = heard(suspects::RULES, evidence);
+    let mut text = verdict(name, evidence, &delays, &suspects);
+    write_parts(&mut text, evidence);
+    write_due(&mut text, evidence, &delays);
+    write_suspects(&mut text, evidence, &suspects);
+    text
+}
+
+/// The first line, for those who read no other.
+fn verdict(name: &str, evidence: &Evidence, delays: &[Heard], suspects: &[Heard]) -> String {
+    let rss = evidence.rss();
+    let live = percent(share(evidence.breakdown.live, rss));
+    let names =
+        |found: &[Heard]| found.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let dirty = evidence.breakdown.dirty;
+    let due = match delays {
+        _ if !evidence.matters(dirty) => "nothing much is due to be given back".to_string(),
+        [] => format!("{} is about to be given back", bytes(dirty)),
+        _ => format!("{} is due to be given back ({})", bytes(dirty), names(delays)),
+    };
+    let suspects = match suspects {
+        [] => "no suspects".to_string(),
+        _ => format!("suspects: {}", names(suspects)),
+    };
+    format!("{name}: RSS {}, {live} of it live; {due}; {suspects}\n", bytes(rss))
+}
+
+fn write_parts(text: &mut String, evidence: &Evidence) {
+    text.push_str("\nWhy RSS is what it is\n");
+    let rss = evidence.rss();
+    let mut line = |name: &str, amount: u64, meaning: &str| {
+        let share = percent(share(amount, rss));
+        let line = format!("  {name:<12} {:>11} {share:>7}  {meaning}", bytes(amount));
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    for part in parts::of_rss(&evidence.breakdown) {
+        line(part.name, part.bytes, part.meaning);
+    }
+    line("RSS", rss, "");
+    if evidence.breakdown.untouched > 0 {
+        let untouched = bytes(evidence.breakdown.untouched);
+        let _ = writeln!(text, "  and {untouched} live but not in RSS: never written to");
+    }
+    if let Some(process) = &evidence.sample.process {
+        let _ = writeln!(text, "  at its highest RSS was {}", bytes(process.peak_bytes));
+    }
+}
+
+fn write_due(text: &mut String, evidence: &Evidence, delays: &[Heard]) {
+    text.push_str("\nWhat would be released\n");
+    let breakdown = &evidence.breakdown;
+    let age = seconds(evidence.sample.snapshot.release_oldest_age_seconds);
+    let dirty_for = match breakdown.dirty {
+        0 => "free pages that wait".to_string(),
+        _ => format!("free pages that wait, the oldest for {age}"),
+    };
+    for (limit, amount, what) in [
+        ("now", breakdown.dirty, dirty_for.as_str()),
+        ("up to", breakdown.free_blocks, "free blocks: the pages without a live block among them"),
+        ("up to", breakdown.thread_cache, "blocks in the caches of threads that rest for an epoch"),
+    ] {
+        let _ = writeln!(text, "  {limit:<5} {:>11}  {what}", bytes(amount));
+    }
+    if delays.is_empty() {
+        text.push_str("  nothing stands in its way\n");
+        return;
+    }
+    text.push_str("  why it has not been yet\n");
+    for (name, why) in delays {
+        let _ = writeln!(text, "  - {name}: {why}");
+    }
+}
+
+fn write_suspects(text: &mut String, evidence: &Evidence, suspects: &[Heard]) {
+    text.push_str("\nSuspects\n");
+    if suspects.is_empty() {
+        text.push_str("  none\n");
+    }
+    for (name, what) in suspects {
+        let _ = writeln!(text, "  - {name}: {what}");
+    }
+    match &evidence.earlier {
+        None => text.push_str("  (growth is looked for with --seconds N)\n"),
+        Some(earlier) => {
+            let (before, after) = (earlier.breakdown.sum(), evidence.rss());
+            let _ = writeln!(
+                text,
+                "  (watched for {}: RSS {} -> {})",
+                seconds(earlier.seconds),
+                bytes(before),
+                bytes(after)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_the_verdict() {
+        let first = |evidence: &Evidence| {
+            text("redis (7)", evidence).lines().next().map(str::to_string).expect("a line")
+        };
+        let mut evidence = Evidence::made_up();
+        let start = "redis (7): RSS 100.0 MiB, 90.0% of it live; ";
+        assert_eq!(
+            first(&evidence),
+            format!("{start}nothing much is due to be given back; no suspects")
+        );
+        evidence.breakdown.dirty = 25 << 20;
+        evidence.breakdown.live = 65 << 20;
+        evidence.sample.snapshot.release_oldest_age_seconds = 3.0;
+        let start = "redis (7): RSS 100.0 MiB, 65.0% of it live; ";
+        assert_eq!(
+            first(&evidence),
+            format!("{start}25.0 MiB is about to be given back; no suspects")
+        );
+        evidence.knobs.release = false;
+        evidence.knobs.ticker = false;
+        evidence.breakdown.unattributed = 4 << 20;
+        evidence.breakdown.live -= 4 << 20;
+        assert_eq!(
+            first(&evidence),
+            "redis (7): RSS 100.0 MiB, 61.0% of it live; 25.0 MiB is due to be given back \
+             (release off, ticker off); suspects: unattributed"
+        );
+    }
+
+    #[test]
+    fn every_section_is_there_and_the_parts_sum_to_rss() {
+        let mut evidence = Evidence::made_up();
+        evidence.breakdown.untouched = 2 << 20;
+        let text = text("redis (7)", &evidence);
+        let sections = ["Why RSS is what it is", "What would be released", "Suspects"];
+        for section in sections {
+            assert!(text.contains(&format!("\n\n{section}\n")), "{text}");
+        }
+        assert!(text.contains("  live            90.0 MiB   90.0%  asked for"), "{text}");
+        assert!(text.contains("  RSS            100.0 MiB  100.0%\n"), "{text}");
+        assert!(text.contains("and 2.0 MiB live but not in RSS"), "{text}");
+        assert!(text.contains("nothing stands in its way"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
+}
