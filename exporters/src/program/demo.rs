@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use slackwater::Summary;
 use slackwater::snapshot::GateState;
+use slackwater_exporters::http::Address;
 use slackwater_exporters::{Endpoint, Sample};
 
 use super::arguments::DemoArguments;
@@ -23,8 +24,8 @@ const BURST_PART: f64 = 1.0 / 3.0;
 /// Serves, works and reports until a signal, or until the time is over.
 pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let stop = stop_signals()?;
-    let endpoint = Endpoint::bind(arguments.listen).map_err(|error| {
-        let listen = arguments.listen;
+    let listen = &arguments.listen;
+    let endpoint = Endpoint::bind(&listen.to_string()).map_err(|error| {
         Failure::bad_input(format_args!(
             "--listen {listen}: {}; expected a free address of this machine, like 127.0.0.1:0",
             match error.kind() {
@@ -99,10 +100,18 @@ enum Watch {
 
 impl Demo {
     fn play(&mut self, endpoint: &Endpoint) -> io::Result<()> {
-        let address = endpoint.address();
+        let places = match endpoint.address() {
+            Address::Tcp(address) => {
+                format!("  page     http://{address}/\n  metrics  http://{address}/metrics")
+            }
+            Address::Unix(path) => {
+                let path = path.display();
+                format!("  metrics  curl --unix-socket {path} http://localhost/metrics")
+            }
+        };
         self.console.say(format_args!(
             "slackwater demo: bursts of work over {WORKERS} threads, and what memory does after \
-             each\n  page     http://{address}/\n  metrics  http://{address}/metrics"
+             each\n{places}"
         ))?;
         let load = Load::start()?;
         let proof = self.cycles(&load);
