@@ -25,7 +25,7 @@ use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES, Segmen
 /// The smallest arena worth having, the largest that the span index can describe, and what is taken
 /// where the machine does not tell its memory.
 const MIN_BYTES: usize = 32 << 20;
-const MAX_BYTES: usize = 512 << 30;
+pub(crate) const MAX_BYTES: usize = 512 << 30;
 const DEFAULT_BYTES: usize = 64 << 30;
 
 /// How many sets of segments the page heap keeps (see [`crate::page_heap`]).

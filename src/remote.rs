@@ -6,7 +6,7 @@
 
 use core::mem::{MaybeUninit, offset_of};
 
-use crate::arena::{Arena, ChunkIndex};
+use crate::arena::{Arena, ChunkIndex, MAX_BYTES};
 use crate::bits::PageBits;
 use crate::heap::{Heap, Uncached};
 use crate::knobs::{KnobCells, Knobs};
@@ -28,6 +28,9 @@ const MAX_ATTEMPTS: u32 = 64;
 
 /// More thread caches than this are a loop in the list.
 const MAX_CACHES: u32 = 1 << 17;
+
+/// No address of a program is as high.
+const ADDRESS_END: u64 = 1 << 57;
 
 /// The memory that is read.
 pub trait Memory {
@@ -245,8 +248,11 @@ impl RemoteHeap {
         let records = field(offset_of!(Arena, page_map))?;
         let segment_records = field(offset_of!(Arena, segments))?;
         let segments = field(offset_of!(Arena, in_use))? as u32;
+        let pool_bytes = self.singles(memory)?.metadata_touched;
         let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
-            && base.checked_add(bytes).is_some_and(|end| end < 1 << 57)
+            && base < ADDRESS_END
+            && bytes <= MAX_BYTES as u64
+            && pool_bytes < ADDRESS_END
             && segments as u64 <= bytes / SEGMENT_BYTES as u64
             && records < segment_records
             && segment_records < base;
@@ -254,7 +260,6 @@ impl RemoteHeap {
             return Err(RemoteError::Nonsense("addresses"));
         }
         let records_end = segment_records + segments as u64 * size_of::<Segment>() as u64;
-        let pool_bytes = self.singles(memory)?.metadata_touched;
         Ok(Some(Place { base, segments, records, records_end, pool_bytes }))
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct PurgeOutcome {
     pub calls: u64,
     /// Bit `i` is set if the kernel refused range `i`; its pages are as they were.
     pub refused: u64,
+    /// How long it took.
+    pub took: Nanos,
 }
 
 /// Room for the text of one of the kernel's small files.
@@ -73,6 +75,13 @@ pub(crate) trait Os {
     fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom>;
 }
 
+fn clock(clock: libc::clockid_t) -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for a timespec.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
 /// The system this process runs on.
 pub(crate) struct Linux;
 
@@ -88,14 +97,14 @@ impl Os for Linux {
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         debug_assert!(ranges.len() <= PURGE_BATCH);
-        keep_errno(|| purge_batch(ranges))
+        let began = clock(libc::CLOCK_MONOTONIC);
+        let mut outcome = keep_errno(|| purge_batch(ranges));
+        outcome.took = clock(libc::CLOCK_MONOTONIC).since(began);
+        outcome
     }
 
     fn now(&self) -> Nanos {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a valid place for a timespec.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-        Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+        clock(libc::CLOCK_MONOTONIC_COARSE)
     }
 
     fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
@@ -626,7 +635,7 @@ pub(crate) mod fake {
 
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.purge_calls.set(self.purge_calls.get() + 1);
-            let mut outcome = PurgeOutcome { calls: 1, refused: 0 };
+            let mut outcome = PurgeOutcome { calls: 1, refused: 0, took: Nanos::from_millis(1) };
             for (i, range) in ranges.iter().enumerate() {
                 let within = |&at: &usize| at.wrapping_sub(range.start) < range.bytes;
                 if self.locked.borrow().iter().any(within) {

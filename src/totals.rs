@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::histogram::{BUCKETS, bucket_of};
 use crate::size_class::CLASS_COUNT;
-use crate::sys::{self, Nanos, PurgeOutcome};
+use crate::sys::{self, PurgeOutcome};
 
 /// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +70,12 @@ pub(crate) struct Figures<T> {
 
 impl Figures<Cell> {
     /// Counts one purge of `ranges` ranges that gave `pages` back. Within an update.
-    pub fn note_purge(&self, outcome: &PurgeOutcome, ranges: usize, pages: u64, took: Nanos) {
+    pub fn note_purge(&self, outcome: &PurgeOutcome, ranges: usize, pages: u64) {
         self.madvise_calls.add(outcome.calls);
         self.purge_ranges.add(ranges as u64);
         self.errors.add(outcome.refused.count_ones() as u64);
-        self.purge_micros[bucket_of(took.0.div_ceil(1000))].add(1);
-        self.purge_nanos.add(took.0);
+        self.purge_micros[bucket_of(outcome.took.0.div_ceil(1000))].add(1);
+        self.purge_nanos.add(outcome.took.0);
         self.purge_batch_pages[bucket_of(pages)].add(1);
         self.purge_batch_pages_sum.add(pages);
     }

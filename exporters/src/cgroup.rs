@@ -28,11 +28,15 @@ impl CgroupMemory {
     /// Reads the files of this process's group; `None` where it has none, or none that says
     /// anything.
     pub fn read() -> Option<CgroupMemory> {
-        Self::of(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
+        Self::parse(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
     }
 
-    /// The same from the text of `/proc/PID/cgroup`, as seen below `mount`.
-    pub fn of(cgroup: &str, mount: &Path) -> Option<CgroupMemory> {
+    /// The same from the text of another process's `/proc/PID/cgroup`.
+    pub fn of(cgroup: &str) -> Option<CgroupMemory> {
+        Self::parse(cgroup, Path::new(MOUNT))
+    }
+
+    fn parse(cgroup: &str, mount: &Path) -> Option<CgroupMemory> {
         let found = cgroup.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
             let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
@@ -138,7 +142,7 @@ mod tests {
                 ("memory.max", "8192\n"),
             ],
         );
-        let found = CgroupMemory::of("0::/a/b\n", &folder.0);
+        let found = CgroupMemory::parse("0::/a/b\n", &folder.0);
         let expected = CgroupMemory {
             limit_bytes: Some(4096),
             current_bytes: Some(300),
@@ -146,7 +150,8 @@ mod tests {
         };
         assert_eq!(found, Some(expected));
         // A path of the host's, inside a container: the mounted root is the group.
-        let found = CgroupMemory::of("0::/kubepods/x\n", &folder.0).expect("the root has a limit");
+        let found =
+            CgroupMemory::parse("0::/kubepods/x\n", &folder.0).expect("the root has a limit");
         assert_eq!(found.limit_bytes, Some(8192));
     }
 
@@ -159,7 +164,7 @@ mod tests {
                 ("memory/x/memory.usage_in_bytes", "77\n"),
             ],
         );
-        let found = CgroupMemory::of("5:cpu,cpuacct:/y\n3:memory:/x\n0::/z\n", &folder.0);
+        let found = CgroupMemory::parse("5:cpu,cpuacct:/y\n3:memory:/x\n0::/z\n", &folder.0);
         let expected =
             CgroupMemory { limit_bytes: None, current_bytes: Some(77), pressure_seconds: None };
         assert_eq!(found, Some(expected));
@@ -168,8 +173,8 @@ mod tests {
     #[test]
     fn nothing_known_is_nothing() {
         let folder = Folder::new("none", &[("memory.max", "max\n")]);
-        assert_eq!(CgroupMemory::of("0::/\n", &folder.0), None);
-        assert_eq!(CgroupMemory::of("", &folder.0), None);
-        assert_eq!(CgroupMemory::of("nonsense\n1:cpu:/\n", &folder.0), None);
+        assert_eq!(CgroupMemory::parse("0::/\n", &folder.0), None);
+        assert_eq!(CgroupMemory::parse("", &folder.0), None);
+        assert_eq!(CgroupMemory::parse("nonsense\n1:cpu:/\n", &folder.0), None);
     }
 }

@@ -32,8 +32,9 @@ pub struct Sample {
     pub residency: Option<HeapResidency>,
     /// The control group's figures; `None` where there is none.
     pub cgroup: Option<CgroupMemory>,
-    /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds.
-    pub observer_cpu_seconds: f64,
+    /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds;
+    /// `None` for another process, which does not say.
+    pub observer_cpu_seconds: Option<f64>,
 }
 
 impl Sample {
@@ -44,7 +45,7 @@ impl Sample {
             residency: residency::of_this_process(),
             process: ProcessMemory::read(),
             cgroup: CgroupMemory::read(),
-            observer_cpu_seconds: observer::cpu_seconds(),
+            observer_cpu_seconds: Some(observer::cpu_seconds()),
         })
     }
 
@@ -563,7 +564,11 @@ pub static FAMILIES: &[Family] = &[
     seconds_total(
         "observer_cpu_seconds_total",
         "CPU time that collecting, rendering and serving these figures has cost the process.",
-        |s, put| put(&[], s.observer_cpu_seconds),
+        |s, put| {
+            if let Some(seconds) = s.observer_cpu_seconds {
+                put(&[], seconds);
+            }
+        },
     ),
     state(
         "build_info",
@@ -676,7 +681,7 @@ mod tests {
                 current_bytes: Some(2),
                 pressure_seconds: Some(0.5),
             }),
-            observer_cpu_seconds: 0.25,
+            observer_cpu_seconds: Some(0.25),
         }
     }
 

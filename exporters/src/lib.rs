@@ -51,6 +51,7 @@
 //! Feature `program` (on by default) builds `slackwater`: `slackwater demo` shows the allocator
 //! giving memory back, `slackwater run -- CMD` runs any program under it.
 
+pub mod attach;
 pub mod breakdown;
 pub mod cgroup;
 #[cfg(feature = "endpoint")]

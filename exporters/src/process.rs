@@ -1,9 +1,9 @@
-//! The kernel's own figures for this process, from `/proc/self/status`.
+//! The kernel's own figures for a process, from `/proc/PID/status`.
 //!
 //! `status` is preferred to `smaps_rollup`, which walks page tables and takes milliseconds on a
 //! large heap, and to `statm`, which has no peak and does not tell shared memory from files.
 
-/// What the kernel counts as this process's resident memory.
+/// What the kernel counts as a process's resident memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
     /// Resident anonymous memory (`RssAnon`): the heap, the stacks, private data.
@@ -23,6 +23,11 @@ impl ProcessMemory {
         // Bytes, not text: a thread may have given itself a name that is no UTF-8, and a long list
         // of groups makes the file larger than any fixed buffer.
         Self::parse(&std::fs::read("/proc/self/status").ok()?)
+    }
+
+    /// The same for another process.
+    pub fn of(process: u32) -> Option<ProcessMemory> {
+        Self::parse(&std::fs::read(format!("/proc/{process}/status")).ok()?)
     }
 
     /// Everything that is resident.

@@ -179,9 +179,7 @@ impl<O: Os> Purge<'_, O> {
         let (heap, batch) = (self.heap, &mut *self.batch);
         let mut purged = 0;
         if batch.range_count > 0 {
-            let began = self.os.now();
             let outcome = self.os.purge(&batch.ranges[..batch.range_count]);
-            let took = self.os.now().since(began);
             self.calls += outcome.calls;
             for held in batch.spans[..batch.span_count].iter().flatten() {
                 let mut given_back = held.pages;
@@ -197,7 +195,7 @@ impl<O: Os> Purge<'_, O> {
             heap.totals.update(|figures| {
                 figures.interior_pages.add(purged);
                 figures.span_pages_retired.add(purged);
-                figures.note_purge(&outcome, batch.range_count, purged, took);
+                figures.note_purge(&outcome, batch.range_count, purged);
             });
         }
         self.pages += purged;

@@ -77,23 +77,21 @@ pub(crate) fn purge(
         if batch.len == 0 {
             break;
         }
-        let began = os.now();
         let outcome = os.purge(&batch.ranges[..batch.len]);
-        let ended = os.now();
         calls += outcome.calls;
         let mut given_by_batch = 0;
         let mut pages = heap.lock();
         for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
             let given_back = outcome.refused >> i & 1 == 0;
-            let given = settle(&mut pages, arena, totals, (now, ended), segment, run, given_back);
+            let given =
+                settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
             given_by_batch += given.0;
             left = left.saturating_sub(given.0 as u64);
         }
         purged += given_by_batch;
         pages.purge_from = scan.next;
-        let took = ended.since(began);
         totals.update(|figures| {
-            figures.note_purge(&outcome, batch.len, given_by_batch as u64, took);
+            figures.note_purge(&outcome, batch.len, given_by_batch as u64);
         });
     }
     is_waiting |= left == 0 || calls >= limits.calls;

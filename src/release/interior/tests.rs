@@ -136,6 +136,7 @@ impl<'a> Program<'a> {
         assert_eq!(figures.interior_pages, before.interior_pages + more);
         assert_eq!(figures.span_pages_retired, before.span_pages_retired + more);
         assert_eq!(figures.madvise_calls - before.madvise_calls, os.purge_calls.get() - calls);
+        assert_eq!(figures.purge_batch_pages_sum, before.purge_batch_pages_sum + more);
         for page in purged {
             assert!(self.resident.remove(&page));
             self.purged.insert(page);

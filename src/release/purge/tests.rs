@@ -73,6 +73,10 @@ fn ranges_share_calls() {
     let figures = test.figures();
     assert_eq!((figures.madvise_calls, figures.purge_ranges, figures.errors), (4, 200, 0));
     assert_eq!((figures.pending_pages, figures.purged_pages), (0, [0, 0, 0, 200]));
+    // Three purges of 64 pages and one of 8, of a millisecond each.
+    assert_eq!(figures.purge_batch_pages, [0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(figures.purge_micros, [0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!((figures.purge_batch_pages_sum, figures.purge_nanos), (200, 4_000_000));
     let expected: Vec<_> = (0..200).map(|i| test.address(0, pages(2 * i, 1))).collect();
     assert_eq!(*test.os.purged.borrow(), expected, "each once, lowest first");
 }

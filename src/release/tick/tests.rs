@@ -392,7 +392,7 @@ impl Os for Epochs {
         Linux.commit(range)
     }
     fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
-        PurgeOutcome { calls: 1, refused: 0 }
+        PurgeOutcome { calls: 1, ..PurgeOutcome::default() }
     }
     fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
         None

@@ -1,0 +1,510 @@
+//! Another process's heap, read from outside: nothing is injected, nothing is stopped, and a process
+//! that hangs is read like any other.
+//!
+//! The heap is found without symbols and without the program's file (which may be deleted, or in
+//! another mount namespace): every mapping that begins with an ELF header is searched, in the
+//! process's memory, for the note that leads to the allocator's root. See [`slackwater::remote`] for
+//! what is believed of what is found there.
+//!
+//! The kernel lets a process read others as it lets a debugger attach: see [`crate::memory`].
+
+use std::fmt;
+use std::fs;
+use std::io;
+
+use slackwater::Snapshot;
+use slackwater::knobs::Knobs;
+use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, SpanUse};
+use slackwater::units::SEGMENT_CHUNKS;
+
+use crate::cgroup::CgroupMemory;
+use crate::families::Sample;
+use crate::memory::ProcessMemoryReader;
+use crate::process::ProcessMemory;
+use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
+
+/// A running process that has a heap of Slackwater's. Holds one file descriptor.
+pub struct Target {
+    process: u32,
+    /// When it was started, by which another process of the same number is told from it.
+    started: u64,
+    comm: String,
+    container: String,
+    memory: ProcessMemoryReader,
+    pagemap: Pagemap,
+    root: u64,
+}
+
+impl Target {
+    /// Finds the heap of a process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process, it may not be read, or it has no heap that this program
+    /// understands.
+    pub fn open(process: u32) -> Result<Target, AttachError> {
+        let error = |cause| AttachError { process, comm: comm(process), cause };
+        let started = start_time(process).ok_or_else(|| error(Cause::NoProcess))?;
+        let memory = ProcessMemoryReader::of(process);
+        let root = find_root(process, &memory).map_err(error)?;
+        let pagemap = Pagemap::open(&format!("/proc/{process}/pagemap"))
+            .map_err(|failure| error(Cause::of_io(&failure)))?;
+        let cgroup = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+        Ok(Target {
+            process,
+            started,
+            comm: comm(process),
+            container: container_in(&cgroup),
+            memory,
+            pagemap,
+            root,
+        })
+    }
+
+    /// Its process id, as seen from here.
+    pub fn pid(&self) -> u32 {
+        self.process
+    }
+
+    /// The name of its program, as the kernel has it, without control characters.
+    pub fn comm(&self) -> &str {
+        &self.comm
+    }
+
+    /// The short id of the container that its control group says it is in, or nothing.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// Its figures, now. A process that has executed another program since is looked at anew.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended, or its heap cannot be read.
+    pub fn sample(&mut self) -> Result<Sample, AttachError> {
+        match self.try_sample() {
+            Err(error) if error.is_worth_another_look() => {
+                *self = Target::open(self.process)?;
+                self.try_sample()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_sample(&self) -> Result<Sample, AttachError> {
+        let (snapshot, residency) = self.read(|heap| {
+            let snapshot: Snapshot = heap.snapshot(&self.memory)?;
+            Ok((snapshot, residency::read(&self.memory, heap, &self.pagemap)?))
+        })?;
+        let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", self.process));
+        Ok(Sample {
+            snapshot,
+            residency: Some(residency),
+            process: ProcessMemory::of(self.process),
+            cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
+            observer_cpu_seconds: None,
+        })
+    }
+
+    /// The knobs in force there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`].
+    pub fn knobs(&self) -> Result<Knobs, AttachError> {
+        self.read(|heap| Ok(heap.knobs(&self.memory)?))
+    }
+
+    /// Where its heap is; `None` before its first allocation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`].
+    pub fn place(&self) -> Result<Option<Place>, AttachError> {
+        self.read(|heap| Ok(heap.place(&self.memory)?))
+    }
+
+    /// What the pages of `count` segments from `first` on are, and which of them are resident.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`], and when the segments are not in use.
+    pub fn segments(&self, first: u32, count: u32) -> Result<Vec<SegmentResidency>, AttachError> {
+        self.read(|heap| match heap.place(&self.memory)? {
+            None => Err(RemoteError::Nonsense("segments").into()),
+            Some(place) => {
+                residency::segments(&self.memory, heap, &self.pagemap, &place, first, count)
+            }
+        })
+    }
+
+    /// The spans of a segment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::segments`].
+    pub fn spans(
+        &self,
+        segment: u32,
+    ) -> Result<[Option<SpanUse>; SEGMENT_CHUNKS as usize], AttachError> {
+        self.read(|heap| match heap.place(&self.memory)? {
+            None => Err(RemoteError::Nonsense("segments").into()),
+            Some(place) => Ok(heap.spans(&self.memory, &place, segment)?),
+        })
+    }
+
+    /// Reads from the heap, and makes sure that it was the same process's and the same program's from
+    /// the first byte to the last.
+    fn read<T>(
+        &self,
+        read: impl Fn(&RemoteHeap) -> Result<T, ReadError>,
+    ) -> Result<T, AttachError> {
+        let look = || {
+            let heap = RemoteHeap::open(&self.memory, self.root)?;
+            let found = read(&heap)?;
+            RemoteHeap::open(&self.memory, self.root)?;
+            Ok(found)
+        };
+        let outcome = look();
+        let cause = match (start_time(self.process), outcome) {
+            (Some(started), Ok(found)) if started == self.started => return Ok(found),
+            (Some(started), Err(error)) if started == self.started => match error {
+                ReadError::Heap(error) => Cause::Heap(error),
+                ReadError::Pagemap(error) => Cause::of_io(&error),
+            },
+            _ => Cause::Ended,
+        };
+        Err(AttachError { process: self.process, comm: self.comm.clone(), cause })
+    }
+}
+
+/// The processes of this host that can be read.
+pub struct Readable {
+    /// Those that have a heap of Slackwater's.
+    pub targets: Vec<Target>,
+    /// How many could not be looked at for want of the right to.
+    pub refused: usize,
+}
+
+/// Looks at every process of the host, this one included.
+pub fn readable() -> Readable {
+    let mut found = Readable { targets: Vec::new(), refused: 0 };
+    for process in processes() {
+        match Target::open(process) {
+            Ok(target) => found.targets.push(target),
+            Err(error) => found.refused += usize::from(error.cause == Cause::NotPermitted),
+        }
+    }
+    found
+}
+
+/// The numbers of all processes that can be seen.
+pub fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Why a process could not be read: one line, through `Display`.
+#[derive(Clone, Debug)]
+pub struct AttachError {
+    process: u32,
+    comm: String,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cause {
+    NoProcess,
+    Ended,
+    NotPermitted,
+    NoHeap,
+    Heap(RemoteError),
+    Io(String),
+}
+
+impl Cause {
+    fn of_io(error: &io::Error) -> Cause {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Cause::NotPermitted,
+            Some(libc::ESRCH | libc::ENOENT) => Cause::Ended,
+            _ => Cause::Io(error.to_string()),
+        }
+    }
+}
+
+impl AttachError {
+    /// Is it that there is no process of that number, or none any more?
+    pub fn is_gone(&self) -> bool {
+        matches!(self.cause, Cause::NoProcess | Cause::Ended)
+    }
+
+    /// Is it that reading the process takes a right that this one does not have?
+    pub fn is_refusal(&self) -> bool {
+        self.cause == Cause::NotPermitted
+    }
+
+    /// Is it that the process has no heap of Slackwater's?
+    pub fn is_no_heap(&self) -> bool {
+        self.cause == Cause::NoHeap
+    }
+
+    /// It may have executed another program, which has its heap elsewhere.
+    fn is_worth_another_look(&self) -> bool {
+        matches!(self.cause, Cause::Heap(_) | Cause::Io(_))
+    }
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AttachError { process, comm, cause } = self;
+        match cause {
+            Cause::NoProcess => write!(f, "process {process} does not exist"),
+            Cause::Ended => write!(f, "process {process} has ended"),
+            Cause::NotPermitted => write!(
+                f,
+                "process {process} ({comm}) may not be read: that takes the capability \
+                 CAP_SYS_PTRACE (as root has it), or the same user and kernel.yama.ptrace_scope 0"
+            ),
+            Cause::NoHeap => write!(
+                f,
+                "process {process} ({comm}) has no heap of Slackwater's: expected a program \
+                 started with `slackwater run`, or one that has Slackwater as its global allocator"
+            ),
+            Cause::Heap(error) => write!(f, "process {process} ({comm}): {error}"),
+            Cause::Io(error) => write!(f, "process {process} ({comm}): {error}"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+/// A process's name. Anything may be in it, and it ends up on terminals.
+fn comm(process: u32) -> String {
+    let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = String::from_utf8_lossy(&name);
+    name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// When a process was started, in the kernel's ticks since boot: field 22 of its `stat`, whose second
+/// is a name in parentheses that may hold anything.
+fn start_time(process: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let fields = str::from_utf8(&stat[after_name..]).ok()?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The first twelve digits of the container id (64 hexadecimal digits) that a control group's path
+/// has in it, as container engines write them.
+fn container_in(cgroup: &str) -> String {
+    let mut words = cgroup.split(|c: char| !c.is_ascii_hexdigit());
+    words.rfind(|word| word.len() == 64).map_or(String::new(), |word| word[..12].to_string())
+}
+
+/// The parts of the ELF format that are read here: see elf(5).
+mod elf {
+    pub const HEADER_BYTES: usize = 64;
+    /// The magic number, 64 bits, little-endian.
+    pub const START: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
+    pub const SEGMENT_BYTES: usize = 56;
+    pub const MAX_SEGMENTS: u16 = 256;
+    pub const LOAD: u32 = 1;
+    pub const NOTE: u32 = 4;
+    /// More notes than this in one place are none of a program's.
+    pub const MAX_NOTE_BYTES: u64 = 64 << 10;
+
+    pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
+        u16::from_le_bytes([bytes[at], bytes[at + 1]])
+    }
+
+    pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+    }
+
+    pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+    }
+}
+
+/// The address of the root of a process's heap. Where there are two (a program that has the allocator
+/// built in, run under the preload library), that of the larger one.
+fn find_root(process: u32, memory: &ProcessMemoryReader) -> Result<u64, Cause> {
+    let maps = fs::read(format!("/proc/{process}/maps")).map_err(|error| Cause::of_io(&error))?;
+    let maps = String::from_utf8_lossy(&maps);
+    let mut best = Err(Cause::NoHeap);
+    let mut best_segments = 0;
+    for module in maps.lines().filter_map(module_start) {
+        for root in roots_in(module, memory)? {
+            let segments = RemoteHeap::open(memory, root)
+                .and_then(|heap| heap.place(memory))
+                .map(|place| place.map_or(0, |place| place.segments));
+            match segments {
+                Ok(segments) if best.is_err() || segments > best_segments => {
+                    (best, best_segments) = (Ok(root), segments);
+                }
+                Err(error) if best == Err(Cause::NoHeap) => best = Err(Cause::Heap(error)),
+                _ => {}
+            }
+        }
+    }
+    best
+}
+
+/// The start of a mapping that may be the first of a program or library: readable, of a file's start.
+fn module_start(line: &str) -> Option<u64> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, access, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let (_device, inode) = (fields.next()?, fields.next()?);
+    let is_files_start = u64::from_str_radix(offset, 16).ok()? == 0 && inode != "0";
+    if !access.starts_with('r') || !is_files_start {
+        return None;
+    }
+    u64::from_str_radix(range.split('-').next()?, 16).ok()
+}
+
+/// The roots that the notes of the module at `start` lead to.
+fn roots_in(start: u64, memory: &ProcessMemoryReader) -> Result<Vec<u64>, Cause> {
+    let mut roots = Vec::new();
+    let mut header = [0; elf::HEADER_BYTES];
+    match memory.try_read(start, &mut header) {
+        // A file that is shorter than its mapping, or is mapped no more.
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => return Ok(roots),
+        outcome => outcome.map_err(|error| Cause::of_io(&error))?,
+    }
+    let count = elf::u16_at(&header, 56);
+    if !header.starts_with(&elf::START)
+        || elf::u16_at(&header, 54) as usize != elf::SEGMENT_BYTES
+        || count > elf::MAX_SEGMENTS
+    {
+        return Ok(roots);
+    }
+    let mut segments = vec![0; count as usize * elf::SEGMENT_BYTES];
+    if memory.try_read(start.wrapping_add(elf::u64_at(&header, 32)), &mut segments).is_err() {
+        return Ok(roots);
+    }
+    let segments = || segments.chunks_exact(elf::SEGMENT_BYTES);
+    // What the module's addresses are relative to: its first bytes are at `start`.
+    let first = segments().find(|s| elf::u32_at(s, 0) == elf::LOAD && elf::u64_at(s, 8) == 0);
+    let bias = start.wrapping_sub(first.map_or(0, |segment| elf::u64_at(segment, 16)));
+    for segment in segments().filter(|segment| elf::u32_at(segment, 0) == elf::NOTE) {
+        let bytes = elf::u64_at(segment, 40);
+        let address = bias.wrapping_add(elf::u64_at(segment, 16));
+        let mut notes = vec![0; bytes.min(elf::MAX_NOTE_BYTES) as usize];
+        if memory.try_read(address, &mut notes).is_ok() {
+            let align = if elf::u64_at(segment, 48) == 8 { 8 } else { 4 };
+            roots.extend(roots_of_notes(&notes, address, align));
+        }
+    }
+    Ok(roots)
+}
+
+/// The roots that `notes`, read at `address`, lead to.
+fn roots_of_notes(notes: &[u8], address: u64, align: usize) -> Vec<u64> {
+    const HEAD: usize = 12;
+    let mut roots = Vec::new();
+    let mut at = 0;
+    while notes.len() - at >= HEAD {
+        let (name_bytes, content_bytes) =
+            (elf::u32_at(notes, at) as usize, elf::u32_at(notes, at + 4) as usize);
+        let name = at + HEAD;
+        let content = name.saturating_add(name_bytes).next_multiple_of(align);
+        let end = content.saturating_add(content_bytes).checked_next_multiple_of(align);
+        let Some(end) = end.filter(|&end| end <= notes.len()) else { break };
+        let is_ours = elf::u32_at(notes, at + 8) == NOTE_TYPE
+            && notes[name..].starts_with(NOTE_NAME)
+            && (name_bytes, content_bytes) == (NOTE_NAME.len(), 8);
+        if is_ours {
+            let distance = elf::u64_at(notes, content);
+            roots.push(address.wrapping_add(content as u64).wrapping_add(distance));
+        }
+        at = end;
+    }
+    roots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found_by_its_note() {
+        let memory = ProcessMemoryReader::own();
+        let root = find_root(std::process::id(), &memory);
+        assert_eq!(root, Ok(slackwater::remote::own_root()));
+    }
+
+    #[test]
+    fn notes_are_walked_and_cut_ones_left_alone() {
+        let mut notes = Vec::new();
+        let mut push = |name: &[u8], kind: u32, content: &[u8]| {
+            for number in [name.len() as u32, content.len() as u32, kind] {
+                notes.extend_from_slice(&number.to_le_bytes());
+            }
+            for bytes in [name, content] {
+                notes.extend_from_slice(bytes);
+                notes.resize(notes.len().next_multiple_of(4), 0);
+            }
+        };
+        push(b"GNU\0", 3, &[1; 20]);
+        push(NOTE_NAME, NOTE_TYPE + 1, &[1; 8]);
+        push(NOTE_NAME, NOTE_TYPE, &[1; 4]);
+        push(NOTE_NAME, NOTE_TYPE, &(-16i64).to_le_bytes());
+        let content = notes.len() as u64 - 8;
+        assert_eq!(roots_of_notes(&notes, 0x1000, 4), [0x1000 + content - 16]);
+        for cut in 0..notes.len() {
+            assert_eq!(roots_of_notes(&notes[..cut], 0x1000, 4), [], "{cut}");
+        }
+        for at in 0..notes.len() {
+            let mut spoilt = notes.clone();
+            spoilt[at] = 0xff;
+            roots_of_notes(&spoilt, u64::MAX - 3, 8);
+        }
+    }
+
+    #[test]
+    fn modules_begin_where_a_file_does() {
+        let line = "7f00a000-7f00b000 r--p 00000000 fe:01 1234   /usr/lib/a b (deleted)";
+        assert_eq!(module_start(line), Some(0x7f00_a000));
+        for line in [
+            "7f00a000-7f00b000 r--p 00001000 fe:01 1234 /usr/lib/a",
+            "7f00a000-7f00b000 ---p 00000000 fe:01 1234 /usr/lib/a",
+            "7f00a000-7f00b000 rw-p 00000000 00:00 0",
+            "",
+            "nonsense",
+        ] {
+            assert_eq!(module_start(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn containers_are_known_by_their_ids() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("0::/system.slice/docker-{id}.scope\n"),
+            format!("0::/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{id}.scope\n"),
+            format!("3:memory:/docker/{id}\n0::/\n"),
+        ] {
+            assert_eq!(container_in(&path), "0123456789ab", "{path}");
+        }
+        assert_eq!(container_in("0::/user.slice/user-1000.slice/session-2.scope\n"), "");
+        assert_eq!(container_in(""), "");
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_gone() {
+        let error = Target::open(u32::MAX >> 1).err().expect("no such process");
+        assert!(error.is_gone());
+        assert_eq!(error.to_string(), "process 2147483647 does not exist");
+    }
+
+    #[test]
+    fn this_process_has_the_figures_it_has() {
+        let mut target = Target::open(std::process::id()).expect("readable");
+        let block = vec![1u8; 3 << 20];
+        let sample = target.sample().expect("readable");
+        let own = Sample::take();
+        assert_eq!(sample.snapshot.mapped_bytes, own.snapshot.mapped_bytes);
+        assert_eq!(target.knobs().expect("readable"), slackwater::knobs());
+        drop(block);
+    }
+}
