@@ -10,6 +10,10 @@ use metrics::Unit;
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line};
 
 use crate::families::{FAMILIES, Family, LabelValue, Sample};
+use crate::http::Preference;
+
+/// OpenMetrics' media type.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// Which text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,36 @@ pub enum Format {
 }
 
 impl Format {
+    /// The one that the header `Accept` asks for. OpenMetrics is for those who name it; whoever names
+    /// neither gets what everybody understands.
+    pub fn accepted(header: &str) -> Format {
+        let mut open_metrics = 0;
+        // What says most about the format decides: its name, `text/*`, `*/*`.
+        let mut prometheus = (0, 0);
+        for range in Preference::all(header) {
+            let version = range.parameter("version");
+            let name = range.name.to_ascii_lowercase();
+            let rank = match name.as_str() {
+                OPEN_METRICS if version.is_none_or(|version| version == "1.0.0") => {
+                    open_metrics = open_metrics.max(range.weight);
+                    continue;
+                }
+                "text/plain" if version.is_none_or(|version| version == "0.0.4") => 3,
+                "text/*" => 2,
+                "*/*" => 1,
+                _ => continue,
+            };
+            if rank > prometheus.0 {
+                prometheus = (rank, range.weight);
+            }
+        }
+        if open_metrics > 0 && open_metrics >= prometheus.1 {
+            Format::OpenMetrics
+        } else {
+            Format::Prometheus
+        }
+    }
+
     /// The media type, for the header of a response.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -139,6 +173,35 @@ mod tests {
 
     fn lines<'a>(text: &'a str, family: &str) -> Vec<&'a str> {
         text.lines().filter(|line| line.contains(family)).collect()
+    }
+
+    #[test]
+    fn openmetrics_is_for_those_who_prefer_it() {
+        // What Prometheus 2.42 and 3 send, with and without `scrape_protocols`.
+        let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;\
+             version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;\
+             escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let text_only = "text/plain;version=0.0.4;q=0.6,*/*;q=0.5";
+        for (header, format) in [
+            (prometheus_2, Format::OpenMetrics),
+            (prometheus_3, Format::OpenMetrics),
+            (text_only, Format::Prometheus),
+            ("", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Prometheus),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("Application/OpenMetrics-Text; charset=utf-8", Format::OpenMetrics),
+            ("application/openmetrics-text;version=0.0.1", Format::Prometheus),
+            ("application/openmetrics-text;version=1.0.0;q=0", Format::Prometheus),
+            ("application/openmetrics-text;q=0.5,text/plain", Format::Prometheus),
+            ("application/openmetrics-text;q=0.5,text/*;q=0.1,*/*", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.1,text/plain;q=0", Format::OpenMetrics),
+            ("image/png", Format::Prometheus),
+        ] {
+            assert_eq!(Format::accepted(header), format, "{header}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@
 //! static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 //!
 //! fn main() -> std::io::Result<()> {
-//!     slackwater_exporters::Endpoint::bind("127.0.0.1:9464")?;
+//!     slackwater_exporters::Endpoint::bind("127.0.0.1:9464")?; // or "unix:/run/service.sock"
 //!     // … the service …
 //!     Ok(())
 //! }
@@ -59,6 +59,8 @@ pub mod endpoint;
 #[cfg(feature = "endpoint")]
 pub mod exposition;
 pub mod families;
+#[cfg(feature = "endpoint")]
+pub mod http;
 #[cfg(feature = "endpoint")]
 pub mod json;
 pub mod memory;

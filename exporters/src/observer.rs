@@ -6,26 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static CPU_NANOS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The thread's work is being counted already.
-    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
+    /// Up to where the thread's CPU time has been counted; `None` while it does something else.
+    static COUNTED_UNTIL: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Does `work`, and counts the CPU time that it takes. Costs two reads of the thread's clock, some
-/// 300 ns each; where counted work does counted work, once.
+/// 300 ns each; where counted work does counted work, nothing.
 pub fn count<T>(work: impl FnOnce() -> T) -> T {
-    if IS_COUNTED.replace(true) {
+    if COUNTED_UNTIL.get().is_some() {
         return work();
     }
-    let before = thread_cpu_nanos();
+    COUNTED_UNTIL.set(Some(thread_cpu_nanos()));
     let result = work();
-    let spent = thread_cpu_nanos().saturating_sub(before);
-    CPU_NANOS.fetch_add(spent, Ordering::Relaxed);
-    IS_COUNTED.set(false);
+    settle();
+    COUNTED_UNTIL.set(None);
     result
 }
 
-/// What has been counted so far, in seconds.
+/// Counts what the counted work around this call has cost so far: for work that lasts, such as a
+/// thread that serves.
+pub fn settle() {
+    let Some(until) = COUNTED_UNTIL.get() else { return };
+    let now = thread_cpu_nanos();
+    CPU_NANOS.fetch_add(now.saturating_sub(until), Ordering::Relaxed);
+    COUNTED_UNTIL.set(Some(now));
+}
+
+/// What has been counted so far, in seconds; of the work around this call, all of it.
 pub fn cpu_seconds() -> f64 {
+    settle();
     CPU_NANOS.load(Ordering::Relaxed) as f64 / 1e9
 }
 
@@ -40,16 +49,24 @@ fn thread_cpu_nanos() -> u64 {
 mod tests {
     use super::*;
 
+    fn spend(nanos: u64) -> u64 {
+        let start = thread_cpu_nanos();
+        while thread_cpu_nanos() - start < nanos {}
+        thread_cpu_nanos() - start
+    }
+
     #[test]
-    fn work_is_counted_once_and_waiting_is_not() {
+    fn work_is_counted_once_and_while_it_lasts() {
         let before = cpu_seconds();
-        let spent = count(|| {
-            let start = thread_cpu_nanos();
-            count(|| while thread_cpu_nanos() - start < 2_000_000 {});
-            thread_cpu_nanos() - start
+        let (inside, midway) = count(|| {
+            let first = count(|| spend(2_000_000));
+            assert!(COUNTED_UNTIL.get().is_some(), "counting ended with what was inside");
+            let midway = cpu_seconds();
+            (first + spend(2_000_000), midway)
         });
+        assert!(midway - before >= 2e-3, "what lasts is not counted: {midway}");
         let counted = cpu_seconds() - before;
-        assert!(counted >= spent as f64 / 1e9, "{counted} s of {spent} ns");
-        assert!(!IS_COUNTED.get());
+        assert!(counted >= inside as f64 / 1e9, "{counted} s of {inside} ns");
+        assert_eq!(COUNTED_UNTIL.get(), None);
     }
 }

@@ -41,6 +41,8 @@ fn each_bad_command_line_is_refused_in_one_line() {
         (&["--listen", "localhost:x"], &["localhost:x", "IP address and a port"]),
         (&["--listen", "a\nb\x1b[31m\n\nc"], &["a b", "IP address and a port"]),
         (&["--listen", ""], &["--listen", "IP address and a port"]),
+        (&["--listen", "unix:"], &["unix:", "a path of 1 to 107 bytes"]),
+        (&["--listen", "unix:/no/such/x"], &["unix:/no/such/x", "expected a free address"]),
         // TEST-NET-1: an address that no machine has.
         (&["--listen", "192.0.2.1:9464"], &["192.0.2.1:9464", "expected a free address"]),
         (&["run"], &["CMD", "usage: slackwater run"]),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::Demo;
@@ -40,6 +42,21 @@ fn a_signal_ends_it_with_the_summary() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         assert!(text.contains("[slackwater] enq="), "{signal}: {text}");
     }
+}
+
+#[test]
+fn its_unix_socket_goes_with_it() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo.sock");
+    let _ = fs::remove_file(&path);
+    let output = common::slackwater()
+        .args(["--seconds", "1", "--listen", &format!("unix:{}", path.display())])
+        .output()
+        .expect("the demo starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(text.contains(&format!("curl --unix-socket {} ", path.display())), "{text}");
+    assert!(!path.exists(), "{} is left", path.display());
 }
 
 #[test]

@@ -2,17 +2,24 @@
 
 mod common;
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use common::{exchange, get};
 use slackwater_exporters::Endpoint;
+use slackwater_exporters::http::Address;
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
 fn endpoint() -> SocketAddr {
-    Endpoint::bind("127.0.0.1:0").expect("a free port").address()
+    let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
+    let Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
+    *address
 }
 
 #[test]
@@ -91,6 +98,54 @@ fn clients_that_never_finish_do_not_keep_others_out() {
 
 #[test]
 fn a_taken_port_is_an_error() {
-    let error = Endpoint::bind(endpoint()).expect_err("it is taken");
-    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    let error = Endpoint::bind(&endpoint().to_string()).expect_err("it is taken");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn a_text_that_is_no_address_is_named_in_the_error() {
+    let error = Endpoint::bind("unix").expect_err("no address");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("\"unix\": expected an IP address"), "{error}");
+}
+
+fn get_unix(path: &Path, target: &str) -> String {
+    let mut stream = UnixStream::connect(path).expect("accepted");
+    write!(stream, "GET {target} HTTP/1.0\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("text");
+    text
+}
+
+#[test]
+fn a_unix_socket_serves_owner_and_group() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("endpoint.sock");
+    // What a server that was killed leaves behind.
+    let _ = fs::remove_file(&path);
+    drop(UnixListener::bind(&path).expect("a writable place"));
+    let name = format!("unix:{}", path.display());
+    let endpoint = Endpoint::bind(&name).expect("the file of no server is replaced");
+    assert_eq!(endpoint.address(), &Address::Unix(path.clone()));
+    let mode = fs::metadata(&path).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777 & !0o660, 0, "{mode:o}");
+    let text = get_unix(&path, "/metrics");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+    common::assert_complete(body);
+
+    let error = Endpoint::bind(&name).expect_err("it is in use");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(get_unix(&path, "/").contains("<title>Slackwater"), "the first still serves");
+    fs::remove_file(path).expect("ours");
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no.sock");
+    fs::write(&path, "precious").expect("a writable place");
+    let error = Endpoint::bind(&format!("unix:{}", path.display())).expect_err("it is a file");
+    assert!(error.to_string().contains("exists and is no socket"), "{error}");
+    assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    let error = Endpoint::bind("unix:/no/such/folder/x").expect_err("no place");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }

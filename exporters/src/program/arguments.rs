@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use slackwater_exporters::http::Address;
 
 use super::failure::Failure;
 
@@ -89,9 +89,9 @@ pub enum Command {
 /// `slackwater demo`.
 #[derive(Args, Debug)]
 pub struct DemoArguments {
-    /// Where the page and /metrics are served; port 0 takes any free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464", value_parser = address)]
-    pub listen: SocketAddr,
+    /// Where the page and /metrics are served: IP:PORT (port 0 takes any free one) or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub listen: Address,
     /// Stop after this many seconds instead of at Ctrl-C
     #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<u64>,
@@ -224,16 +224,6 @@ fn in_one_line(error: &clap::Error) -> String {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    // The one name that needs no resolver.
-    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|_| "expected an IP address and a port, like 127.0.0.1:9464")
-}
-
 fn seconds(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(seconds @ 1..=MAX_SECONDS) => Ok(seconds),
@@ -286,7 +276,7 @@ mod tests {
         let line = ["slackwater", "--listen", "localhost:0", "--seconds", "8"];
         let arguments = Arguments::try_parse_from(line).expect("good arguments");
         assert!(arguments.command.is_none());
-        assert_eq!(arguments.demo.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+        assert_eq!(arguments.demo.listen, Address::Tcp(([127, 0, 0, 1], 0).into()));
         assert_eq!(arguments.demo.seconds, Some(8));
     }
 }

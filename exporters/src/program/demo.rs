@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use slackwater::Summary;
 use slackwater::snapshot::GateState;
+use slackwater_exporters::http::Address;
 use slackwater_exporters::{Endpoint, Sample};
 
 use super::arguments::DemoArguments;
@@ -28,8 +29,8 @@ pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
         // Nobody listens any more when the demo is already on its way out.
         let _ = tell.send(());
     })?;
-    let endpoint = Endpoint::bind(arguments.listen).map_err(|error| {
-        let listen = arguments.listen;
+    let listen = &arguments.listen;
+    let endpoint = Endpoint::bind(&listen.to_string()).map_err(|error| {
         Failure::bad_input(format_args!(
             "--listen {listen}: {}; expected a free address of this machine, like 127.0.0.1:0",
             match error.kind() {
@@ -93,10 +94,18 @@ enum Watch {
 
 impl Demo {
     fn play(&mut self, endpoint: &Endpoint) -> io::Result<()> {
-        let address = endpoint.address();
+        let places = match endpoint.address() {
+            Address::Tcp(address) => {
+                format!("  page     http://{address}/\n  metrics  http://{address}/metrics")
+            }
+            Address::Unix(path) => {
+                let path = path.display();
+                format!("  metrics  curl --unix-socket {path} http://localhost/metrics")
+            }
+        };
         self.console.say(format_args!(
             "slackwater demo: bursts of work over {WORKERS} threads, and what memory does after \
-             each\n  page     http://{address}/\n  metrics  http://{address}/metrics"
+             each\n{places}"
         ))?;
         let load = Load::start()?;
         let proof = self.cycles(&load);
