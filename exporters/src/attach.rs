@@ -109,6 +109,7 @@ impl Target {
             process: ProcessMemory::of(self.process),
             cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
             observer_cpu_seconds: None,
+            fleet: None,
         })
     }
 

@@ -15,6 +15,7 @@ use slackwater::snapshot::{ByReason, GateState, Histogram, SizeClassBytes, Snaps
 
 use crate::breakdown::{Breakdown, HeapResidency};
 use crate::cgroup::CgroupMemory;
+use crate::fleet::FleetFigures;
 use crate::process::ProcessMemory;
 use crate::{observer, residency};
 
@@ -35,6 +36,8 @@ pub struct Sample {
     /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds;
     /// `None` for another process, which does not say.
     pub observer_cpu_seconds: Option<f64>,
+    /// What became of looking at all processes of the host; `None` for processes that do not.
+    pub fleet: Option<FleetFigures>,
 }
 
 impl Sample {
@@ -46,6 +49,7 @@ impl Sample {
             process: ProcessMemory::read(),
             cgroup: CgroupMemory::read(),
             observer_cpu_seconds: Some(observer::cpu_seconds()),
+            fleet: None,
         })
     }
 
@@ -570,6 +574,28 @@ pub static FAMILIES: &[Family] = &[
             }
         },
     ),
+    gauge(
+        "export_processes",
+        Unit::Count,
+        &["result"],
+        "Processes that `slackwater export` looked at, by result; only its own process has this.",
+        |s, put| {
+            if let Some(fleet) = &s.fleet {
+                words!(put, fleet, f64, [read, refused, failed]);
+            }
+        },
+    ),
+    gauge(
+        "export_duration_seconds",
+        Unit::Seconds,
+        &[],
+        "How long `slackwater export` took to read them all.",
+        |s, put| {
+            if let Some(fleet) = &s.fleet {
+                put(&[], fleet.seconds);
+            }
+        },
+    ),
     state(
         "build_info",
         &["version"],
@@ -682,6 +708,7 @@ mod tests {
                 pressure_seconds: Some(0.5),
             }),
             observer_cpu_seconds: Some(0.25),
+            fleet: Some(FleetFigures::default()),
         }
     }
 
@@ -791,7 +818,8 @@ mod tests {
 
     #[test]
     fn unknown_process_figures_are_absent() {
-        let sample = Sample { process: None, residency: None, cgroup: None, ..sample() };
+        let sample =
+            Sample { process: None, residency: None, cgroup: None, fleet: None, ..sample() };
         for name in [
             "process_resident_bytes",
             "rss_peak_bytes",
@@ -802,6 +830,8 @@ mod tests {
             "cgroup_limit_bytes",
             "cgroup_current_bytes",
             "cgroup_pressure_seconds_total",
+            "export_processes",
+            "export_duration_seconds",
         ] {
             let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
             family.series(&sample, &mut |_, _| panic!("{name} is not known here"));

@@ -59,6 +59,7 @@ pub mod endpoint;
 #[cfg(feature = "endpoint")]
 pub mod exposition;
 pub mod families;
+pub mod fleet;
 #[cfg(feature = "endpoint")]
 pub mod http;
 #[cfg(feature = "endpoint")]

@@ -38,6 +38,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 it began and could not go on, as
                       slackwater run [--summary] -- CMD ARGS...\n       \
                       slackwater top|report|snapshot PID\n       \
                       slackwater diff A B\n       \
+                      slackwater export [--listen ADDR]\n       \
                       slackwater completions SHELL\n       \
                       slackwater man [-o DIR]"
 )]
@@ -78,6 +79,12 @@ pub enum Command {
     /// Say what changed between two saved snapshots
     #[command(override_usage = "slackwater diff A B [--json]", after_long_help = EXIT_CODES)]
     Diff(DiffArguments),
+    /// Serve /metrics for all processes of this host that can be read
+    ///
+    /// Each series has the labels pid, comm (the process's name) and container (the short id of its
+    /// container, or nothing). Reading processes of other users takes the capability CAP_SYS_PTRACE.
+    #[command(override_usage = "slackwater export [--listen ADDR]", after_long_help = EXIT_CODES)]
+    Export(ExportArguments),
     /// Write a completion script for a shell to standard output
     #[command(override_usage = "slackwater completions SHELL", after_long_help = EXIT_CODES)]
     Completions(CompletionsArguments),
@@ -159,6 +166,14 @@ pub struct DiffArguments {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// `slackwater export`.
+#[derive(Args, Debug)]
+pub struct ExportArguments {
+    /// Where /metrics is served: IP:PORT (port 0 takes any free one) or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465")]
+    pub listen: Address,
 }
 
 /// `slackwater completions`.

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use slackwater::Summary;
 use slackwater::snapshot::GateState;
-use slackwater_exporters::http::Address;
 use slackwater_exporters::{Endpoint, Sample};
 
 use super::arguments::DemoArguments;
 use super::console::Console;
 use super::failure::Failure;
 use super::load::{Load, WORKERS};
+use super::output;
 use super::proof::{Proof, mib, purged_pages};
 use super::signals;
 
@@ -30,15 +30,8 @@ pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
         let _ = tell.send(());
     })?;
     let listen = &arguments.listen;
-    let endpoint = Endpoint::bind(&listen.to_string()).map_err(|error| {
-        Failure::bad_input(format_args!(
-            "--listen {listen}: {}; expected a free address of this machine, like 127.0.0.1:0",
-            match error.kind() {
-                io::ErrorKind::AddrInUse => "the address is in use".to_string(),
-                _ => error.to_string(),
-            }
-        ))
-    })?;
+    let endpoint = Endpoint::bind(&listen.to_string())
+        .map_err(|error| Failure::not_listening(listen, &error))?;
     let mut demo = Demo {
         console: Console::new(),
         stop,
@@ -94,18 +87,12 @@ enum Watch {
 
 impl Demo {
     fn play(&mut self, endpoint: &Endpoint) -> io::Result<()> {
-        let places = match endpoint.address() {
-            Address::Tcp(address) => {
-                format!("  page     http://{address}/\n  metrics  http://{address}/metrics")
-            }
-            Address::Unix(path) => {
-                let path = path.display();
-                format!("  metrics  curl --unix-socket {path} http://localhost/metrics")
-            }
-        };
+        let place = |path| output::place(endpoint.address(), path);
         self.console.say(format_args!(
             "slackwater demo: bursts of work over {WORKERS} threads, and what memory does after \
-             each\n{places}"
+             each\n  page     {}\n  metrics  {}",
+            place("/"),
+            place("/metrics")
         ))?;
         let load = Load::start()?;
         let proof = self.cycles(&load);

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use slackwater_exporters::attach::AttachError;
+use slackwater_exporters::http::Address;
 
 /// The exit code of bad input: an unknown flag, a taken port, a missing program or process.
 const BAD_INPUT: u8 = 2;
@@ -34,6 +35,17 @@ impl Failure {
     pub fn not_opened(error: AttachError) -> Failure {
         let expected = if error.is_gone() { "; expected the id of a running process" } else { "" };
         Failure::bad_input(format_args!("{error}{expected}"))
+    }
+
+    /// The address of the flag `--listen` cannot be had.
+    pub fn not_listening(address: &Address, error: &io::Error) -> Failure {
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => "the address is in use".to_string(),
+            _ => error.to_string(),
+        };
+        Failure::bad_input(format_args!(
+            "--listen {address}: {why}; expected a free address of this machine, like 127.0.0.1:0"
+        ))
     }
 
     /// A process that could be read cannot be any more: most often, it has ended.

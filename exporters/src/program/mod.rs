@@ -6,6 +6,7 @@ mod completions;
 mod console;
 mod demo;
 mod diff;
+mod export;
 mod failure;
 mod figures;
 mod library;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         Ok(Some(Command::Report(arguments))) => report::report(&arguments),
         Ok(Some(Command::Snapshot(arguments))) => snapshot::snapshot(&arguments),
         Ok(Some(Command::Diff(arguments))) => diff::diff(&arguments),
+        Ok(Some(Command::Export(arguments))) => export::export(&arguments),
         Ok(Some(Command::Completions(arguments))) => completions::completions(&arguments),
         Ok(Some(Command::Man(arguments))) => man::man(&arguments),
         Err(failure) => Err(failure),

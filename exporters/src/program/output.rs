@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use slackwater_exporters::http::Address;
+
 use super::failure::Failure;
 
 /// Writes `text` to `path`. A file that is there keeps its content until the new one is complete and
@@ -67,5 +69,15 @@ pub fn print_on(text: &str) -> Result<bool, Failure> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::broken(format_args!("standard output: {error}"))),
+    }
+}
+
+/// How to get at what is served at `address`: for a browser, or for a shell.
+pub fn place(address: &Address, path: &str) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}{path}"),
+        Address::Unix(socket) => {
+            format!("curl --unix-socket {} http://localhost{path}", socket.display())
+        }
     }
 }

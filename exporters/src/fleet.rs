@@ -1,0 +1,193 @@
+//! All processes of this host that can be read, kept at hand between one look and the next.
+//!
+//! Finding a heap takes a walk through a process's mappings; reading it again does not. So the
+//! processes that have one stay open, and those that have none are looked at again ever more rarely:
+//! the loader may not have been through them yet, or they may execute another program.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::attach::{self, AttachError, Target};
+use crate::families::Sample;
+use crate::observer;
+
+/// The least and the most time until a process that could not be read is looked at again; in between
+/// it is as long as it has been known.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Processes, by their numbers.
+#[derive(Default)]
+pub struct Fleet {
+    open: BTreeMap<u32, Target>,
+    closed: BTreeMap<u32, Closed>,
+}
+
+/// A process that could not be read.
+struct Closed {
+    /// When it was started: another one may have its number by now.
+    started: Option<u64>,
+    why: Why,
+    since: Instant,
+    next_look: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    NoHeap,
+    Refused,
+    Failed,
+}
+
+/// One process's figures, and what tells them from others'.
+pub struct Seen {
+    /// `pid`, `comm` and `container`.
+    pub labels: [(&'static str, String); 3],
+    /// Its figures. Those of this process have [`Sample::fleet`].
+    pub sample: Sample,
+}
+
+/// What became of the last look at all processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FleetFigures {
+    /// Processes whose figures were read.
+    pub read: u64,
+    /// Processes that could not be looked at for want of the right to.
+    pub refused: u64,
+    /// Processes whose heap is there and could not be read.
+    pub failed: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl Fleet {
+    /// Reads every process that can be, in the order of their numbers.
+    pub fn look(&mut self) -> (Vec<Seen>, FleetFigures) {
+        observer::count(|| {
+            let begin = Instant::now();
+            let processes: Vec<u32> = attach::processes().collect();
+            self.forget_all_but(&processes);
+            for process in processes {
+                if !self.open.contains_key(&process) {
+                    self.try_open(process, begin);
+                }
+            }
+            let mut seen = self.read_open(begin);
+            let closed = |why| self.closed.values().filter(|closed| closed.why == why).count();
+            let figures = FleetFigures {
+                read: seen.len() as u64,
+                refused: closed(Why::Refused) as u64,
+                failed: closed(Why::Failed) as u64,
+                seconds: begin.elapsed().as_secs_f64(),
+            };
+            let own = std::process::id().to_string();
+            if let Some(own) = seen.iter_mut().find(|seen| seen.labels[0].1 == own) {
+                own.sample.fleet = Some(figures);
+                own.sample.observer_cpu_seconds = Some(observer::cpu_seconds());
+            }
+            (seen, figures)
+        })
+    }
+
+    fn forget_all_but(&mut self, processes: &[u32]) {
+        let mut there = processes.to_vec();
+        there.sort_unstable();
+        let is_there = |process: &u32| there.binary_search(process).is_ok();
+        self.open.retain(|process, _| is_there(process));
+        self.closed.retain(|process, _| is_there(process));
+    }
+
+    fn try_open(&mut self, process: u32, now: Instant) {
+        if let Some(closed) = self.closed.get(&process)
+            && now < closed.next_look
+            && closed.started == attach::start_time(process)
+        {
+            return;
+        }
+        match Target::open(process) {
+            Ok(target) => {
+                self.closed.remove(&process);
+                self.open.insert(process, target);
+            }
+            Err(error) => self.close(process, &error, now),
+        }
+    }
+
+    fn read_open(&mut self, now: Instant) -> Vec<Seen> {
+        let mut seen = Vec::with_capacity(self.open.len());
+        let mut lost = Vec::new();
+        for (&process, target) in &mut self.open {
+            match target.sample() {
+                Ok(sample) => seen.push(Seen {
+                    labels: [
+                        ("pid", process.to_string()),
+                        ("comm", target.comm().to_string()),
+                        ("container", target.container().to_string()),
+                    ],
+                    sample,
+                }),
+                Err(error) => lost.push((process, error)),
+            }
+        }
+        for (process, error) in lost {
+            self.open.remove(&process);
+            self.close(process, &error, now);
+        }
+        seen
+    }
+
+    /// Remembers that a process could not be read.
+    fn close(&mut self, process: u32, error: &AttachError, now: Instant) {
+        let why = match error {
+            error if error.is_gone() => {
+                self.closed.remove(&process);
+                return;
+            }
+            error if error.is_no_heap() => Why::NoHeap,
+            error if error.is_refusal() => Why::Refused,
+            _ => Why::Failed,
+        };
+        let started = attach::start_time(process);
+        let before = self.closed.get(&process).filter(|closed| closed.started == started);
+        let since = before.map_or(now, |closed| closed.since);
+        let next_look = now + (now - since).clamp(MIN_PAUSE, MAX_PAUSE);
+        self.closed.insert(process, Closed { started, why, since, next_look });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_without_a_heap_are_looked_at_ever_more_rarely() {
+        let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().expect("coreutils");
+        let process = sleeper.id();
+        let mut fleet = Fleet::default();
+        let begin = Instant::now();
+        let mut look_after = |seconds: u64| {
+            let now = begin + Duration::from_secs(seconds);
+            fleet.try_open(process, now);
+            let closed = &fleet.closed[&process];
+            assert_eq!(closed.why, Why::NoHeap);
+            (closed.next_look - begin).as_secs()
+        };
+        // The seconds of looks, and when the next one will be; looks before that change nothing.
+        let looks = [(0, 1), (0, 1), (1, 2), (3, 6), (5, 6), (6, 12), (100, 160), (159, 160)];
+        for (look, next) in looks {
+            assert_eq!(look_after(look), next, "a look after {look} s");
+        }
+        fleet.forget_all_but(&[]);
+        assert!(fleet.closed.is_empty());
+        // Another process of the same number is looked at at once.
+        fleet.try_open(process, begin);
+        fleet.closed.get_mut(&process).expect("just looked at").started = Some(1);
+        fleet.try_open(process, begin);
+        assert_eq!(fleet.closed[&process].started, attach::start_time(process));
+        sleeper.kill().expect("it runs");
+        sleeper.wait().expect("it ends");
+        // A process that is gone is not remembered.
+        fleet.try_open(process, begin + MAX_PAUSE);
+        assert!(fleet.closed.is_empty() && fleet.open.is_empty());
+    }
+}
