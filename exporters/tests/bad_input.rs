@@ -3,9 +3,11 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output};
 
 /// Checks the shape of a refusal; `mentions` are the value and what was expected instead.
 fn assert_refused(output: &Output, mentions: &[&str]) {
@@ -53,6 +55,39 @@ fn each_bad_command_line_is_refused_in_one_line() {
         (&["run", "--", "/no/such/program"], &["/no/such/program", "expected a path"]),
         (&["run", "--", "/etc/passwd"], &["/etc/passwd", "expected an executable"]),
         (&["run", "--", "/"], &["/: ", "expected an executable"]),
+        (&["top"], &["PID", "usage: slackwater top PID"]),
+        (&["top", "1", "2"], &["'2'", "usage: slackwater top PID"]),
+        (&["top", "abc", "--once"], &["abc", "expected the id of a process"]),
+        (&["top", "0", "--once"], &["'0'", "expected the id of a process"]),
+        (&["top", "-1", "--once"], &["-1", "usage: slackwater top PID"]),
+        (&["top", "99999999999", "--once"], &["99999999999", "expected the id of a process"]),
+        (&["top", "2147483648", "--once"], &["2147483648", "expected the id of a process"]),
+        (&["top", "2147483647", "--once"], &["2147483647 does not exist", "expected the id"]),
+        (&["top", "2147483647", "--json"], &["2147483647 does not exist", "expected the id"]),
+        (&["top", "1", "--once", "--interval", "0"], &["'0'", "seconds from 0.1 to 3600"]),
+        (&["top", "1", "--once", "--interval", "NaN"], &["NaN", "seconds from 0.1 to 3600"]),
+        (&["top", "1", "--once", "--interval", "1e9"], &["1e9", "seconds from 0.1 to 3600"]),
+        (&["top", "1"], &["standard output is not a terminal", "expected one, or --once"]),
+        (&["report"], &["PID", "usage: slackwater report PID"]),
+        (&["report", "2147483647"], &["2147483647 does not exist", "expected the id"]),
+        (&["report", "1", "--seconds", "0"], &["'0'", "whole number of seconds"]),
+        (&["snapshot"], &["PID", "usage: slackwater snapshot PID"]),
+        (&["snapshot", "2147483647"], &["2147483647 does not exist", "expected the id"]),
+        (&["snapshot", "1", "-o"], &["--output", "value is required"]),
+        (&["diff"], &["A", "usage: slackwater diff A B"]),
+        (&["diff", "a"], &["B", "usage: slackwater diff A B"]),
+        (&["diff", "/no/such", "/no/such"], &["/no/such: cannot be read", "slackwater snapshot"]),
+        (&["diff", "/", "/"], &["/: cannot be read", "slackwater snapshot"]),
+        (&["diff", "/dev/zero", "/"], &["/dev/zero: larger than any", "slackwater snapshot"]),
+        (&["diff", "/etc/passwd", "/"], &["/etc/passwd: not a snapshot", "slackwater snapshot"]),
+        (&["export", "bogus"], &["bogus", "usage: slackwater export"]),
+        (&["export", "--listen", "banana"], &["banana", "IP address and a port"]),
+        (&["export", "--listen", "192.0.2.1:9465"], &["192.0.2.1:9465", "expected a free address"]),
+        (&["completions"], &["SHELL", "usage: slackwater completions"]),
+        (&["completions", "dos"], &["dos", "possible values: bash, elvish"]),
+        (&["man", "bogus"], &["bogus", "usage: slackwater man"]),
+        (&["man", "-o", "/no/such"], &["/no/such/", "expected a file in a folder that exists"]),
+        (&["man", "-o", "/etc/passwd"], &["/etc/passwd/", "expected a file in a folder"]),
     ];
     for (arguments, mentions) in cases {
         let output = common::slackwater().args(*arguments).output().expect("it starts");
@@ -64,7 +99,11 @@ fn each_bad_command_line_is_refused_in_one_line() {
 fn a_taken_port_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
-    for arguments in [&["demo", "--listen", &address][..], &["--listen", &address]] {
+    for arguments in [
+        &["demo", "--listen", &address][..],
+        &["--listen", &address],
+        &["export", "--listen", &address],
+    ] {
         let output = common::slackwater().args(arguments).output().expect("it starts");
         assert_refused(&output, &[&address, "in use", "expected a free address"]);
     }
@@ -92,4 +131,116 @@ fn a_missing_library_is_refused() {
     fs::write(folder.join("libslackwater_preload.so"), "").expect("a writable place");
     assert_refused(&run(""), &["slackwater alone", "a space or a colon"]);
     fs::remove_dir_all(folder).expect("made by this test");
+}
+
+/// A process without a heap of ours.
+struct Sleep(Child);
+
+impl Sleep {
+    fn start(command: &mut Command) -> Sleep {
+        Sleep(command.arg("60").env_remove("LD_PRELOAD").spawn().expect("it starts"))
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every command that reads a process.
+const READERS: [&[&str]; 4] = [&["top", "--once"], &["top", "--json"], &["report"], &["snapshot"]];
+
+#[test]
+fn a_process_without_a_heap_of_ours_is_refused() {
+    let sleep = Sleep::start(&mut Command::new("sleep"));
+    let process = sleep.0.id().to_string();
+    for reader in READERS {
+        let output = common::slackwater().args(reader).arg(&process).output().expect("it starts");
+        let named = format!("process {process} (sleep)");
+        assert_refused(&output, &[&named, "no heap of Slackwater's", "slackwater run"]);
+    }
+}
+
+#[test]
+fn a_process_of_another_user_is_refused() {
+    // SAFETY: it has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        assert!(std::env::var_os("CI").is_none(), "this takes root, and this is CI");
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: only root has a user who may not read root's");
+        return;
+    }
+    let sleep = Sleep::start(&mut Command::new("sleep"));
+    let process = sleep.0.id().to_string();
+    // A place that every user can get at, unlike a target folder.
+    let everyones = std::env::temp_dir().join(format!("slackwater-{process}"));
+    fs::copy(env!("CARGO_BIN_EXE_slackwater"), &everyones).expect("a writable place");
+    for reader in READERS {
+        let output = Command::new(&everyones)
+            .args(reader)
+            .arg(&process)
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .expect("it starts");
+        assert_refused(&output, &[&process, "may not be read", "CAP_SYS_PTRACE"]);
+    }
+    fs::remove_file(everyones).expect("made by this test");
+}
+
+#[test]
+fn foreign_and_damaged_snapshots_are_refused() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a writable place");
+    let good = {
+        let shell = common::Shell::start();
+        let output = common::slackwater().args(["snapshot", &shell.id().to_string()]).output();
+        String::from_utf8(output.expect("it starts").stdout).expect("text")
+    };
+    let path = folder.join("file.json");
+    let cases: &[(&str, String, &str)] = &[
+        ("empty", String::new(), "not a snapshot"),
+        ("half", good[..good.len() / 2].to_string(), "not a snapshot"),
+        ("an object", "{}".to_string(), "not a snapshot"),
+        ("a list", "[1]".to_string(), "not a snapshot"),
+        ("deep", "[".repeat(100_000), "not a snapshot"),
+        (
+            "foreign",
+            good.replace("slackwater-snapshot", "x\\u001b"),
+            "expected 'slackwater-snapshot'",
+        ),
+        ("newer", good.replace("\"version\": 1", "\"version\": 2"), "expected version 1"),
+        ("no pid", good.replace("\"pid\"", "\"dip\""), "missing field `pid`"),
+        ("odd", good.replace("\"figures\": {", "\"figures\": 1, \"x\": {"), "damaged"),
+    ];
+    for (name, text, mention) in cases {
+        assert_ne!(text, &good, "{name}");
+        fs::write(&path, text).expect("writable");
+        let output = common::slackwater().arg("diff").args([&path, &path]).output();
+        assert_refused(&output.expect("it starts"), &["file.json", mention, "slackwater"]);
+    }
+    fs::write(&path, &good).expect("writable");
+    let output = common::slackwater().arg("diff").args([&path, &path]).output();
+    assert!(output.expect("it starts").status.success());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused() {
+    let shell = common::Shell::start();
+    let process = shell.id().to_string();
+    for (path, expected) in [
+        ("/no/such/file", "expected a file in a folder that exists"),
+        ("/", "expected the name of a file"),
+        ("/dev/full", "No space left"),
+        ("/etc/passwd/x", "expected a file in a folder"),
+        ("", "expected"),
+    ] {
+        let output = common::slackwater().args(["snapshot", &process, "-o", path]).output();
+        assert_refused(&output.expect("it starts"), &[path, expected]);
+    }
 }

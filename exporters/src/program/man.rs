@@ -13,7 +13,9 @@ pub fn man(arguments: &ManArguments) -> Result<(), Failure> {
     let Some(folder) = &arguments.output else {
         return output::print(&page(definition)?);
     };
-    for mut command in definition.get_subcommands().cloned() {
+    // `slackwater help` is clap's, and explains what the other pages do.
+    let commands = definition.get_subcommands().filter(|command| command.get_name() != "help");
+    for mut command in commands.cloned() {
         let name = format!("slackwater-{command}");
         command = command.display_name(&name);
         output::write_file(&folder.join(format!("{name}.1")), &page(command)?)?;

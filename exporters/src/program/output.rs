@@ -15,7 +15,7 @@ pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
     write(path, text).map_err(|error| {
         let path = path.display();
         Failure::bad_input(match error.kind() {
-            io::ErrorKind::NotFound => {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 format!("{path}: no such folder; expected a file in a folder that exists")
             }
             io::ErrorKind::IsADirectory => {

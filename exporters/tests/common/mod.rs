@@ -187,9 +187,15 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo on a free port and reads its address from what it prints.
     pub fn start(arguments: &[&str]) -> Demo {
+        Demo::start_with(&[], arguments)
+    }
+
+    /// The same with further variables in its environment.
+    pub fn start_with(environment: &[(&str, &str)], arguments: &[&str]) -> Demo {
         let mut child = slackwater()
             .args(["demo", "--listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -240,5 +246,55 @@ impl Drop for Demo {
         // Fails when it has ended, as it should.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A shell under `slackwater run`, which waits; killed if the test ends before it does.
+pub struct Shell(Child);
+
+impl Shell {
+    /// Starts it and waits until it is there: the process has executed it by then.
+    pub fn start() -> Shell {
+        Shell::run("echo ready; read line")
+    }
+
+    /// The same with a script that prints `ready` and waits.
+    pub fn run(script: &str) -> Shell {
+        let mut child = slackwater()
+            .args(["run", "--", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        output.read_line(&mut line).expect("readable");
+        assert_eq!(line, "ready\n");
+        Shell(child)
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Lets it go on with its script, and waits for its end.
+    pub fn finish(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().expect("it ends");
+    }
+
+    /// Lets it go on with its script.
+    pub fn go_on(&mut self) {
+        let mut input = self.0.stdin.as_ref().expect("piped");
+        input.write_all(b"\n").expect("it reads");
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -20,7 +20,7 @@ pub enum Panel {
 }
 
 /// Below this there is room for one panel only.
-const MIN_WIDTH: u16 = 78;
+const MIN_WIDTH: u16 = 80;
 const MIN_HEIGHT: u16 = 18;
 
 /// From here on the lower panels are side by side; below, three of them share a place.
@@ -31,7 +31,7 @@ const PARTS_HEIGHT: u16 = 12;
 const PARTS_WIDTH: u16 = 46;
 
 /// Five columns and the frame.
-const SIZE_CLASSES_WIDTH: u16 = 50;
+const SIZE_CLASSES_WIDTH: u16 = 48;
 
 impl Panel {
     /// Every panel, in the order in which the tab key visits them.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn panels_fill_the_area_without_overlap_and_the_marked_one_is_shown() {
-        for (width, height) in [(80, 20), (200, 56), (78, 18), (300, 20), (20, 2), (0, 0), (77, 99)]
+        for (width, height) in [(80, 20), (200, 56), (80, 18), (300, 20), (20, 2), (0, 0), (79, 99)]
         {
             for focus in Panel::ALL {
                 let area = Rect::new(0, 4, width, height);

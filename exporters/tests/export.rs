@@ -1,0 +1,173 @@
+//! `slackwater export`: one scrape for all processes.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Demo, Scraped, Shell};
+use slackwater_exporters::families::FAMILIES;
+
+/// A running exporter; killed if the test ends before it does.
+struct Export {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    place: String,
+}
+
+impl Export {
+    fn start(listen: &str) -> Export {
+        let mut child = common::slackwater()
+            .args(["export", "--listen", listen])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("readable");
+        let place = line.trim().strip_prefix("slackwater export: ").expect("its place").to_string();
+        Export { child, output, place }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let address = self.place.strip_prefix("http://").and_then(|url| url.split('/').next());
+        address.expect("a URL").parse().expect("an address")
+    }
+
+    fn scrape(&self) -> BTreeMap<String, Scraped> {
+        common::parse(&common::get(self.address(), "/metrics").body)
+    }
+
+    /// Scrapes until the processes in the scrape are as they should be.
+    fn scrape_until(&self, is: impl Fn(&BTreeMap<String, String>) -> bool) {
+        // Not an asserted time: a test that hangs says nothing.
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let processes = processes(&self.scrape());
+            if is(&processes) {
+                return;
+            }
+            assert!(Instant::now() < end, "it never is: {processes:?}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value of a label among labels as written.
+fn label<'a>(labels: &'a str, name: &str) -> &'a str {
+    let mut values = labels.split(',').filter_map(|label| label.split_once('='));
+    let found = values.find(|(found, _)| *found == name);
+    found.unwrap_or_else(|| panic!("no {name} in {labels}")).1.trim_matches('"')
+}
+
+/// Id and name of every process in a scrape.
+fn processes(scraped: &BTreeMap<String, Scraped>) -> BTreeMap<String, String> {
+    let series = scraped["slackwater_threads"].series.keys();
+    series.map(|labels| (label(labels, "pid").into(), label(labels, "comm").into())).collect()
+}
+
+#[test]
+fn every_process_is_in_one_scrape_with_its_labels() {
+    let demo = Demo::start(&[]);
+    let shells = [Shell::start(), Shell::start()];
+    let export = Export::start("127.0.0.1:0");
+    let response = common::get(export.address(), "/metrics");
+    assert_eq!(response.status, 200);
+    let scraped = common::parse(&response.body);
+    let processes = processes(&scraped);
+    for (process, comm) in [
+        (demo.id(), "slackwater"),
+        (shells[0].id(), "sh"),
+        (shells[1].id(), "sh"),
+        (export.child.id(), "slackwater"),
+    ] {
+        assert_eq!(processes.get(&process.to_string()).map(String::as_str), Some(comm));
+    }
+    let heads: BTreeSet<String> = FAMILIES.iter().map(|family| family.full_name()).collect();
+    for (name, family) in &scraped {
+        assert!(heads.contains(name), "{name} is not in the table");
+        let start = if family.kind == "histogram" { "" } else { "pid=" };
+        assert!(family.series.keys().all(|labels| labels.starts_with(start)), "{name}");
+    }
+    let figures = &scraped["slackwater_export_processes"].series;
+    let own = export.child.id().to_string();
+    assert!(figures.keys().all(|labels| label(labels, "pid") == own), "{figures:?}");
+    let read = figures.iter().find(|(labels, _)| label(labels, "result") == "read");
+    assert_eq!(*read.expect("always there").1 as usize, processes.len());
+    let cost = &scraped["slackwater_observer_cpu_seconds_total"].series;
+    assert!(cost.iter().any(|(labels, &cost)| label(labels, "pid") == own && cost > 0.0));
+    common::assert_promtool_is_silent(&response.body);
+
+    let other = common::get(export.address(), "/elsewhere");
+    assert_eq!((other.status, other.body.as_str()), (404, "/elsewhere: expected /metrics\n"));
+}
+
+#[test]
+fn processes_come_go_and_become_others() {
+    let export = Export::start("127.0.0.1:0");
+    let mut shell = Shell::start();
+    let id = shell.id().to_string();
+    export.scrape_until(|processes| processes.contains_key(&id));
+    shell.finish();
+    export.scrape_until(|processes| !processes.contains_key(&id));
+
+    // A shell without our library, until it executes another one under it.
+    let script = "echo ready; read line; exec \"$0\" run -- sh -c 'read line'";
+    let mut late = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_slackwater")])
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sh starts");
+    let mut line = String::new();
+    let mut output = BufReader::new(late.stdout.take().expect("piped"));
+    output.read_line(&mut line).expect("readable");
+    let id = late.id().to_string();
+    assert!(!processes(&export.scrape()).contains_key(&id), "it has no heap of ours");
+    late.stdin.as_ref().expect("piped").write_all(b"\n").expect("it reads");
+    export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sh"));
+    drop(late.stdin.take());
+    late.wait().expect("it ends");
+
+    // And one that has it, until it executes itself under another name.
+    let mut shell = Shell::run("echo ready; read line; exec sleep 60");
+    let id = shell.id().to_string();
+    export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sh"));
+    shell.go_on();
+    export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sleep"));
+}
+
+#[test]
+fn a_unix_socket_serves_as_well() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("export.sock");
+    let mut export = Export::start(&format!("unix:{}", path.display()));
+    assert!(export.place.starts_with("curl --unix-socket "), "{}", export.place);
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("text");
+    let own = format!("pid=\"{}\"", export.child.id());
+    assert!(text.starts_with("HTTP/1.0 200") && text.contains(&own), "{text}");
+    // SAFETY: plain numbers; the child has not been waited for.
+    assert_eq!(unsafe { libc::kill(export.child.id() as libc::pid_t, libc::SIGTERM) }, 0);
+    assert!(export.child.wait().expect("it ends").success());
+    assert!(!path.exists(), "the socket's file is left");
+    let mut said = String::new();
+    export.output.read_to_string(&mut said).expect("text");
+    assert!(said.contains("have a heap of Slackwater's, this one included"), "{said}");
+}
