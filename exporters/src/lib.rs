@@ -62,6 +62,7 @@ pub mod families;
 #[cfg(feature = "endpoint")]
 pub mod http;
 pub mod json;
+pub mod map;
 pub mod memory;
 pub mod observer;
 pub mod process;

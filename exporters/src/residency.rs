@@ -20,10 +20,20 @@ const BATCH: usize = 64;
 
 /// What the kernel backs of this process's heap; `None` where it does not say.
 pub fn of_this_process() -> Option<HeapResidency> {
+    look_at_this_process(read).ok()
+}
+
+/// Reads something of this process's heap.
+///
+/// # Errors
+///
+/// As `read` has them, and when `/proc` is not to be had.
+pub fn look_at_this_process<T>(
+    read: impl FnOnce(&ProcessMemoryReader, &RemoteHeap, &Pagemap) -> Result<T, ReadError>,
+) -> Result<T, ReadError> {
     let memory = ProcessMemoryReader::own();
-    let heap = RemoteHeap::open(&memory, remote::own_root()).ok()?;
-    let pagemap = Pagemap::open("/proc/self/pagemap").ok()?;
-    read(&memory, &heap, &pagemap).ok()
+    let heap = RemoteHeap::open(&memory, remote::own_root())?;
+    read(&memory, &heap, &Pagemap::open("/proc/self/pagemap")?)
 }
 
 /// What the kernel backs of a heap. Costs a quarter to two milliseconds for each GiB in use.
