@@ -18,6 +18,7 @@ use slackwater::units::SEGMENT_CHUNKS;
 
 use crate::cgroup::CgroupMemory;
 use crate::families::Sample;
+use crate::map;
 use crate::memory::ProcessMemoryReader;
 use crate::process::ProcessMemory;
 use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
@@ -165,6 +166,15 @@ impl Target {
             None => Err(RemoteError::Nonsense("segments").into()),
             Some(place) => Ok(heap.spans(&self.memory, &place, segment)?),
         })
+    }
+
+    /// Its map, as JSON; the inner error is for who asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`].
+    pub fn map(&self, query: map::Query) -> Result<Result<String, String>, AttachError> {
+        self.read(|heap| map::render(query, &self.memory, heap, &self.pagemap))
     }
 
     /// Reads from the heap, and makes sure that it was the same process's and the same program's from

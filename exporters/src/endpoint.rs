@@ -1,5 +1,7 @@
-//! This process's figures over HTTP: `/metrics`, `/snapshot.json` and a page for people.
+//! This process's figures over HTTP: `/metrics`, `/snapshot.json`, `/map.json` and a page for
+//! people.
 
+use std::fmt::Display;
 use std::io;
 
 use hyper::StatusCode;
@@ -8,7 +10,7 @@ use hyper::header;
 use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
 use crate::http::{self, Address, Answer, Request, Response};
-use crate::json;
+use crate::{json, map, residency};
 
 /// One file: no script, style, font or picture comes from elsewhere, and the policy says so.
 const PAGE: &str = include_str!("page.html");
@@ -56,8 +58,14 @@ fn answer(request: &Request) -> Answer {
             metrics(request, &[Source { labels: &[], sample: &sample }]).into()
         }
         "/snapshot.json" => snapshot(&Sample::take()).into(),
+        "/map.json" => map(request, |query| {
+            residency::look_at_this_process(|memory, heap, pagemap| {
+                map::render(query, memory, heap, pagemap)
+            })
+        })
+        .into(),
         path => {
-            let line = format!("{path}: expected /, /metrics or /snapshot.json");
+            let line = format!("{path}: expected /, /metrics, /snapshot.json or /map.json");
             Response::refusal(StatusCode::NOT_FOUND, line).into()
         }
     }
@@ -73,6 +81,25 @@ pub fn metrics(request: &Request, sources: &[Source<'_>]) -> Response {
     let format = Format::accepted(&request.accept());
     Response::ok(format.content_type(), exposition::render(format, sources))
         .with_header(header::VARY, "accept")
+}
+
+/// The map of a heap, or the part of it that the request asks for. `render` draws it.
+pub fn map<E: Display>(
+    request: &Request,
+    render: impl FnOnce(map::Query) -> Result<Result<String, String>, E>,
+) -> Response {
+    let query = match map::Query::parse(request.parameters()) {
+        Ok(query) => query,
+        Err(line) => return Response::refusal(StatusCode::BAD_REQUEST, line),
+    };
+    match render(query) {
+        Ok(Ok(json)) => Response::ok(JSON, json),
+        Ok(Err(line)) => Response::refusal(StatusCode::BAD_REQUEST, line),
+        Err(error) => {
+            let line = format!("the heap cannot be read: {error}");
+            Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, line)
+        }
+    }
 }
 
 /// A sample as one JSON object.

@@ -64,6 +64,7 @@ pub mod fleet;
 pub mod http;
 #[cfg(feature = "endpoint")]
 pub mod json;
+pub mod map;
 pub mod memory;
 pub mod observer;
 pub mod process;
