@@ -48,8 +48,9 @@
 //!
 //! # The program
 //!
-//! Feature `program` (on by default) builds `slackwater`: `slackwater demo` shows the allocator
-//! giving memory back, `slackwater run -- CMD` runs any program under it.
+//! Feature `program` (on by default) builds `slackwater`: `demo` shows the allocator giving memory
+//! back, `run -- CMD` runs any program under it; `top`, `report`, `snapshot` and `diff` look at
+//! another process from outside ([`attach`]), and `export` serves all of them ([`fleet`]).
 
 pub mod attach;
 pub mod breakdown;

@@ -170,26 +170,29 @@ fn a_process_of_another_user_is_refused() {
     if unsafe { libc::geteuid() } != 0 {
         assert!(std::env::var_os("CI").is_none(), "this takes root, and this is CI");
         let _ =
-            writeln!(std::io::stderr(), "SKIPPED: only root has a user who may not read root's");
+            writeln!(std::io::stderr(), "SKIPPED: only root can start a process of another user");
         return;
     }
-    let sleep = Sleep::start(&mut Command::new("sleep"));
+    let sleep = Sleep::start(Command::new("sleep").uid(65534));
     let process = sleep.0.id().to_string();
-    // A place that every user can get at, unlike a target folder.
-    let everyones = std::env::temp_dir().join(format!("slackwater-{process}"));
-    fs::copy(env!("CARGO_BIN_EXE_slackwater"), &everyones).expect("a writable place");
     for reader in READERS {
-        let output = Command::new(&everyones)
-            .args(reader)
-            .arg(&process)
-            .current_dir("/")
-            .uid(65534)
-            .gid(65534)
-            .output()
-            .expect("it starts");
+        let mut command = common::slackwater();
+        command.args(reader).arg(&process);
+        // SAFETY: a system call and nothing else.
+        unsafe { command.pre_exec(give_up_reading_others) };
+        let output = command.output().expect("it starts");
         assert_refused(&output, &[&process, "may not be read", "CAP_SYS_PTRACE"]);
     }
-    fs::remove_file(everyones).expect("made by this test");
+}
+
+/// What root executes from here on may read its own processes only.
+fn give_up_reading_others() -> std::io::Result<()> {
+    const CAP_SYS_PTRACE: libc::c_ulong = 19;
+    // SAFETY: plain numbers.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 #[test]
@@ -236,7 +239,6 @@ fn a_file_that_cannot_be_written_is_refused() {
     for (path, expected) in [
         ("/no/such/file", "expected a file in a folder that exists"),
         ("/", "expected the name of a file"),
-        ("/dev/full", "No space left"),
         ("/etc/passwd/x", "expected a file in a folder"),
         ("", "expected"),
     ] {

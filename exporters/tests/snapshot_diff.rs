@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -147,7 +148,7 @@ fn a_good_file_outlives_a_failed_write() {
 }
 
 #[test]
-fn links_and_devices_stay_what_they_are() {
+fn links_and_pipes_stay_what_they_are() {
     let folder = folder("links");
     let shell = Shell::start();
     let (file, link) = (folder.join("file.json"), folder.join("link.json"));
@@ -157,8 +158,13 @@ fn links_and_devices_stay_what_they_are() {
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
     assert!(fs::read_to_string(&file).expect("there").contains("slackwater-snapshot"));
 
-    let device = snapshot(shell.id(), Path::new("/dev/null"));
-    assert!(device.status.success());
-    let kind = fs::metadata("/dev/null").expect("there").file_type();
-    assert!(kind.is_char_device(), "/dev/null has been replaced");
+    let pipe = folder.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("coreutils").success());
+    // Open for both, so that neither side waits for the other and nothing is lost.
+    let mut reader = File::options().read(true).write(true).open(&pipe).expect("readable");
+    assert!(snapshot(shell.id(), &pipe).status.success());
+    assert!(fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo());
+    let mut start = [0; 30];
+    reader.read_exact(&mut start).expect("it has been written");
+    assert!(start.starts_with(b"{\n  \"format\": \"slackwater-"), "{start:?}");
 }
