@@ -14,7 +14,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use serde_json::Value;
 use slackwater_exporters::families::FAMILIES;
 
-/// `top` on a terminal of its own.
+/// `top` on a terminal of its own; killed if the test ends before it does.
 struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     master: Box<dyn MasterPty + Send>,
@@ -73,7 +73,14 @@ impl Terminal {
 
     /// Waits for the end; the terminal must be as it was.
     fn finish(mut self) -> (u32, String) {
-        let code = self.child.wait().expect("it ends").exit_code();
+        let end = Instant::now() + Duration::from_secs(60);
+        let code = loop {
+            match self.child.try_wait().expect("it is a child") {
+                Some(status) => break status.exit_code(),
+                None => assert!(Instant::now() < end, "it never ends:\n{}", self.contents()),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
         // What it has written may still be on its way.
         let end = Instant::now() + Duration::from_secs(60);
         let is_back = || {
@@ -86,6 +93,14 @@ impl Terminal {
         }
         assert_eq!(settings(&*self.master), self.settings, "the terminal is set otherwise");
         (code, self.contents())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

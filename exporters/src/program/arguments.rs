@@ -23,9 +23,13 @@ pub const SHORTEST_INTERVAL: f64 = 0.1;
 pub const LONGEST_INTERVAL: f64 = 3600.0;
 
 /// What every man page and every long help ends with.
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 it began and could not go on, as when the process \
-     that is watched has ended; 2 the command asks for what cannot be: one line on standard error \
-     names the value and what was expected. `slackwater run` has the exit code of its program.";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it began and could not go on, as when the process that is watched has ended
+  2  the command asks for what cannot be; one line on standard error names the value and what
+     was expected
+  `slackwater run` has the exit code of its program.";
 
 /// A memory allocator that gives memory back by itself, and shows where every page is.
 #[derive(Debug, Parser)]
