@@ -191,6 +191,39 @@ fn signals_end_it_and_the_terminal_comes_back() {
 }
 
 #[test]
+fn a_terminal_that_goes_away_ends_it() {
+    let shell = Shell::start();
+    let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+    let pair = native_pty_system().openpty(size).expect("Linux has them");
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_slackwater"));
+    command.args(["top", &shell.id().to_string(), "--interval", "0.1"]);
+    let mut child = pair.slave.spawn_command(command).expect("it starts");
+    let mut reader = pair.master.try_clone_reader().expect("readable");
+    let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains("h help") {
+        let count = reader.read(&mut bytes).expect("readable");
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    // Something of the next view: the first one is complete.
+    assert_ne!(reader.read(&mut bytes).expect("readable"), 0);
+    drop((reader, pair));
+    // Not an asserted time: a test that hangs says nothing.
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is a child") {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill().expect("it runs");
+            panic!("it never ends");
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    // Neither by a panic nor by a signal.
+    assert!(status.signal().is_none() && status.exit_code() <= 1, "{status:?}");
+}
+
+#[test]
 fn the_end_of_the_process_is_told_on_the_terminal_that_was_before() {
     let mut shell = Shell::start();
     let top = Terminal::start(shell.id(), 80, 24);

@@ -1,6 +1,7 @@
 //! The terminal while it belongs to us, and its return on every way out.
 
 use std::io::{self, Stdout, Write, stdout};
+use std::mem::{self, ManuallyDrop};
 use std::panic;
 
 use ratatui::backend::CrosstermBackend;
@@ -14,7 +15,9 @@ use super::screen;
 use super::view::View;
 
 /// A full screen of our own. Dropped, it gives the terminal back as it was.
-pub struct Screen(ratatui::Terminal<CrosstermBackend<Stdout>>);
+///
+/// What is inside is not: it would only show the cursor, and panic where the terminal is gone.
+pub struct Screen(ManuallyDrop<ratatui::Terminal<CrosstermBackend<Stdout>>>);
 
 /// Gives the terminal back when dropped, whatever has been taken of it by then.
 struct Taken;
@@ -41,12 +44,12 @@ impl Screen {
             give_back();
             before(info);
         }));
-        let taken = Taken;
         enable_raw_mode()?;
+        let taken = Taken;
         execute!(stdout(), EnterAlternateScreen, Hide)?;
         let terminal = ratatui::Terminal::new(CrosstermBackend::new(stdout()))?;
-        std::mem::forget(taken);
-        Ok(Screen(terminal))
+        mem::forget(taken);
+        Ok(Screen(ManuallyDrop::new(terminal)))
     }
 
     /// Shows the view.
