@@ -103,7 +103,11 @@ class Chart {
     };
     this.plot.addEventListener("pointermove", point);
     this.plot.addEventListener("pointerdown", point);
-    this.plot.addEventListener("pointerleave", () => this.view.pointAt(null));
+    // A finger that is lifted leaves the cursor where it was, to be read.
+    this.plot.addEventListener("pointerleave", event => {
+      if (event.pointerType !== "touch") this.view.pointAt(null);
+    });
+    this.plot.addEventListener("blur", () => this.view.pointAt(null));
     this.plot.addEventListener("keydown", event => {
       const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity };
       if (event.key in steps) this.view.move(steps[event.key]);
@@ -241,7 +245,8 @@ class Chart {
   drawTimes() {
     const step = TIME_STEPS.find(step => this.view.seconds / step < MAX_TIME_TICKS);
     const y = this.height - 4;
-    const drawn = [svgElement("text", { class: "end", x: LEFT + this.plotWidth, y }, "now")];
+    const drawn = [svgElement("text",
+      { class: "end", x: LEFT + this.plotWidth, y }, clock(this.view.end))];
     for (let ago = step; ago <= this.view.seconds; ago += step) {
       const x = this.x(this.view.end - ago * 1000);
       const label = ago % 60 ? `−${ago} s` : `−${ago / 60} min`;

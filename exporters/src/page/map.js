@@ -114,6 +114,7 @@ class ArenaMap {
   }
 
   showAll(map) {
+    byId("map").querySelector(".key").hidden = false;
     this.first = map.first;
     this.total = map.total;
     while (this.cells.children.length > map.segments.length) this.cells.lastChild.remove();

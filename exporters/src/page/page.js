@@ -202,7 +202,7 @@ function showHistograms(snapshot) {
     ...mean(histogram, "; one takes ", seconds),
   ];
   const batch = histogram => [
-    figure(histogram.count, count), " calls gave back ", figure(histogram.sum, count), " pages",
+    figure(histogram.count, count), " purges gave back ", figure(histogram.sum, count), " pages",
     ...mean(histogram, "; one gives ", decimal),
   ];
   showHistogram("purge-duration", snapshot.purge_duration_seconds, shortened(seconds), duration);
@@ -286,18 +286,23 @@ function showSnapshot() {
   showRest(poller.latest);
 }
 
+/* Only where it is another: what is set is read aloud. */
+function setText(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
 function showStatus() {
   const lost = poller.lostSince !== null;
   const state = lost ? "lost" : poller.paused ? "paused" : poller.latest ? "live" : "connecting";
   const text = lost ? `disconnected since ${clock(poller.lostSince)}` : state;
-  if (byId("status").textContent !== text) byId("status").textContent = text;
+  setText("status", text);
   byId("status").dataset.state = state;
   document.body.classList.toggle("lost", lost);
   byId("lost").hidden = !lost;
   if (lost) {
-    byId("lost").textContent = `Disconnected since ${clock(poller.lostSince)}: the service does ` +
+    setText("lost", `Disconnected since ${clock(poller.lostSince)}: the service does ` +
       `not answer. ${past.latest ? `The figures are of ${clock(past.latest.time)}. ` : ""}` +
-      `${poller.paused ? "" : "Trying again each second."}`;
+      `${poller.paused ? "" : "Trying again each second."}`);
   }
 }
 
