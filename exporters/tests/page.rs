@@ -6,8 +6,10 @@ mod common;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::{env, fs};
 
-use browser::{Browser, CHROMIUM, PHONE};
+use browser::{Browser, CHROMIUM, DESK, PHONE};
 use common::{Demo, have_tool};
 use serde_json::{Value, json};
 use stage::{FILLED_SEGMENT, MIB, Stage, figures, filled};
@@ -460,6 +462,17 @@ fn a_phone_need_not_scroll_sideways() {
             .map(element => element.outerHTML.slice(0, 120))",
     );
     assert_eq!(outside, json!([]));
+    let overlapping = browser.value(
+        "Array.from(document.querySelectorAll('.plot')).flatMap(plot => {
+            const texts = Array.from(plot.querySelectorAll('text'));
+            const boxes = texts.map(text => text.getBoundingClientRect());
+            const apart = (a, b) => a.right + 3 < b.left || b.right + 3 < a.left ||
+                a.bottom <= b.top || b.bottom <= a.top;
+            return texts.filter((_, one) => boxes.some((box, other) =>
+                other < one && !apart(boxes[one], box))).map(text => text.textContent);
+        })",
+    );
+    assert_eq!(overlapping, json!([]));
     let cut = browser.value(
         "Array.from(document.querySelectorAll('.tile dd'))
             .filter(element => element.scrollWidth > element.clientWidth)
@@ -625,4 +638,27 @@ fn a_quarter_of_an_hour_is_kept_and_no_more() {
     assert_eq!(browser.value(points), 226);
     let times = browser.value("document.querySelector('#memory .plot').textContent");
     assert!(text(&times).contains("−15 min"), "{times}");
+}
+
+/// Not a check: pictures of the page for people, in the directory that `SLACKWATER_PICTURES` names.
+#[test]
+#[ignore = "makes pictures of the page, and takes a minute for it"]
+fn pictures() {
+    let directory = env::var_os("SLACKWATER_PICTURES")
+        .expect("SLACKWATER_PICTURES is not set; expected the directory that pictures go to");
+    let (_demo, mut browser) = open_demo();
+    browser.value("document.querySelector('#map').scrollIntoView()");
+    browser.value("new Promise(done => setTimeout(done, 60_000))");
+    for (name, screen, scheme) in
+        [("page-light", DESK, "light"), ("page-dark", DESK, "dark"), ("page-phone", PHONE, "light")]
+    {
+        browser.screen(screen);
+        browser.prefer(scheme);
+        browser.value("scrollTo(0, 0)");
+        // Charts are drawn anew when they find that their width is another.
+        browser.value("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))");
+        let path = Path::new(&directory).join(format!("{name}.png"));
+        fs::write(&path, browser.picture())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 }

@@ -81,6 +81,7 @@ class Chart {
     this.view = view;
     this.lanes = lanes;
     this.shares = shares;
+    this.width = 0;
     this.series = lanes.flatMap(lane => lane.series.map(series => ({ ...series, lane })));
     this.height = lanes.reduce((sum, lane) => sum + lane.height + LANE_GAP, AXIS_HEIGHT - 6);
     this.marks = svgElement("g");
@@ -96,7 +97,10 @@ class Chart {
   }
 
   listen() {
-    new ResizeObserver(() => this.draw()).observe(this.plot);
+    new ResizeObserver(([entry]) => {
+      this.width = entry.contentRect.width;
+      this.draw();
+    }).observe(this.plot);
     const point = event => {
       const x = event.clientX - this.plot.getBoundingClientRect().left;
       if (this.view.samples.length) this.view.pointAt(this.view.nearest(this.timeAt(x)));
@@ -118,7 +122,7 @@ class Chart {
   }
 
   get plotWidth() {
-    return Math.max(1, this.plot.clientWidth - LEFT - RIGHT);
+    return Math.max(1, this.width - LEFT - RIGHT);
   }
 
   x(time) {
@@ -131,7 +135,7 @@ class Chart {
   }
 
   draw() {
-    if (!this.view.samples.length || !this.plot.clientWidth) return;
+    if (!this.view.samples.length || !this.width) return;
     const drawn = [];
     let top = LANE_TOP;
     for (const lane of this.lanes) {
@@ -242,13 +246,16 @@ class Chart {
       });
   }
 
+  /* The time of day at the right edge, and how long before it the others are; where the chart is
+     narrow, the one beside it gives way. */
   drawTimes() {
     const step = TIME_STEPS.find(step => this.view.seconds / step < MAX_TIME_TICKS);
     const y = this.height - 4;
-    const drawn = [svgElement("text",
-      { class: "end", x: LEFT + this.plotWidth, y }, clock(this.view.end))];
+    const right = LEFT + this.plotWidth;
+    const drawn = [svgElement("text", { class: "end", x: right, y }, clock(this.view.end))];
     for (let ago = step; ago <= this.view.seconds; ago += step) {
       const x = this.x(this.view.end - ago * 1000);
+      if (x > right - 1.5 * MOMENT_WIDTH) continue;
       const label = ago % 60 ? `−${ago} s` : `−${ago / 60} min`;
       const place = ago === this.view.seconds ? {} : { class: "middle" };
       drawn.push(svgElement("text", { x, y, ...place }, label));

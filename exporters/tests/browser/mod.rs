@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
@@ -229,6 +230,17 @@ impl Browser {
         let last = last.unwrap_or_else(|| panic!("the page got no {path}")).clone();
         let body = self.call("Network.getResponseBody", json!({ "requestId": last }));
         body["body"].as_str().expect("text").to_string()
+    }
+
+    /// What the tab shows, as a PNG: a whole page of the screen's width.
+    pub fn picture(&mut self) -> Vec<u8> {
+        let size = self.call("Page.getLayoutMetrics", json!({}))["cssContentSize"].clone();
+        let clip = json!({
+            "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1,
+        });
+        let how = json!({ "clip": clip, "captureBeyondViewport": true });
+        let picture = self.call("Page.captureScreenshot", how);
+        BASE64.decode(picture["data"].as_str().expect("text").as_bytes()).expect("base64")
     }
 
     /// Errors and warnings of the page: exceptions, console, policy violations, failed requests.
