@@ -304,7 +304,8 @@ fn rates_and_shades_are_of_what_the_counters_grew_by() {
     let mut browser = open(&stage.page());
     browser.wait_for("document.querySelectorAll('#memory rect.band').length >= 2");
     let shades = browser.value(
-        "Array.from(document.querySelectorAll('#memory rect.band'), band => band.getAttribute('opacity'))",
+        "Array.from(document.querySelectorAll('#memory rect.band'),
+            band => band.getAttribute('opacity'))",
     );
     let shades = shades.as_array().expect("shades");
     assert!(shades.iter().all(|shade| shade == "0.75"), "{shades:?}");

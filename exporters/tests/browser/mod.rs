@@ -48,8 +48,9 @@ impl Browser {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let profile = env::temp_dir().join(format!("slackwater-page-{}-{number}", process::id()));
         let mut child = Command::new(CHROMIUM)
-            .args(["--headless", "--no-sandbox", "--no-first-run", "--disable-gpu"])
-            .args(["--disable-dev-shm-usage", "--remote-debugging-port=0"])
+            .args(["--headless", "--remote-debugging-port=0", "--no-first-run"])
+            .args(["--no-sandbox", "--disable-dev-shm-usage"])
+            .args(["--disable-gpu", "--hide-scrollbars"])
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

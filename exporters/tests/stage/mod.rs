@@ -191,7 +191,8 @@ pub fn figures() -> Value {
             "sum": 0.32, "count": 1600,
         },
         "purge_batch_pages": {
-            "buckets": [[1, 0], [16, 400], [256, 1600], [null, 1600]], "sum": 300_000, "count": 1600,
+            "buckets": [[1, 0], [16, 400], [256, 1600], [null, 1600]],
+            "sum": 300_000, "count": 1600,
         },
         "cgroup_current_bytes": 310 * MIB,
         "cgroup_limit_bytes": 512 * MIB,
