@@ -15,10 +15,12 @@ pub const PAGE: &str = concat!(
     "</style>\n",
     include_str!("page/page.html"),
     "<script type=\"module\">\n",
+    include_str!("page/service.js"),
     include_str!("page/format.js"),
     include_str!("page/history.js"),
     include_str!("page/chart.js"),
     include_str!("page/map.js"),
+    include_str!("page/figures.js"),
     include_str!("page/page.js"),
     "</script>\n</html>\n",
 );

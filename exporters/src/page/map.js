@@ -103,20 +103,24 @@ class ArenaMap {
   }
 
   async refresh() {
+    const asked = this.first;
     try {
-      this.showAll(await fetchJson(`/map.json?first=${this.first}&count=${SEGMENTS_SHOWN}`));
-      if (this.chosen !== null) await this.refreshChosen();
+      const map = await fetchJson(`/map.json?first=${asked}&count=${SEGMENTS_SHOWN}`);
+      if (this.first === asked) this.showAll(map);
     } catch (error) {
       // When nobody answers at all, the header says so, and the map stays as it was.
       this.refused = error instanceof Refused;
       if (this.refused) byId("map-about").textContent = "absent: no map is served here";
+      return;
     }
+    if (this.chosen !== null) await this.refreshChosen();
   }
 
   showAll(map) {
     byId("map").querySelector(".key").hidden = false;
-    this.first = map.first;
     this.total = map.total;
+    // The arena of another process may be smaller; then the next answer is of its beginning.
+    if (this.first >= this.total) this.first = 0;
     while (this.cells.children.length > map.segments.length) this.cells.lastChild.remove();
     while (this.cells.children.length < map.segments.length) {
       this.cells.append(element("button", { type: "button", tabindex: -1 }));
@@ -181,11 +185,7 @@ class ArenaMap {
     this.chosen = number;
     this.mark();
     this.focusCell(this.cells.children[number - this.first]);
-    try {
-      await this.refreshChosen();
-    } catch {
-      this.close();
-    }
+    await this.refreshChosen();
   }
 
   close() {
@@ -196,8 +196,16 @@ class ArenaMap {
 
   async refreshChosen() {
     const asked = this.chosen;
-    const segment = await fetchJson(`/map.json?segment=${asked}`);
-    if (this.chosen !== asked) return;
+    try {
+      const segment = await fetchJson(`/map.json?segment=${asked}`);
+      if (this.chosen === asked) this.showChosen(segment);
+    } catch (error) {
+      // The arena of the process that came after may not reach as far.
+      if (error instanceof Refused) this.close();
+    }
+  }
+
+  showChosen(segment) {
     byId("segment-title").textContent = `Segment ${segment.segment} at ${segment.address}`;
     const spans = segment.chunks.filter(chunk => chunk).length;
     const resident = Array.from(segment.pages).filter(page => "sLd?".includes(page)).length;
