@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
-use crate::{json, observer};
+use crate::{json, observer, page};
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 32;
@@ -37,11 +37,6 @@ const MAX_EXCHANGE: Duration = Duration::from_secs(10);
 
 /// How long to wait before accepting again after the system refused a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// One file: no script, style, font or picture comes from elsewhere, and the policy says so.
-const PAGE: &str = include_str!("page.html");
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
-     style-src 'unsafe-inline'; connect-src 'self'; img-src data:";
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -129,8 +124,8 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     }
     match request.uri().path() {
         "/" => {
-            let mut response = respond(StatusCode::OK, HTML, PAGE);
-            let policy = HeaderValue::from_static(PAGE_POLICY);
+            let mut response = respond(StatusCode::OK, HTML, page::PAGE);
+            let policy = HeaderValue::from_static(page::POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             response
         }

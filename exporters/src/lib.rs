@@ -62,6 +62,8 @@ pub mod families;
 pub mod json;
 pub mod memory;
 pub mod observer;
+#[cfg(feature = "endpoint")]
+mod page;
 pub mod process;
 pub mod publisher;
 pub mod residency;

@@ -182,10 +182,15 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the demo on a free port and reads its address from what it prints.
+    /// Starts the demo on a free port.
     pub fn start(arguments: &[&str]) -> Demo {
+        Demo::start_at("127.0.0.1:0", arguments)
+    }
+
+    /// Starts the demo there, and reads its address from what it prints.
+    pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
         let mut child = slackwater()
-            .args(["demo", "--listen", "127.0.0.1:0"])
+            .args(["demo", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
