@@ -188,15 +188,25 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the demo on a free port and reads its address from what it prints.
+    /// Starts the demo on a free port.
     pub fn start(arguments: &[&str]) -> Demo {
-        Demo::start_with(&[], arguments)
+        Demo::launch("127.0.0.1:0", &[], arguments)
     }
 
     /// The same with further variables in its environment.
     pub fn start_with(environment: &[(&str, &str)], arguments: &[&str]) -> Demo {
+        Demo::launch("127.0.0.1:0", environment, arguments)
+    }
+
+    /// Starts the demo there.
+    pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
+        Demo::launch(listen, &[], arguments)
+    }
+
+    /// Reads its address from what it prints.
+    fn launch(listen: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Demo {
         let mut child = slackwater()
-            .args(["demo", "--listen", "127.0.0.1:0"])
+            .args(["demo", "--listen", listen])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

@@ -57,8 +57,8 @@ fn gate_busy(evidence: &Evidence) -> Option<String> {
     }
     let rest = evidence.knobs.delay_epochs_busy as f64 * evidence.epoch_seconds();
     let why = match evidence.knobs.gate {
-        GateMode::Busy => "the gate is told to say busy (SLACKWATER_GATE)",
-        _ => "the gate is busy, as the program is",
+        GateMode::Busy => "it is told to say so (SLACKWATER_GATE)",
+        _ => "the program is at work",
     };
     Some(format!(
         "{why}: only what has been free for {} goes back (SLACKWATER_DELAY_EPOCHS_BUSY), and little \
@@ -141,7 +141,7 @@ mod tests {
             (
                 "gate busy",
                 |e| e.sample.snapshot.gate_state = GateState::Busy,
-                "as the program is: only what has been free for 5.0 s",
+                "at work: only what has been free for 5.0 s",
             ),
             (
                 "gate busy",
@@ -149,7 +149,7 @@ mod tests {
                     e.sample.snapshot.gate_state = GateState::Busy;
                     e.knobs.gate = GateMode::Busy;
                 },
-                "told to say busy",
+                "told to say so",
             ),
             ("delay", |e| e.knobs.delay_epochs_idle = 40, "rest for 2.0 s"),
             (

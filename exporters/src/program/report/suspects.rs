@@ -41,8 +41,9 @@ const MAX_REFAULTS: f64 = 0.5;
 /// Fewer purged pages than this are no sign of anything.
 const MIN_PURGED_PAGES: f64 = 2560.0;
 
-/// The heap's share of RSS below which the heap is not the answer.
-const MIN_HEAP: f64 = 0.5;
+/// From this share of RSS on, anonymous memory that is not the heap is the answer. The program's and
+/// its libraries' files are not counted: a small program is mostly that.
+const MAX_OTHER: f64 = 0.5;
 
 /// Of the control group's limit, how much may be used.
 const MAX_OF_LIMIT: f64 = 0.9;
@@ -159,15 +160,14 @@ fn metadata(evidence: &Evidence) -> Option<String> {
 
 fn not_the_heap(evidence: &Evidence) -> Option<String> {
     let b = &evidence.breakdown;
-    let other = b.other_anon + b.file + b.shmem;
+    let other = b.other_anon + b.shmem;
     let of_rss = share(other, evidence.rss());
-    (evidence.matters(other) && of_rss > MIN_HEAP).then(|| {
+    (evidence.matters(other) && of_rss > MAX_OTHER).then(|| {
         format!(
-            "most of RSS is not the heap ({}): other_anon {}, file {}, shmem {}; see \
+            "most of RSS is neither the heap nor files ({}): other_anon {}, shmem {}; see \
              /proc/PID/smaps",
             percent(of_rss),
             bytes(b.other_anon),
-            bytes(b.file),
             bytes(b.shmem)
         )
     })
@@ -282,7 +282,7 @@ mod tests {
             (
                 "not the heap",
                 |e| e.breakdown.other_anon = 200 << 20,
-                "not the heap (70.0%): other_anon 200.0 MiB, file 10.0 MiB",
+                "nor files (66.7%): other_anon 200.0 MiB, shmem 0 B",
             ),
             (
                 "huge pages",
