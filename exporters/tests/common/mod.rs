@@ -184,9 +184,12 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo on a free port and reads its address from what it prints.
     pub fn start(arguments: &[&str]) -> Demo {
-        let mut child = slackwater()
-            .args(["demo", "--listen", "127.0.0.1:0"])
-            .args(arguments)
+        Demo::of(slackwater().args(["demo", "--listen", "127.0.0.1:0"]).args(arguments))
+    }
+
+    /// The same by a command of one's own.
+    pub fn of(command: &mut Command) -> Demo {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
