@@ -210,13 +210,17 @@ where
                 connections.start(|client| converse(stream, server.clone(), client));
             }),
         };
-        if let Err(error) = accepted {
-            // A client that is gone already, or no descriptor left: neither ends the service.
-            let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-            if exhausted && connections.displace_one() {
-                task::yield_now().await;
-            } else {
-                sleep(ACCEPT_PAUSE).await;
+        match accepted {
+            // What it has sent is looked at before the next one may displace it.
+            Ok(()) => task::yield_now().await,
+            Err(error) => {
+                // A client that is gone already, or no descriptor left: neither ends the service.
+                let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                if exhausted && connections.displace_one() {
+                    task::yield_now().await;
+                } else {
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -285,6 +289,8 @@ where
     let mut exchange = pin!(
         http1::Builder::new()
             .keep_alive(false)
+            // Who has said all that it has to say may still listen.
+            .half_close(true)
             .max_buf_size(MAX_HEAD_BYTES)
             .timer(TokioTimer::new())
             .header_read_timeout(MAX_HEAD_TIME)

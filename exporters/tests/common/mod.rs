@@ -190,25 +190,17 @@ pub struct Demo {
 impl Demo {
     /// Starts the demo on a free port.
     pub fn start(arguments: &[&str]) -> Demo {
-        Demo::launch("127.0.0.1:0", &[], arguments)
-    }
-
-    /// The same with further variables in its environment.
-    pub fn start_with(environment: &[(&str, &str)], arguments: &[&str]) -> Demo {
-        Demo::launch("127.0.0.1:0", environment, arguments)
+        Demo::start_at("127.0.0.1:0", arguments)
     }
 
     /// Starts the demo there.
     pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
-        Demo::launch(listen, &[], arguments)
+        Demo::of(slackwater().args(["demo", "--listen", listen]).args(arguments))
     }
 
-    /// Reads its address from what it prints.
-    fn launch(listen: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Demo {
-        let mut child = slackwater()
-            .args(["demo", "--listen", listen])
-            .args(arguments)
-            .envs(environment.iter().copied())
+    /// The same by a command of one's own; reads its address from what it prints.
+    pub fn of(command: &mut Command) -> Demo {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
