@@ -111,7 +111,9 @@ fn write_due(text: &mut String, evidence: &Evidence, delays: &[Heard]) {
         let _ = writeln!(text, "  {limit:<5} {:>11}  {what}", bytes(amount));
     }
     if delays.is_empty() {
-        text.push_str("  nothing stands in its way\n");
+        text.push_str(
+            "  nothing stands in its way; what stays shares its pages with live blocks\n",
+        );
         return;
     }
     text.push_str("  why it has not been yet\n");
