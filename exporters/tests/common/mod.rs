@@ -3,6 +3,9 @@
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod dashboards;
+pub mod prometheus;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, BufRead, BufReader, Lines, Read, Write};
@@ -97,7 +100,8 @@ pub fn assert_complete(text: &str) {
     for family in FAMILIES {
         let name = family.full_name();
         let Some(found) = scraped.remove(&name) else {
-            assert!(family.name.starts_with("cgroup_"), "{name} is missing:\n{text}");
+            let conditional = dashboards::CONDITIONAL.contains(&family.name);
+            assert!(conditional, "{name} is missing:\n{text}");
             continue;
         };
         let found_head = (found.kind.as_str(), found.help.as_str());
@@ -136,10 +140,19 @@ pub fn have_tool(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
         assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
-        // Not `eprintln!`, which the test runner keeps to itself.
-        let _ = writeln!(io::stderr(), "SKIPPED: {tool} is not installed");
+        say(&format!("SKIPPED: {tool} is not installed"));
     }
     found
+}
+
+/// A word about what a test leaves out on this machine.
+pub fn note(text: &str) {
+    say(&format!("NOTE: {text}"));
+}
+
+/// Not `eprintln!`, which the test runner keeps to itself.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// `promtool check metrics` has nothing to say.
@@ -189,7 +202,12 @@ impl Demo {
 
     /// Starts the demo there, and reads its address from what it prints.
     pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
-        let mut child = slackwater()
+        Demo::start_by(slackwater(), listen, arguments)
+    }
+
+    /// The same through `program`, which is the program under test, or something that becomes it.
+    pub fn start_by(mut program: Command, listen: &str, arguments: &[&str]) -> Demo {
+        let mut child = program
             .args(["demo", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
