@@ -3,6 +3,9 @@
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod dashboards;
+pub mod prometheus;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, BufRead, BufReader, Lines, Read, Write};
@@ -89,12 +92,6 @@ pub fn parse(text: &str) -> BTreeMap<String, Scraped> {
     families
 }
 
-/// Whether a process may have no such family: there may be no control group, and only `slackwater
-/// export` looks at others.
-pub fn may_be_absent(family: &str) -> bool {
-    family.starts_with("cgroup_") || family.starts_with("export_")
-}
-
 /// Every family of the table is in the scrape, as the table has it, and nothing else of ours is.
 /// Only what a process may not have is absent.
 pub fn assert_complete(text: &str) {
@@ -103,7 +100,8 @@ pub fn assert_complete(text: &str) {
     for family in FAMILIES {
         let name = family.full_name();
         let Some(found) = scraped.remove(&name) else {
-            assert!(may_be_absent(family.name), "{name} is missing:\n{text}");
+            let conditional = dashboards::CONDITIONAL.contains(&family.name);
+            assert!(conditional, "{name} is missing:\n{text}");
             continue;
         };
         let found_head = (found.kind.as_str(), found.help.as_str());
@@ -142,10 +140,19 @@ pub fn have_tool(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
         assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
-        // Not `eprintln!`, which the test runner keeps to itself.
-        let _ = writeln!(io::stderr(), "SKIPPED: {tool} is not installed");
+        say(&format!("SKIPPED: {tool} is not installed"));
     }
     found
+}
+
+/// A word about what a test leaves out on this machine.
+pub fn note(text: &str) {
+    say(&format!("NOTE: {text}"));
+}
+
+/// Not `eprintln!`, which the test runner keeps to itself.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// `promtool check metrics` has nothing to say.
