@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use slackwater_benches::random::Random;
 use slackwater_exporters::exposition::{Format, Source, render};
-use slackwater_exporters::http::Address;
 use slackwater_exporters::{Endpoint, Sample, json, observer};
 
 /// Long enough for the last scrape's pages to have been given back, and for caches to be cold.
@@ -67,9 +66,8 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> io::Result<()> {
     let Arguments { scrapes, live_mib, threads } = *arguments;
     let endpoint = Endpoint::bind("127.0.0.1:0")?;
-    let &Address::Tcp(address) = endpoint.address() else {
-        return Err(io::Error::other("it was to be a TCP address"));
-    };
+    let address = endpoint.address().tcp();
+    let address = address.ok_or_else(|| io::Error::other("it was to be a TCP address"))?;
     for is_busy in [false, true] {
         let load = if is_busy { "busy" } else { "resting" };
         println!("{live_mib} MiB live, {threads} threads, {load}; {scrapes} times each");
@@ -124,8 +122,12 @@ fn parts(times: u64) {
     let text = render(Format::Prometheus, &source());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("  {series} series");
-    report("collect", times, || drop(black_box(Sample::take())));
-    report("  snapshot", times, || drop(black_box(slackwater::snapshot())));
+    report("collect", times, || {
+        black_box(Sample::take());
+    });
+    report("  snapshot", times, || {
+        black_box(slackwater::snapshot());
+    });
     report("  residency", times, || {
         black_box(slackwater_exporters::residency::of_this_process());
     });

@@ -152,7 +152,8 @@ impl Counter {
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct BinHistory {
-    /// The bin was refilled since it last spilled: it swings, and a larger one would not. Owner only.
+    /// The bin was refilled since it was last full. Full next, it swings, and a larger one would not;
+    /// empty next, it is one that only empties. Owner only.
     pub refilled: AtomicU32,
     /// What [`ThreadCache::unused_bins`] saw the last time, and how often it saw the same in a row.
     /// For its caller only.

@@ -12,7 +12,6 @@ use std::fmt;
 use std::fs;
 use std::io;
 
-use slackwater::Snapshot;
 use slackwater::knobs::Knobs;
 use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, SpanUse};
 use slackwater::units::SEGMENT_CHUNKS;
@@ -47,9 +46,13 @@ impl Target {
         let error = |cause| AttachError { process, comm: comm(process), cause };
         let started = start_time(process).ok_or_else(|| error(Cause::NoProcess))?;
         let memory = ProcessMemoryReader::of(process);
-        let root = find_root(process, &memory).map_err(error)?;
-        let pagemap = Pagemap::open(&format!("/proc/{process}/pagemap"))
-            .map_err(|failure| error(Cause::of_io(&failure)))?;
+        let root = find_root(process, &memory);
+        let pagemap = Pagemap::open(&format!("/proc/{process}/pagemap"));
+        let found = root.and_then(|root| Ok((root, pagemap.map_err(|e| Cause::of_io(&e))?)));
+        let (root, pagemap) = found.map_err(|cause| match start_time(process) {
+            Some(_) => error(cause),
+            None => error(Cause::Ended),
+        })?;
         let cgroup = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
         Ok(Target {
             process,
@@ -93,15 +96,19 @@ impl Target {
     }
 
     fn try_sample(&self) -> Result<Sample, AttachError> {
-        let (snapshot, residency) = self.read(|heap| {
-            let snapshot: Snapshot = heap.snapshot(&self.memory)?;
-            Ok((snapshot, residency::read(&self.memory, heap, &self.pagemap)?))
+        let (snapshot, (process, residency)) = self.read(|heap| {
+            let books = || Ok(heap.snapshot(&self.memory)?);
+            let kernel = || {
+                let process = ProcessMemory::of(self.process);
+                Ok((process, residency::read(&self.memory, heap, &self.pagemap)?))
+            };
+            Sample::at_one_moment(books, kernel)
         })?;
         let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", self.process));
         Ok(Sample {
             snapshot,
             residency: Some(residency),
-            process: ProcessMemory::of(self.process),
+            process,
             cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
             observer_cpu_seconds: None,
         })
@@ -228,6 +235,8 @@ enum Cause {
     Ended,
     NotPermitted,
     NoHeap,
+    /// It has no memory for the moment: it executes another program.
+    InExec,
     Heap(RemoteError),
     Io(String),
 }
@@ -236,7 +245,7 @@ impl Cause {
     fn of_io(error: &io::Error) -> Cause {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Cause::NotPermitted,
-            Some(libc::ESRCH | libc::ENOENT) => Cause::Ended,
+            Some(libc::ESRCH | libc::ENOENT) => Cause::InExec,
             _ => Cause::Io(error.to_string()),
         }
     }
@@ -260,7 +269,7 @@ impl AttachError {
 
     /// It may have executed another program, which has its heap elsewhere.
     fn is_worth_another_look(&self) -> bool {
-        matches!(self.cause, Cause::Heap(_) | Cause::Io(_))
+        matches!(self.cause, Cause::Heap(_) | Cause::Io(_) | Cause::InExec)
     }
 }
 
@@ -280,6 +289,7 @@ impl fmt::Display for AttachError {
                 "process {process} ({comm}) has no heap of Slackwater's: expected a program \
                  started with `slackwater run`, or one that has Slackwater as its global allocator"
             ),
+            Cause::InExec => write!(f, "process {process} ({comm}) is executing another program"),
             Cause::Heap(error) => write!(f, "process {process} ({comm}): {error}"),
             Cause::Io(error) => write!(f, "process {process} ({comm}): {error}"),
         }
@@ -296,12 +306,17 @@ fn comm(process: u32) -> String {
 }
 
 /// When a process was started, in the kernel's ticks since boot: field 22 of its `stat`, whose second
-/// is a name in parentheses that may hold anything.
+/// is a name in parentheses that may hold anything. `None` for one that has ended, also while its
+/// parent has not asked for its exit code.
 fn start_time(process: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let fields = str::from_utf8(&stat[after_name..]).ok()?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = fields.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// The first twelve digits of the container id (64 hexadecimal digits) that a control group's path

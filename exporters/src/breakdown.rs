@@ -83,7 +83,15 @@ impl Breakdown {
         // Of the large runs the kernel says how much is backed; of spans the books know which pages
         // had a block handed out, and a block may be handed out and never written to.
         let booked = memory.live + memory.rounding + memory.free_blocks + memory.thread_cache;
-        let backed = residency.span_bytes + residency.large_bytes;
+        // The pages were counted one after the other: some may be gone by the time of the sum.
+        let gone = residency.resident_bytes().saturating_sub(process.anon_bytes);
+        let backed = (residency.span_bytes + residency.large_bytes).saturating_sub(gone);
+        // What was free when the records were read and is backed by now has been allocated since, as
+        // far as the books have blocks for it.
+        let dirty = memory.dirty.min(residency.dirty_bytes + residency.unexplained_bytes);
+        let unexplained = residency.dirty_bytes + residency.unexplained_bytes - dirty;
+        let allocated_since = unexplained.min(booked.saturating_sub(backed));
+        let backed = backed + allocated_since;
         let mut left = booked.saturating_sub(backed);
         let untouched_live = left.min(memory.live);
         left -= untouched_live;
@@ -96,9 +104,7 @@ impl Breakdown {
         let free_blocks = less(memory.free_blocks);
         let rounding = less(memory.rounding);
         let thread_cache = less(memory.thread_cache);
-        let dirty = memory.dirty.min(residency.dirty_bytes + residency.unexplained_bytes);
-        let unattributed = backed.saturating_sub(booked)
-            + (residency.dirty_bytes + residency.unexplained_bytes - dirty);
+        let unattributed = backed.saturating_sub(booked) + (unexplained - allocated_since);
         Breakdown {
             live: memory.live - untouched_live,
             rounding,
@@ -127,5 +133,84 @@ impl Breakdown {
             + file
             + shmem
             + unattributed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn books() -> MemoryBytes {
+        MemoryBytes {
+            live: 1000,
+            rounding: 100,
+            free_blocks: 200,
+            thread_cache: 50,
+            dirty: 300,
+            metadata: 70,
+        }
+    }
+
+    fn process(anon_bytes: u64) -> ProcessMemory {
+        ProcessMemory { anon_bytes, file_bytes: 40, shmem_bytes: 4, peak_bytes: 0 }
+    }
+
+    fn residency(span: u64, large: u64, dirty: u64, unexplained: u64) -> HeapResidency {
+        HeapResidency {
+            span_bytes: span,
+            large_bytes: large,
+            dirty_bytes: dirty,
+            unexplained_bytes: unexplained,
+            record_bytes: 60,
+            huge_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn books_that_the_kernel_backs_are_the_breakdown() {
+        let parts = Breakdown::new(&books(), &residency(900, 450, 300, 0), &process(2000));
+        let expected = Breakdown {
+            live: 1000,
+            rounding: 100,
+            free_blocks: 200,
+            thread_cache: 50,
+            dirty: 300,
+            metadata: 60,
+            other_anon: 290,
+            file: 40,
+            shmem: 4,
+            unattributed: 0,
+            untouched: 0,
+        };
+        assert_eq!(parts, expected);
+        assert_eq!(parts.sum(), 2044);
+    }
+
+    #[test]
+    fn what_is_not_backed_is_untouched_and_no_part() {
+        let parts = Breakdown::new(&books(), &residency(400, 50, 100, 0), &process(2000));
+        assert_eq!((parts.live, parts.untouched), (100, 900));
+        assert_eq!((parts.dirty, parts.unattributed, parts.sum()), (100, 0, 2044));
+        // Less is backed than what is not live: that goes next.
+        let parts = Breakdown::new(&books(), &residency(0, 120, 0, 0), &process(2000));
+        assert_eq!((parts.live, parts.untouched, parts.free_blocks), (0, 1000, 0));
+        assert_eq!((parts.rounding, parts.thread_cache, parts.sum()), (70, 50, 2044));
+    }
+
+    #[test]
+    fn what_is_backed_and_not_in_the_books_is_unattributed() {
+        let parts = Breakdown::new(&books(), &residency(1000, 450, 340, 6), &process(2000));
+        assert_eq!((parts.live, parts.dirty, parts.unattributed), (1000, 300, 146));
+        assert_eq!(parts.sum(), 2044);
+    }
+
+    #[test]
+    fn pages_that_moved_while_they_were_counted_are_counted_once() {
+        // Free in the records, backed when the kernel was asked, and in the books.
+        let parts = Breakdown::new(&books(), &residency(900, 350, 300, 100), &process(2000));
+        assert_eq!((parts.live, parts.unattributed, parts.sum()), (1000, 0, 2044));
+        // Gone by the time of the process's sum.
+        let parts = Breakdown::new(&books(), &residency(900, 450, 300, 0), &process(1500));
+        assert_eq!((parts.other_anon, parts.live, parts.sum()), (0, 790, 1544));
     }
 }

@@ -10,12 +10,7 @@ use hyper::header;
 use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
 use crate::http::{self, Address, Answer, Request, Response};
-use crate::{json, map, residency};
-
-/// One file: no script, style, font or picture comes from elsewhere, and the policy says so.
-const PAGE: &str = include_str!("page.html");
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
-     style-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+use crate::{json, map, page, residency};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -73,7 +68,7 @@ fn answer(request: &Request) -> Answer {
 
 /// The page for people. It reads `/snapshot.json` of whoever serves it.
 pub fn page() -> Response {
-    Response::ok(HTML, PAGE).with_header(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
+    Response::ok(HTML, page::PAGE).with_header(header::CONTENT_SECURITY_POLICY, page::POLICY)
 }
 
 /// The samples as Prometheus scrapes them, in the format that the request prefers.

@@ -8,6 +8,7 @@
 //! may go back is a gauge. A label never holds anything whose values a program can make without
 //! bound: no thread, address or stack.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use metrics::Unit;
@@ -20,6 +21,9 @@ use crate::{observer, residency};
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "slackwater_";
+
+/// How often to read again what moved while it was read.
+const MOMENT_ATTEMPTS: u32 = 4;
 
 /// Everything the families are read from, taken at one moment.
 #[derive(Clone, Debug)]
@@ -40,13 +44,41 @@ pub struct Sample {
 impl Sample {
     /// Reads everything about this process, now.
     pub fn take() -> Sample {
-        observer::count(|| Sample {
-            snapshot: slackwater::snapshot(),
-            residency: residency::of_this_process(),
-            process: ProcessMemory::read(),
-            cgroup: CgroupMemory::read(),
-            observer_cpu_seconds: Some(observer::cpu_seconds()),
+        observer::count(|| {
+            let books = || Ok::<_, Infallible>(slackwater::snapshot());
+            let kernel = || Ok((ProcessMemory::read(), residency::of_this_process()));
+            let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
+            let cgroup = CgroupMemory::read();
+            let observer_cpu_seconds = Some(observer::cpu_seconds());
+            Sample { snapshot, process, residency, cgroup, observer_cpu_seconds }
         })
+    }
+
+    /// The allocator's books and the kernel's figures, which can only be read one after the other: read
+    /// again where the books moved meanwhile by more than a hundredth, a few times. What moved
+    /// least is kept.
+    pub(crate) fn at_one_moment<K, E>(
+        mut books: impl FnMut() -> Result<Snapshot, E>,
+        mut kernel: impl FnMut() -> Result<K, E>,
+    ) -> Result<(Snapshot, K), E> {
+        let mut before = books()?;
+        let mut stillest: Option<(u64, Snapshot, K)> = None;
+        let mut attempts = 1;
+        loop {
+            let figures = kernel()?;
+            let after = books()?;
+            let moved = after.resident_bytes.abs_diff(before.resident_bytes);
+            let best = match stillest.take() {
+                Some(earlier) if earlier.0 <= moved => earlier,
+                _ => (moved, before, figures),
+            };
+            if moved <= after.resident_bytes / 100 || attempts == MOMENT_ATTEMPTS {
+                return Ok((best.1, best.2));
+            }
+            stillest = Some(best);
+            before = after;
+            attempts += 1;
+        }
     }
 
     /// Why RSS is what it is; `None` where the kernel does not tell its side.

@@ -67,6 +67,8 @@ pub mod json;
 pub mod map;
 pub mod memory;
 pub mod observer;
+#[cfg(feature = "endpoint")]
+mod page;
 pub mod process;
 pub mod publisher;
 pub mod residency;

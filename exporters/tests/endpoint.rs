@@ -19,8 +19,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    let Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
-    *address
+    endpoint.address().tcp().expect("it is TCP")
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::process::Command;
 
 use common::get;
 use slackwater_exporters::Endpoint;
-use slackwater_exporters::http::Address;
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
@@ -44,7 +43,7 @@ fn figures_of_the_kernel_are_absent_and_others_are_served() {
 
 fn serve_without_proc() {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    let &Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
+    let address = endpoint.address().tcp().expect("it is TCP");
     let empty = Path::new(env!("CARGO_TARGET_TMPDIR")).join("without_proc");
     fs::create_dir_all(&empty).expect("a writable place");
     chroot(&empty).expect("root may");

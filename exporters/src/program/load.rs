@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{
+    self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError,
+};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,10 @@ const BURST_BYTES: usize = (256 << 20) / WORKERS;
 
 /// What each thread holds at all times.
 const LIVE_BYTES: usize = 2 << 20;
+
+/// Messages that a thread may have waiting: some 3 MiB of blocks. Without a bound, a thread that gets
+/// no processor for a while would let the memory of its neighbours pile up.
+const INBOX_MESSAGES: usize = 512;
 
 /// Steps between two looks at the clock and the inbox.
 const STEPS: usize = 64;
@@ -42,7 +48,7 @@ enum Message {
 
 /// The threads, and the ends of the channels that drive them.
 pub struct Load {
-    workers: Vec<(Sender<Message>, JoinHandle<()>)>,
+    workers: Vec<(SyncSender<Message>, JoinHandle<()>)>,
     full: Receiver<()>,
 }
 
@@ -51,7 +57,7 @@ impl Load {
     pub fn start() -> io::Result<Load> {
         let (report_full, full) = mpsc::channel();
         let (senders, inboxes): (Vec<_>, Vec<_>) =
-            (0..WORKERS).map(|_| mpsc::channel::<Message>()).unzip();
+            (0..WORKERS).map(|_| mpsc::sync_channel::<Message>(INBOX_MESSAGES)).unzip();
         let mut workers = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let mut worker = Worker {
@@ -113,7 +119,7 @@ struct Stopped;
 
 struct Worker {
     inbox: Receiver<Message>,
-    neighbour: Sender<Message>,
+    neighbour: SyncSender<Message>,
     report_full: Sender<()>,
     random: Random,
     /// What a service holds between bursts: sessions, caches. Oldest first.
@@ -178,7 +184,7 @@ impl Worker {
         self.report_full.send(()).map_err(|_| Stopped)
     }
 
-    /// Frees any of the held blocks, or has the neighbour free it.
+    /// Frees any of the held blocks, or has the neighbour free it, if that has room for it.
     fn give_one_back(&mut self) -> Result<(), Stopped> {
         let any = self.random.below(self.held.len() as u64) as usize;
         let block = self.held.swap_remove(any);
@@ -187,7 +193,10 @@ impl Worker {
             drop(block);
             return Ok(());
         }
-        self.neighbour.send(Message::Free(block)).map_err(|_| Stopped)
+        match self.neighbour.try_send(Message::Free(block)) {
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(Stopped),
+        }
     }
 
     /// Replaces the oldest quarter of the live set.

@@ -3,6 +3,9 @@
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod dashboards;
+pub mod prometheus;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, BufRead, BufReader, Lines, Read, Write};
@@ -97,7 +100,8 @@ pub fn assert_complete(text: &str) {
     for family in FAMILIES {
         let name = family.full_name();
         let Some(found) = scraped.remove(&name) else {
-            assert!(family.name.starts_with("cgroup_"), "{name} is missing:\n{text}");
+            let conditional = dashboards::CONDITIONAL.contains(&family.name);
+            assert!(conditional, "{name} is missing:\n{text}");
             continue;
         };
         let found_head = (found.kind.as_str(), found.help.as_str());
@@ -143,8 +147,7 @@ pub fn have_tool(tool: &str) -> bool {
 /// Says that a test is skipped for want of `tool`; in CI, fails it.
 pub fn skip(tool: &str) {
     assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
-    // Not `eprintln!`, which the test runner keeps to itself.
-    let _ = writeln!(io::stderr(), "SKIPPED: {tool} is not installed");
+    say(&format!("SKIPPED: {tool} is not installed"));
 }
 
 /// What a command makes of `input`. It must succeed, and have nothing to say on stderr.
@@ -164,6 +167,16 @@ pub fn output_of(command: &mut Command, input: &[u8]) -> String {
     let input = || String::from_utf8_lossy(input);
     assert!(output.status.success() && said.is_empty(), "{command:?}: {said}\n{}", input());
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// A word about what a test leaves out on this machine.
+pub fn note(text: &str) {
+    say(&format!("NOTE: {text}"));
+}
+
+/// Not `eprintln!`, which the test runner keeps to itself.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// `promtool check metrics` has nothing to say.
@@ -195,14 +208,21 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the demo on a free port and reads its address from what it prints.
+    /// Starts the demo on a free port.
     pub fn start(arguments: &[&str]) -> Demo {
-        Demo::of(slackwater().args(["demo", "--listen", "127.0.0.1:0"]).args(arguments))
+        Demo::start_at("127.0.0.1:0", arguments)
     }
 
-    /// The same by a command of one's own.
-    pub fn of(command: &mut Command) -> Demo {
-        let mut child = command
+    /// Starts the demo there, and reads its address from what it prints.
+    pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
+        Demo::start_by(slackwater(), listen, arguments)
+    }
+
+    /// The same through `program`, which is the program under test, or something that becomes it.
+    pub fn start_by(mut program: Command, listen: &str, arguments: &[&str]) -> Demo {
+        let mut child = program
+            .args(["demo", "--listen", listen])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,0 +1,26 @@
+//! The live page: one file, joined here from its parts when the program is built.
+//!
+//! The parts are in `page/`: the text, the style, and the script in the order in which its pieces
+//! build on each other. No script, style, font or picture comes from elsewhere, and the policy says
+//! so to the browser.
+
+/// What the page may do: run what is written in it, and ask the server that it came from.
+pub const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+     style-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+
+/// The page. The tags of `head` and `body` may be left out in HTML, and are.
+pub const PAGE: &str = concat!(
+    "<!doctype html>\n<html lang=\"en\">\n<style>\n",
+    include_str!("page/page.css"),
+    "</style>\n",
+    include_str!("page/page.html"),
+    "<script type=\"module\">\n",
+    include_str!("page/service.js"),
+    include_str!("page/format.js"),
+    include_str!("page/history.js"),
+    include_str!("page/chart.js"),
+    include_str!("page/map.js"),
+    include_str!("page/figures.js"),
+    include_str!("page/page.js"),
+    "</script>\n</html>\n",
+);
