@@ -9,7 +9,7 @@ use std::fmt::Write;
 use metrics::Unit;
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line};
 
-use crate::families::{FAMILIES, Family, LabelValue, Sample};
+use crate::families::{FAMILIES, Family, LabelValue, PREFIX, Sample};
 use crate::http::Preference;
 
 /// OpenMetrics' media type.
@@ -75,12 +75,14 @@ pub struct Source<'a> {
 /// Renders every family that has a series, for all sources together.
 pub fn render(format: Format, sources: &[Source<'_>]) -> String {
     let mut text = String::with_capacity((8 + 12 * sources.len()) * 1024);
+    let sources: Vec<(String, &Sample)> =
+        sources.iter().map(|source| (labels_of(source), source.sample)).collect();
     for family in FAMILIES {
         let begin = text.len();
         write_head(&mut text, format, family);
         let head_end = text.len();
-        for source in sources {
-            write_series(&mut text, family, source);
+        for (labels, sample) in &sources {
+            write_series(&mut text, family, labels, sample);
         }
         if text.len() == head_end {
             text.truncate(begin);
@@ -118,53 +120,85 @@ fn unit_of(family: &Family) -> Option<&'static str> {
     family.name.strip_suffix("_total").unwrap_or(family.name).ends_with(unit).then_some(unit)
 }
 
-fn write_series(text: &mut String, family: &Family, source: &Source<'_>) {
-    let name = family.full_name();
-    family.series(source.sample, &mut |values, value| {
-        let labels = labels(family, source, values);
-        let _ = writeln!(text, "{name}{} {value}", braced(&labels));
+/// A source's own labels, escaped and separated.
+fn labels_of(source: &Source<'_>) -> String {
+    let labels = source.labels.iter();
+    let labels = labels.map(|(name, value)| format!("{name}=\"{}\"", sanitize_label_value(value)));
+    labels.collect::<Vec<_>>().join(",")
+}
+
+fn write_series(text: &mut String, family: &Family, source: &str, sample: &Sample) {
+    family.series(sample, &mut |values, value| {
+        let labels = Labels { source, family, values };
+        labels.write_series(text, "", None, value);
     });
-    family.histograms(source.sample, &mut |values, histogram| {
-        let labels = labels(family, source, values);
-        let separator = if labels.is_empty() { "" } else { "," };
+    family.histograms(sample, &mut |values, histogram| {
+        let labels = Labels { source, family, values };
+        let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
         let mut count = 0;
-        for (i, more) in histogram.counts.iter().enumerate() {
+        for (bound, more) in bounds.zip(&histogram.counts) {
             count += more;
-            let _ = write!(text, "{name}_bucket{{{labels}{separator}le=\"");
-            let _ = match histogram.bounds.get(i) {
-                Some(bound) => write!(text, "{bound:?}"),
-                None => write!(text, "+Inf"),
-            };
-            let _ = writeln!(text, "\"}} {count}");
+            labels.write_series(text, "_bucket", Some(bound), count as f64);
         }
-        let braced = braced(&labels);
-        let _ = writeln!(text, "{name}_sum{braced} {}", histogram.sum);
-        let _ = writeln!(text, "{name}_count{braced} {count}");
+        labels.write_series(text, "_sum", None, histogram.sum);
+        labels.write_series(text, "_count", None, count as f64);
     });
 }
 
-fn labels(family: &Family, source: &Source<'_>, values: &[LabelValue]) -> String {
-    let mut text = String::new();
-    for (name, value) in source.labels {
-        separate(&mut text);
-        let _ = write!(text, "{name}=\"{}\"", sanitize_label_value(value));
+/// What tells series of a family apart.
+struct Labels<'a> {
+    source: &'a str,
+    family: &'a Family,
+    values: &'a [LabelValue],
+}
+
+impl Labels<'_> {
+    /// One line. Written piece by piece, for there are hundreds of them in each scrape.
+    fn write_series(&self, text: &mut String, suffix: &str, bound: Option<f64>, value: f64) {
+        for piece in [PREFIX, self.family.name, suffix] {
+            text.push_str(piece);
+        }
+        if !self.source.is_empty() || !self.values.is_empty() || bound.is_some() {
+            text.push('{');
+            text.push_str(self.source);
+            for (name, value) in self.family.labels.iter().zip(self.values) {
+                separate(text);
+                // Words of the table and numbers need no escaping.
+                let _ = write!(text, "{name}=\"{value}\"");
+            }
+            match bound {
+                Some(bound) if bound.is_finite() => {
+                    separate(text);
+                    let _ = write!(text, "le=\"{bound:?}\"");
+                }
+                Some(_) => {
+                    separate(text);
+                    text.push_str("le=\"+Inf\"");
+                }
+                None => {}
+            }
+            text.push('}');
+        }
+        text.push(' ');
+        write_number(text, value);
+        text.push('\n');
     }
-    for (name, value) in family.labels.iter().zip(values) {
-        separate(&mut text);
-        // Words of the table and numbers need no escaping.
-        let _ = write!(text, "{name}=\"{value}\"");
-    }
-    text
+}
+
+/// Nearly all are whole, and a whole number is written faster than a fraction.
+fn write_number(text: &mut String, value: f64) {
+    let whole = value as u64;
+    let _ = if whole as f64 == value && whole < 1 << 53 {
+        write!(text, "{whole}")
+    } else {
+        write!(text, "{value}")
+    };
 }
 
 fn separate(labels: &mut String) {
-    if !labels.is_empty() {
+    if !labels.ends_with('{') {
         labels.push(',');
     }
-}
-
-fn braced(labels: &str) -> String {
-    if labels.is_empty() { String::new() } else { format!("{{{labels}}}") }
 }
 
 #[cfg(test)]
@@ -230,6 +264,19 @@ mod tests {
         );
         assert!(lines(&text, "# UNIT").contains(&"# UNIT slackwater_rss_peak_bytes bytes"));
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        let written = |value| {
+            let mut text = String::new();
+            write_number(&mut text, value);
+            text
+        };
+        for value in [0.0, 1.0, 0.25, 1e-9, 4_294_967_296.0, 9.1e15, 1e16, 1e300, -1.0, -0.5] {
+            assert_eq!(written(value), format!("{value}"));
+        }
+        assert_eq!(written(f64::NAN), "NaN");
     }
 
     #[test]

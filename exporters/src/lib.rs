@@ -37,14 +37,16 @@
 //! }
 //! ```
 //!
-//! `/metrics` is for Prometheus, `/snapshot.json` for scripts, `/` for people. Figures are taken
-//! when they are asked for. `examples/service.rs` is a complete service.
+//! `/metrics` is for Prometheus (OpenMetrics and gzip for those who ask for them), `/snapshot.json`
+//! and `/map.json` are for scripts, `/` is for people. Figures are taken when they are asked for.
+//! `examples/service.rs` is a complete service.
 //!
 //! # What costs what
 //!
-//! Nothing happens between two publications or scrapes. A publication is one snapshot, one read of
-//! `/proc/self/status` and 11 ns a series. With `default-features = false` the library depends on
-//! the allocator and the facade alone.
+//! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.8 ms of CPU time, and
+//! 1 to 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
+//! ms less. `observer_cpu_seconds_total` says what it was (`benches/scrape_cost.rs` measures it). With
+//! `default-features = false` the library depends on the allocator and the facade alone.
 //!
 //! # The program
 //!

@@ -105,10 +105,7 @@ impl LimitedDemo {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
         shell.arg(group.0.join("cgroup.procs")).arg(common::slackwater().get_program());
-        Some(LimitedDemo {
-            demo: Demo::of(shell.args(["demo", "--listen", "127.0.0.1:0"])),
-            _group: group,
-        })
+        Some(LimitedDemo { demo: Demo::start_by(shell, "127.0.0.1:0", &[]), _group: group })
     }
 }
 

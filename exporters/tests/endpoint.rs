@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 
 use common::{exchange, get};
 use slackwater_exporters::Endpoint;
@@ -18,8 +19,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    let Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
-    *address
+    endpoint.address().tcp().expect("it is TCP")
 }
 
 #[test]
@@ -79,6 +79,114 @@ fn what_is_not_there_is_refused_with_the_right_status() {
     }
     let head = exchange(address, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
+}
+
+/// Head (in lower case) and body, as they came.
+fn exchange_bytes(address: SocketAddr, path: &str, headers: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("accepted");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").expect("sent");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("complete");
+    let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+    let body = bytes.split_off(end + 4);
+    let head = String::from_utf8(bytes).expect("text").to_ascii_lowercase();
+    let length = format!("content-length: {}\r\n", body.len());
+    assert!(head.contains(&length), "{head}, and {} bytes", body.len());
+    (head, body)
+}
+
+#[test]
+fn gzip_is_for_those_who_ask_and_for_what_gains() {
+    let address = endpoint();
+    let (head, body) = exchange_bytes(address, "/metrics", "Accept-Encoding: br, gzip\r\n");
+    assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
+    for header in ["vary: accept\r\n", "vary: accept-encoding\r\n"] {
+        assert!(head.contains(header), "{head}");
+    }
+    let text = common::output_of(Command::new("gzip").arg("-dc"), &body);
+    common::assert_complete(&text);
+    assert!(body.len() * 3 < text.len(), "{} of {} bytes", body.len(), text.len());
+
+    for headers in ["", "Accept-Encoding: gzip;q=0\r\n", "Accept-Encoding: br\r\n"] {
+        let (head, body) = exchange_bytes(address, "/metrics", headers);
+        assert!(!head.contains("content-encoding"), "{headers}: {head}");
+        assert!(head.contains("vary: accept-encoding\r\n"), "a cache must know: {head}");
+        common::assert_complete(&String::from_utf8(body).expect("text"));
+    }
+    let (head, body) = exchange_bytes(address, "/nothing", "Accept-Encoding: gzip\r\n");
+    assert!(!head.contains("content-encoding"), "{head}");
+    assert!(body.starts_with(b"/nothing: expected "), "{body:?}");
+}
+
+#[test]
+fn a_head_says_how_long_the_body_would_be() {
+    let address = endpoint();
+    let page = get(address, "/");
+    for encoding in ["", "Accept-Encoding: gzip\r\n"] {
+        let (_, body) = exchange_bytes(address, "/", encoding);
+        let request = format!("HEAD / HTTP/1.1\r\nHost: x\r\n{encoding}\r\n");
+        let head = exchange(address, request.as_bytes());
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        assert!(
+            head.head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{}",
+            head.head
+        );
+        assert_eq!(body.len() == page.body.len(), encoding.is_empty());
+    }
+}
+
+const OPEN_METRICS: &str =
+    "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+
+/// The parser of Prometheus's own client for Python, which is strict about OpenMetrics: it knows
+/// suffixes, units, the order of buckets, and the end.
+const PARSER: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    print(family.name, family.type, len(family.samples), family.unit)
+";
+
+#[test]
+fn openmetrics_is_accepted_by_a_strict_parser() {
+    let Some(python) = python_with("prometheus_client") else { return };
+    let address = endpoint();
+    let _used: Vec<Vec<u8>> = (0..1000).map(|i| vec![1; 16 + i]).collect();
+    let (head, body) = exchange_bytes(address, "/metrics", OPEN_METRICS);
+    let media_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    assert!(head.contains(media_type), "{head}");
+    let found = common::output_of(Command::new(python).args(["-c", PARSER]), &body);
+    let mut found: Vec<&str> = found.lines().collect();
+    for family in slackwater_exporters::families::FAMILIES {
+        let full_name = family.full_name();
+        let name = full_name.strip_suffix("_total").unwrap_or(&full_name);
+        let start = format!("{name} {} ", family.type_name());
+        let Some(at) = found.iter().position(|line| line.starts_with(&start)) else {
+            assert!(family.name.starts_with("cgroup_"), "{name} is missing");
+            continue;
+        };
+        let line = found.swap_remove(at);
+        assert_eq!(line.ends_with(" bytes"), name.ends_with("_bytes"), "{line}");
+        assert_eq!(line.ends_with(" seconds"), name.ends_with("_seconds"), "{line}");
+        assert!(!line.starts_with(&format!("{start}0")), "{line}");
+    }
+    assert_eq!(found, Vec::<&str>::new(), "not in the table");
+}
+
+/// A Python that has `module`; without one a test is skipped, loudly, and in CI it must be there.
+fn python_with(module: &str) -> Option<&'static str> {
+    let import = format!("import {module}");
+    let has_it = |python: &&str| {
+        let ran = Command::new(python).args(["-c", &import]).output();
+        ran.is_ok_and(|output| output.status.success())
+    };
+    // The first of the path may be one of the user's own, without the system's modules.
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(has_it);
+    if found.is_none() {
+        common::skip(&format!("python3 with {module}"));
+    }
+    found
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::sync::{Mutex, PoisonError};
 use common::get;
 use serde_json::Value;
 use slackwater_exporters::Endpoint;
-use slackwater_exporters::http::Address;
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
@@ -21,8 +20,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    let Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
-    *address
+    endpoint.address().tcp().expect("it is TCP")
 }
 
 fn json(address: SocketAddr, path: &str) -> Value {

@@ -23,6 +23,10 @@ fn prometheus_scrapes_the_demo_and_answers() {
     let resident = prometheus.answer("sum(slackwater_process_resident_bytes)");
     assert!(resident[0] > 0.0);
     assert_eq!(prometheus.answer("count(slackwater_memory_bytes)"), [6.0]);
+    // What Prometheus asks for first is OpenMetrics. Only there has a family a unit.
+    let metric = [("metric", "slackwater_rss_peak_bytes")];
+    let metadata = prometheus.ask("targets/metadata", &metric).expect("it is up");
+    assert_eq!(metadata[0]["unit"], "bytes", "{metadata}");
     // Two scrapes of a counter make a rate.
     prometheus.answer("rate(slackwater_allocated_bytes_total[10s])");
 }

@@ -44,8 +44,9 @@ fn a_program_under_the_preload_library_is_explained() {
 #[test]
 fn memory_that_is_held_back_is_named_with_the_reason() {
     let environment = [("SLACKWATER_RELEASE", "off"), ("SLACKWATER_COVERAGE", "small")];
-    let mut demo =
-        Demo::of(common::slackwater().args(["demo", "--listen", "127.0.0.1:0"]).envs(environment));
+    let mut program = common::slackwater();
+    program.envs(environment);
+    let mut demo = Demo::start_by(program, "127.0.0.1:0", &[]);
     demo.read_until("idle");
     let text = report(demo.id(), &[]);
     let verdict = text.lines().next().expect("a verdict");

@@ -45,6 +45,16 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// The IP address and the port, if it is such an address.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

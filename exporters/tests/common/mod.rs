@@ -139,10 +139,34 @@ fn assert_histogram(found: &Scraped) {
 pub fn have_tool(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
-        assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
-        say(&format!("SKIPPED: {tool} is not installed"));
+        skip(tool);
     }
     found
+}
+
+/// Says that a test is skipped for want of `tool`; in CI, fails it.
+pub fn skip(tool: &str) {
+    assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
+    say(&format!("SKIPPED: {tool} is not installed"));
+}
+
+/// What a command makes of `input`. It must succeed, and have nothing to say on stderr.
+pub fn output_of(command: &mut Command, input: &[u8]) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut pipe = child.stdin.take().expect("piped");
+    // It may have seen enough before the end; what it says then is looked at.
+    let _ = pipe.write_all(input);
+    drop(pipe);
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let input = || String::from_utf8_lossy(input);
+    assert!(output.status.success() && said.is_empty(), "{command:?}: {said}\n{}", input());
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A word about what a test leaves out on this machine.
@@ -160,20 +184,9 @@ pub fn assert_promtool_is_silent(text: &str) {
     if !have_tool("promtool") {
         return;
     }
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool starts");
-    let mut input = promtool.stdin.take().expect("piped");
-    input.write_all(text.as_bytes()).expect("promtool reads");
-    drop(input);
-    let output = promtool.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.is_empty(), "promtool: {said}\n{text}");
+    let mut promtool = Command::new("promtool");
+    let said = output_of(promtool.args(["check", "metrics"]), text.as_bytes());
+    assert!(said.is_empty(), "promtool: {said}\n{text}");
 }
 
 /// The program under test.
@@ -200,14 +213,16 @@ impl Demo {
         Demo::start_at("127.0.0.1:0", arguments)
     }
 
-    /// Starts the demo there.
+    /// Starts the demo there, and reads its address from what it prints.
     pub fn start_at(listen: &str, arguments: &[&str]) -> Demo {
-        Demo::of(slackwater().args(["demo", "--listen", listen]).args(arguments))
+        Demo::start_by(slackwater(), listen, arguments)
     }
 
-    /// The same by a command of one's own; reads its address from what it prints.
-    pub fn of(command: &mut Command) -> Demo {
-        let mut child = command
+    /// The same through `program`, which is the program under test, or something that becomes it.
+    pub fn start_by(mut program: Command, listen: &str, arguments: &[&str]) -> Demo {
+        let mut child = program
+            .args(["demo", "--listen", listen])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -8,7 +8,6 @@ use std::thread;
 
 use serde_json::{Value, json};
 use slackwater_exporters::Endpoint;
-use slackwater_exporters::http::Address;
 
 use crate::common::get;
 
@@ -43,8 +42,7 @@ impl Stage {
         figures: impl Fn(usize) -> Value + Send + Sync + 'static,
     ) -> Stage {
         let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-        let Address::Tcp(address) = endpoint.address() else { panic!("{endpoint:?} is TCP") };
-        let page = get(*address, "/");
+        let page = get(endpoint.address().tcp().expect("it is TCP"), "/");
         let policy = page.head.lines().find(|line| line.starts_with("content-security-policy:"));
         let policy = policy.expect("the page has a policy").to_string();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
