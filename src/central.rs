@@ -25,9 +25,15 @@ fn base_slots(class: SizeClass) -> u32 {
     (BASE_BYTES / class.block_bytes().get() as u32).clamp(FIRST_SLOTS, BASE_SLOTS)
 }
 
-/// Fills an empty bin, growing it if that is due, and pops a block. A bin that frees fill too is
-/// filled to the half, so that it has room for them; one that only empties is filled whole: where
-/// another thread gives the blocks back, each batch costs the span's cache lines once. `None`: out of memory.
+/// How many blocks to move at once. Half a bin, so that it has room and blocks for what comes next;
+/// but all of one that is only ever filled, or only emptied: another thread does the opposite, and
+/// each batch costs the cache lines of the span once. A bin that has grown beyond its base is not
+/// of that kind, though it may go the same way twice.
+fn batch(class: SizeClass, capacity: u32, is_one_way: bool) -> u32 {
+    if is_one_way && capacity <= base_slots(class) { capacity } else { capacity.div_ceil(2) }
+}
+
+/// Fills an empty bin, growing it if that is due, and pops a block. `None`: out of memory.
 /// Owner only.
 pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Option<*mut u8> {
     let bin = cache.bin(class);
@@ -45,7 +51,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
         return take_one(heap, class, |gained| cache.note_gained(gained, &heap.release))
             .inspect(|_| cache.classes[class.index()].claimed.add(1));
     }
-    let want = if only_empties { capacity } else { capacity.div_ceil(2) };
+    let want = batch(class, capacity, only_empties);
     let mut got = 0;
     while got < want {
         // A new span only if nothing else is to be had: a batch may well be short.
@@ -105,7 +111,7 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
     let swings = history.refilled.load(Ordering::Relaxed) != 0;
     history.refilled.store(0, Ordering::Relaxed);
     // A bin that runs empty and full in turn passes the same blocks to and fro: a larger one would
-    // keep them. One that only fills hands blocks on, stays small, and is emptied whole.
+    // keep them. One that only fills hands blocks on and stays small.
     let wanted = if capacity < base_slots(class) || swings {
         (capacity * 2).clamp(FIRST_SLOTS, MAX_BIN_SLOTS)
     } else {
@@ -115,7 +121,7 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
         return;
     }
     if capacity > 0 {
-        spill(heap, cache, class, if swings { capacity.div_ceil(2) } else { capacity });
+        spill(heap, cache, class, batch(class, capacity, !swings));
     }
 }
 
