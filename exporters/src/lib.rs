@@ -44,7 +44,7 @@
 //! # What costs what
 //!
 //! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.8 ms of CPU time, and
-//! 1 to 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
+//! about 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
 //! ms less. `observer_cpu_seconds_total` says what it was (`benches/scrape_cost.rs` measures it). With
 //! `default-features = false` the library depends on the allocator and the facade alone.
 //!

@@ -71,6 +71,11 @@ fn it_draws_and_updates_without_a_complaint() {
     }
     let first = browser.number("#rss data");
     browser.wait_for(&format!("document.querySelector('#rss data').value != {first}"));
+    // The map of a real arena, down to the pages of a segment.
+    browser.value("document.querySelector('#map').scrollIntoView()");
+    browser.wait_for("document.querySelectorAll('#segments button').length > 0");
+    browser.click("#segments button");
+    browser.wait_for("document.querySelectorAll('#chunks .pages i').length == 512");
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
