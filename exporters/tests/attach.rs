@@ -156,7 +156,7 @@ fn figures_are_those_that_the_process_has_itself() {
 
 #[test]
 fn a_process_in_other_namespaces_is_read() {
-    let holder = "mount -t tmpfs none /tmp && exec \"$0\" run -- python3 -c \"$1\"";
+    let holder = "mount -t tmpfs none /mnt && exec \"$0\" run -- python3 -c \"$1\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", holder]);
     command.arg(env!("CARGO_BIN_EXE_slackwater")).arg(HOLDER);

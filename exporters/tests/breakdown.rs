@@ -2,7 +2,7 @@
 //! program is under Slackwater, and alone in its process: one test.
 
 use std::fs;
-use std::sync::Barrier;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,55 +88,76 @@ fn burst(seed: usize, until: Instant) -> Vec<Vec<u8>> {
     blocks
 }
 
+/// Allocates and frees as it is told, and says when it is done. Ends when nobody tells it any more: a
+/// failed assertion must not leave threads that wait for ever.
+fn work(number: usize, orders: &Receiver<Order>, done: &Sender<()>) {
+    let mut blocks = Vec::new();
+    while let Ok(order) = orders.recv() {
+        match order {
+            Order::Burst => blocks = burst(number, Instant::now() + Duration::from_millis(700)),
+            Order::Free => {
+                let mut number = 0;
+                blocks.retain(|_| {
+                    number += 1;
+                    number % 16 == 0
+                });
+            }
+        }
+        if done.send(()).is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    /// Allocate for a while, and hold all of it.
+    Burst,
+    /// Free all but a part that stays for the idle time.
+    Free,
+}
+
 #[test]
 fn the_parts_are_the_kernels_rss_over_bursts_and_idle_times() {
-    let (full, freed) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let (say_done, done) = mpsc::channel();
+    let workers: Vec<Sender<Order>> = (1..=THREADS)
+        .map(|number| {
+            let (tell, orders) = mpsc::channel();
+            let say_done = say_done.clone();
+            thread::spawn(move || work(number, &orders, &say_done));
+            tell
+        })
+        .collect();
+    let tell = |order| workers.iter().for_each(|worker| worker.send(order).expect("it listens"));
+    let wait = || workers.iter().for_each(|_| done.recv().expect("it is at work"));
     let mut samples = 0;
-    thread::scope(|scope| {
-        for number in 0..THREADS {
-            let (full, freed) = (&full, &freed);
-            scope.spawn(move || {
-                for _ in 0..CYCLES {
-                    let mut blocks = burst(number + 1, Instant::now() + Duration::from_millis(700));
-                    full.wait();
-                    // A part of them stays for the idle time.
-                    let mut number = 0;
-                    blocks.retain(|_| {
-                        number += 1;
-                        number % 16 == 0
-                    });
-                    freed.wait();
-                    full.wait();
-                }
-            });
+    for _ in 0..CYCLES {
+        tell(Order::Burst);
+        for _ in 0..6 {
+            check("burst");
+            samples += 1;
+            thread::sleep(Duration::from_millis(100));
         }
-        for _ in 0..CYCLES {
-            for _ in 0..6 {
-                check("burst");
-                samples += 1;
-                thread::sleep(Duration::from_millis(100));
-            }
-            full.wait();
-            freed.wait();
-            for _ in 0..10 {
-                check("idle");
-                samples += 1;
-                thread::sleep(Duration::from_millis(100));
-            }
-            // What is not the heap is what the kernel counts in the other mappings. The books are
-            // near what the kernel backs: blocks are claimed by the dozen, and not all are written to.
-            let sample = check("rest");
-            let parts = sample.breakdown().expect("Linux tells its side");
-            let rss = parts.sum() as f64;
-            let books = sample.snapshot.resident_bytes as f64;
-            let backed = sample.residency.expect("readable").resident_bytes() as f64;
-            assert!((books - backed).abs() < 0.05 * rss, "{books} in the books, {backed} backed");
-            let others = (parts.other_anon + parts.file + parts.shmem) as f64;
-            let outside = rss_outside_the_heap();
-            assert!((others - outside).abs() < 0.01 * rss, "{others}, and by mapping {outside}");
-            full.wait();
+        wait();
+        tell(Order::Free);
+        wait();
+        for _ in 0..10 {
+            check("idle");
+            samples += 1;
+            thread::sleep(Duration::from_millis(100));
         }
-    });
+        // What is not the heap is what the kernel counts in the other mappings. The books are near
+        // what the kernel backs: blocks are claimed by the dozen, and not all are written to.
+        let sample = check("rest");
+        let parts = sample.breakdown().expect("Linux tells its side");
+        let rss = parts.sum() as f64;
+        let books = sample.snapshot.resident_bytes as f64;
+        let backed = sample.residency.expect("readable").resident_bytes() as f64;
+        assert!((books - backed).abs() < 0.05 * rss, "{books} in the books, {backed} backed");
+        let others = (parts.other_anon + parts.file + parts.shmem) as f64;
+        let outside = rss_outside_the_heap();
+        assert!((others - outside).abs() < 0.01 * rss, "{others}, and by mapping {outside}");
+    }
     assert!(samples >= 48);
 
     slackwater::release_now();
