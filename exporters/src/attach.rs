@@ -202,26 +202,6 @@ impl Target {
     }
 }
 
-/// The processes of this host that can be read.
-pub struct Readable {
-    /// Those that have a heap of Slackwater's.
-    pub targets: Vec<Target>,
-    /// How many could not be looked at for want of the right to.
-    pub refused: usize,
-}
-
-/// Looks at every process of the host, this one included.
-pub fn readable() -> Readable {
-    let mut found = Readable { targets: Vec::new(), refused: 0 };
-    for process in processes() {
-        match Target::open(process) {
-            Ok(target) => found.targets.push(target),
-            Err(error) => found.refused += usize::from(error.cause == Cause::NotPermitted),
-        }
-    }
-    found
-}
-
 /// The numbers of all processes that can be seen.
 pub fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

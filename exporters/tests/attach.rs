@@ -9,7 +9,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::{env, fs, thread};
 
 use common::Demo;
-use slackwater_exporters::attach::{self, Target};
+use slackwater_exporters::Sample;
+use slackwater_exporters::attach::Target;
+use slackwater_exporters::fleet::Fleet;
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
@@ -61,7 +63,10 @@ const HOLDER: &str = "import os, sys, time\n\
 const HELD: u64 = 503 * 100_000;
 
 fn assert_holds(target: &mut Target) {
-    let sample = target.sample().expect("readable");
+    assert_is_held(&target.sample().expect("readable"));
+}
+
+fn assert_is_held(sample: &Sample) {
     let live = sample.snapshot.memory_bytes.live;
     assert!((HELD..HELD + (32 << 20)).contains(&live), "{live} live");
     let parts = sample.breakdown().expect("the kernel tells its side");
@@ -187,14 +192,12 @@ fn thirty_two_processes_are_read_at_once() {
     }
     let start = |_| Running::start(&mut under_slackwater(&["python3", "-c", HOLDER]));
     let running: Vec<(Running, String)> = (0..32).map(start).collect();
-    let mut readable = attach::readable();
-    for (_, line) in &running {
-        let pid = pid_of(line);
-        let target = readable.targets.iter_mut().find(|target| target.pid() == pid);
-        assert_holds(target.unwrap_or_else(|| panic!("{pid} is not among the readable")));
+    let (seen, figures) = Fleet::default().look();
+    assert!(figures.read >= 33, "this process is one of them: {figures:?}");
+    for (_, pid) in &running {
+        let of_pid = seen.iter().find(|seen| seen.labels[0] == ("pid", pid.clone()));
+        assert_is_held(&of_pid.unwrap_or_else(|| panic!("{pid} was not read")).sample);
     }
-    let own = std::process::id();
-    assert!(readable.targets.iter().any(|target| target.pid() == own), "this one is too");
 }
 
 /// Forks, execs, ends: what is read is either right, or refused with a word.
@@ -234,11 +237,10 @@ fn processes_that_change_while_they_are_read_give_no_wrong_figures() {
         "-c",
         "echo go; while :; do sh -c 'exit 0' & sh -c 'exit 0'; done",
     ]));
+    let mut fleet = Fleet::default();
     for _ in 0..30 {
-        for mut target in attach::readable().targets {
-            if let Ok(sample) = target.sample() {
-                assert!(sample.snapshot.mapped_bytes < 1 << 34, "{sample:?}");
-            }
+        for seen in fleet.look().0 {
+            assert!(seen.sample.snapshot.mapped_bytes < 1 << 34, "{:?}", seen.sample);
         }
     }
     drop(running);
@@ -327,7 +329,7 @@ fn nobody() {
     let Ok(pid) = env::var("SLACKWATER_TEST_READ") else { return };
     let error = Target::open(pid_of(&pid)).err().expect("it is root's");
     println!("{error}");
-    println!("refused: {}", error.is_refusal() && attach::readable().refused > 0);
+    println!("refused: {}", error.is_refusal() && Fleet::default().look().1.refused > 0);
 }
 
 #[test]
