@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::Demo;
 use common::dashboards::{self, DASHBOARDS};
+use common::export::Export;
 use common::prometheus::{Prometheus, Rule};
 
 /// Alerts that may well be right about the demo: its bursts follow each other closely, and what
@@ -53,12 +54,15 @@ fn every_query_and_every_rule_has_data() {
     let limited = LimitedDemo::start();
     let demos = [Some(&free), limited.as_ref().map(|limited| &limited.demo)];
     let demos: Vec<&Demo> = demos.into_iter().flatten().collect();
-    let prometheus = Prometheus::start(|own| example_config(&demos, &own.to_string()));
+    let export = Export::start("127.0.0.1:0");
+    let nodes = export.address().to_string();
+    let prometheus = Prometheus::start(|own| example_config(&demos, &nodes, &own.to_string()));
     // One scrape is not enough for a rate, and the demo begins with a burst.
     prometheus.answer("rate(slackwater_release_purged_pages_total[10s]) > 0");
 
+    let addresses = demos.iter().map(|demo| demo.address).chain([export.address()]);
     let pages: Vec<String> =
-        demos.iter().map(|demo| common::get(demo.address, "/metrics").body).collect();
+        addresses.map(|address| common::get(address, "/metrics").body).collect();
     let rules = prometheus.rules();
     let absent = dashboards::absent_series(&pages, &rules);
     let panels = DASHBOARDS.map(dashboards::panels);
@@ -72,8 +76,9 @@ fn every_query_and_every_rule_has_data() {
     }
 }
 
-/// The example configuration, with the demos for its services and a second for its intervals.
-fn example_config(demos: &[&Demo], own: &str) -> String {
+/// The example configuration, with the demos for its services, `export` for its node and a second for
+/// its intervals.
+fn example_config(demos: &[&Demo], nodes: &str, own: &str) -> String {
     let mut config = dashboards::text("examples/prometheus/prometheus.yml");
     let addresses: Vec<String> = demos.iter().map(|demo| format!("\"{}\"", demo.address)).collect();
     let rules = dashboards::file("rules").display().to_string();
@@ -81,6 +86,7 @@ fn example_config(demos: &[&Demo], own: &str) -> String {
         ("15s", "1s"),
         ("../../rules", &rules),
         ("\"127.0.0.1:9464\"", &addresses.join(", ")),
+        ("127.0.0.1:9465", nodes),
         ("127.0.0.1:9090", own),
     ] {
         assert!(config.contains(example), "the example has no {example}");
@@ -184,8 +190,7 @@ fn variables_have_values(prometheus: &Prometheus, dashboard: &str) {
             .expect("label_values(series, label)");
         let path = format!("label/{label}/values");
         let values = prometheus.ask(&path, &[("match[]", series)]).expect("a sound query");
-        // Only `slackwater export` has processes to choose from.
         let some = values.as_array().is_some_and(|values| !values.is_empty());
-        assert!(some || label == "comm", "{dashboard}: {query} offers nothing");
+        assert!(some, "{dashboard}: {query} offers nothing");
     }
 }

@@ -4,42 +4,17 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::export::Export;
 use common::{Demo, Scraped, Shell};
 use slackwater_exporters::families::FAMILIES;
 
-/// A running exporter; killed if the test ends before it does.
-struct Export {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    place: String,
-}
-
 impl Export {
-    fn start(listen: &str) -> Export {
-        let mut child = common::slackwater()
-            .args(["export", "--listen", listen])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("readable");
-        let place = line.trim().strip_prefix("slackwater export: ").expect("its place").to_string();
-        Export { child, output, place }
-    }
-
-    fn address(&self) -> SocketAddr {
-        let address = self.place.strip_prefix("http://").and_then(|url| url.split('/').next());
-        address.expect("a URL").parse().expect("an address")
-    }
-
     fn scrape(&self) -> BTreeMap<String, Scraped> {
         common::parse(&common::get(self.address(), "/metrics").body)
     }
@@ -56,14 +31,6 @@ impl Export {
             assert!(Instant::now() < end, "it never is: {processes:?}");
             thread::sleep(Duration::from_millis(200));
         }
-    }
-}
-
-impl Drop for Export {
-    fn drop(&mut self) {
-        // Fails when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod dashboards;
+pub mod export;
 pub mod prometheus;
 
 use std::collections::BTreeMap;
