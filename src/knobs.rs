@@ -11,7 +11,7 @@
 //! | `SLACKWATER_DELAY_EPOCHS_IDLE=N` | [`Knobs::delay_epochs_idle`] | 0 |
 //! | `SLACKWATER_DELAY_EPOCHS_BUSY=N` | [`Knobs::delay_epochs_busy`] | 100 |
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
-//! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 2097152 (2 MiB) |
+//! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 4194304 (4 MiB) |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
 //! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
 //! | `SLACKWATER_SUMMARY=1` | none: read once | no summary |
@@ -199,7 +199,7 @@ impl Knobs {
         delay_epochs_idle: 0,
         delay_epochs_busy: 100,
         epoch_ms: 50,
-        cache_bytes: 2 << 20,
+        cache_bytes: 4 << 20,
     };
 
     fn numbers(&self) -> [u64; NUMBERS.len()] {
