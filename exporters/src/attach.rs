@@ -2,12 +2,13 @@
 //! that hangs is read like any other.
 //!
 //! The heap is found without symbols and without the program's file (which may be deleted, or in
-//! another mount namespace): every mapping that begins with an ELF header is searched, in the
-//! process's memory, for the note that leads to the allocator's root. See [`slackwater::remote`] for
+//! another mount namespace): every program and library that is mapped is searched, in the process's
+//! memory, for the note that leads to the allocator's root. See [`slackwater::remote`] for
 //! what is believed of what is found there.
 //!
 //! The kernel lets a process read others as it lets a debugger attach: see [`crate::memory`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -44,7 +45,7 @@ impl Target {
     /// understands.
     pub fn open(process: u32) -> Result<Target, AttachError> {
         let error = |cause| AttachError { process, comm: comm(process), cause };
-        let started = start_time(process).ok_or_else(|| error(Cause::NoProcess))?;
+        let started = start_time(process).ok_or_else(|| error(Cause::of_absence(process)))?;
         let memory = ProcessMemoryReader::of(process);
         let root = find_root(process, &memory);
         let pagemap = Pagemap::open(&format!("/proc/{process}/pagemap"));
@@ -236,6 +237,15 @@ impl Cause {
             _ => Cause::Io(error.to_string()),
         }
     }
+
+    /// Why there is no start time: `/proc` may be mounted with `hidepid=1`, which shows that others'
+    /// processes are there, and no more.
+    fn of_absence(process: u32) -> Cause {
+        match fs::read(format!("/proc/{process}/stat")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Cause::NotPermitted,
+            _ => Cause::NoProcess,
+        }
+    }
 }
 
 impl AttachError {
@@ -345,7 +355,7 @@ fn find_root(process: u32, memory: &ProcessMemoryReader) -> Result<u64, Cause> {
     let maps = String::from_utf8_lossy(&maps);
     let mut best = Err(Cause::NoHeap);
     let mut best_segments = 0;
-    for module in maps.lines().filter_map(module_start) {
+    for module in module_starts(&maps) {
         for root in roots_in(module, memory)? {
             let segments = RemoteHeap::open(memory, root)
                 .and_then(|heap| heap.place(memory))
@@ -362,16 +372,40 @@ fn find_root(process: u32, memory: &ProcessMemoryReader) -> Result<u64, Cause> {
     best
 }
 
-/// The start of a mapping that may be the first of a program or library: readable, of a file's start.
-fn module_start(line: &str) -> Option<u64> {
-    let mut fields = line.split_ascii_whitespace();
-    let (range, access, offset) = (fields.next()?, fields.next()?, fields.next()?);
-    let (_device, inode) = (fields.next()?, fields.next()?);
-    let is_files_start = u64::from_str_radix(offset, 16).ok()? == 0 && inode != "0";
-    if !access.starts_with('r') || !is_files_start {
-        return None;
+/// Where the programs and libraries in `maps` begin: the readable mappings of the starts of files of
+/// which something can be executed. Other files are left alone. Reading them would bring in pages that
+/// the process has not touched, and might wait for ever for a server that does not answer.
+fn module_starts(maps: &str) -> impl Iterator<Item = u64> {
+    let mappings = || maps.lines().filter_map(FileMapping::parse);
+    let executable: BTreeSet<_> =
+        mappings().filter(|mapping| mapping.access.contains('x')).map(|one| one.file).collect();
+    mappings()
+        .filter(move |mapping| {
+            mapping.offset == 0
+                && mapping.access.starts_with('r')
+                && executable.contains(&mapping.file)
+        })
+        .map(|mapping| mapping.start)
+}
+
+/// A line of `/proc/PID/maps` about a part of a file.
+struct FileMapping<'a> {
+    start: u64,
+    access: &'a str,
+    offset: u64,
+    /// Its device and its inode.
+    file: (&'a str, &'a str),
+}
+
+impl<'a> FileMapping<'a> {
+    fn parse(line: &'a str) -> Option<FileMapping<'a>> {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, access, offset) = (fields.next()?, fields.next()?, fields.next()?);
+        let file = (fields.next()?, fields.next()?);
+        let start = u64::from_str_radix(range.split('-').next()?, 16).ok()?;
+        let offset = u64::from_str_radix(offset, 16).ok()?;
+        (file.1 != "0").then_some(FileMapping { start, access, offset, file })
     }
-    u64::from_str_radix(range.split('-').next()?, 16).ok()
 }
 
 /// The roots that the notes of the module at `start` lead to.
@@ -474,18 +508,17 @@ mod tests {
     }
 
     #[test]
-    fn modules_begin_where_a_file_does() {
-        let line = "7f00a000-7f00b000 r--p 00000000 fe:01 1234   /usr/lib/a b (deleted)";
-        assert_eq!(module_start(line), Some(0x7f00_a000));
-        for line in [
-            "7f00a000-7f00b000 r--p 00001000 fe:01 1234 /usr/lib/a",
-            "7f00a000-7f00b000 ---p 00000000 fe:01 1234 /usr/lib/a",
-            "7f00a000-7f00b000 rw-p 00000000 00:00 0",
-            "",
-            "nonsense",
-        ] {
-            assert_eq!(module_start(line), None, "{line}");
-        }
+    fn modules_begin_where_a_file_does_that_is_executed() {
+        let maps = "7f00a000-7f00b000 r--p 00000000 fe:01 1234   /usr/lib/a b (deleted)\n\
+             7f00b000-7f00c000 r-xp 00001000 fe:01 1234   /usr/lib/a b (deleted)\n\
+             7f00c000-7f00d000 r-xp 00000000 fe:01 1235   /usr/bin/static\n\
+             7f00d000-7f00e000 r--p 00000000 fe:01 1236   /var/data\n\
+             7f00e000-7f00f000 r--p 00000000 fe:02 1234   /var/library-as-data\n\
+             7f00f000-7f010000 ---p 00000000 fe:01 1234   /usr/lib/a\n\
+             7f010000-7f011000 rwxp 00000000 00:00 0\n\
+             \n\
+             nonsense\n";
+        assert_eq!(module_starts(maps).collect::<Vec<_>>(), [0x7f00_a000, 0x7f00_c000]);
     }
 
     #[test]

@@ -246,6 +246,40 @@ fn processes_that_change_while_they_are_read_give_no_wrong_figures() {
     drop(running);
 }
 
+/// Where addresses are not random, the program that is executed has its heap where the last one had.
+#[test]
+fn a_program_that_takes_the_place_of_another_has_its_own_figures() {
+    if !common::have_tool("python3") {
+        return;
+    }
+    let first = format!(
+        "import os, sys\n\
+         print('first', flush=True)\n\
+         sys.stdin.read(1)\n\
+         os.execvp('python3', ['python3', '-c', {HOLDER:?}])\n"
+    );
+    let mut command = under_slackwater(&["python3", "-c", &first]);
+    command.stdin(Stdio::piped());
+    // SAFETY: one system call, between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            // Where it is not allowed, addresses are random: the easier case.
+            libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
+            Ok(())
+        })
+    };
+    let (mut running, line) = Running::start(&mut command);
+    assert_eq!(line, "first");
+    let mut target = Target::open(running.child.id()).expect("readable");
+    target.sample().expect("readable");
+    drop(running.child.stdin.take());
+    pid_of(&running.next_line());
+    assert_holds(&mut target);
+    let (kept, anew) = (target.sample(), Target::open(target.pid()).and_then(|mut t| t.sample()));
+    let (kept, anew) = (kept.expect("readable").residency, anew.expect("readable").residency);
+    assert_eq!(kept, anew);
+}
+
 /// A process may write what it likes where its heap's root and records are.
 #[test]
 fn a_process_that_lies_is_read_without_harm() {
@@ -330,6 +364,29 @@ fn nobody() {
     let error = Target::open(pid_of(&pid)).err().expect("it is root's");
     println!("{error}");
     println!("refused: {}", error.is_refusal() && Fleet::default().look().1.refused > 0);
+}
+
+/// `hidepid=1` shows a user that others' processes are there, and no more.
+#[test]
+fn a_process_that_proc_hides_is_refused_and_not_gone() {
+    let program = env::temp_dir().join(format!("slackwater-hidden-{}", std::process::id()));
+    let hidden = "mount -o remount,hidepid=1 /proc && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" report 1";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--pid", "--fork", "--mount-proc"]);
+    // The mount is this namespace's alone, and the shell its first process, which is root's.
+    let unshare = unshare.args(["sh", "-c", "(eval \"$1\"); exit $?"]).arg(&program).arg(hidden);
+    fs::copy(env!("CARGO_BIN_EXE_slackwater"), &program).expect("writable");
+    let output = unshare.output();
+    fs::remove_file(&program).expect("it was there");
+    let output = output.expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !text.starts_with("slackwater: ") {
+        assert!(env::var_os("CI").is_none(), "no namespaces here, and this is CI: {text}");
+        eprintln!("SKIPPED: this user may not make namespaces: {text}");
+        return;
+    }
+    assert!(text.starts_with("slackwater: process 1 () may not be read"), "{text}");
 }
 
 #[test]
