@@ -26,6 +26,10 @@ pub use crate::root::{NOTE_NAME, NOTE_TYPE};
 /// How often to read again what changed while it was read.
 const MAX_ATTEMPTS: u32 = 64;
 
+/// How often to read thread caches again, all of a list together: one that changes whenever it is
+/// looked at is no cache.
+const MAX_REREADS: u32 = 1 << 12;
+
 /// More thread caches than this are a loop in the list.
 const MAX_CACHES: u32 = 1 << 17;
 
@@ -396,6 +400,7 @@ impl RemoteHeap {
         mut visit: impl FnMut(&ThreadCache),
     ) -> Result<(), RemoteError> {
         let mut address = newest;
+        let mut rereads = 0;
         for _ in 0..MAX_CACHES {
             if address == 0 {
                 return Ok(());
@@ -409,9 +414,13 @@ impl RemoteHeap {
                 let place = address.wrapping_add(offset_of!(ThreadCache, drain_sequence) as u64);
                 let sequence = read_word(memory, place)?;
                 attempts += 1;
-                if copy.is_settled_at(sequence) || attempts == MAX_ATTEMPTS {
+                if copy.is_settled_at(sequence)
+                    || attempts == MAX_ATTEMPTS
+                    || rereads == MAX_REREADS
+                {
                     break copy;
                 }
+                rereads += 1;
             };
             visit(&copy);
             address = copy.next_address() as u64;

@@ -59,3 +59,27 @@ fn the_layout_is_that_of_its_version() {
         (1, [112, 936, 1936, 5248, 80, 20480, 576, 0, 48, 64, 1920, 1976, 3832, 16, 24, 1984, 58])
     );
 }
+
+/// Answers every read with a record that is followed by itself and is always being changed.
+struct Endless(core::cell::Cell<u32>);
+
+impl Memory for Endless {
+    fn read(&self, _: u64, into: &mut [u8]) -> bool {
+        self.0.set(self.0.get() + 1);
+        // An odd number is the sequence of what is being changed.
+        for word in into.chunks_exact_mut(8) {
+            word.copy_from_slice(&4097u64.to_le_bytes());
+        }
+        true
+    }
+}
+
+#[test]
+fn a_list_without_end_is_given_up_after_so_many_reads() {
+    let heap = RemoteHeap::open(&Own, own_root()).expect("our own");
+    let endless = Endless(Default::default());
+    let outcome = heap.each_cache(&endless, 4097, |_| {});
+    assert_eq!(outcome, Err(RemoteError::Nonsense("threads")));
+    // A record and its sequence.
+    assert!(endless.0.get() <= 2 * (MAX_CACHES + MAX_REREADS), "{} reads", endless.0.get());
+}
