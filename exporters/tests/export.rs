@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ fn processes_come_go_and_become_others() {
 
     // A shell without our library, until it executes another one under it.
     let script = "echo ready; read line; exec \"$0\" run -- sh -c 'read line'";
-    let mut late = std::process::Command::new("sh")
+    let mut late = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_slackwater")])
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::piped())
@@ -117,6 +117,20 @@ fn processes_come_go_and_become_others() {
     export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sh"));
     shell.go_on();
     export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sleep"));
+}
+
+/// Each process takes a descriptor, and shells give a program few.
+#[test]
+fn there_may_be_more_processes_than_the_soft_limit_has_descriptors() {
+    let shells: Vec<Shell> = (0..30).map(|_| Shell::start()).collect();
+    let mut command = Command::new("sh");
+    let script = "ulimit -S -n 24 && exec \"$0\" export --listen 127.0.0.1:0";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_slackwater")]);
+    let export = Export::start_with(command);
+    let processes = processes(&export.scrape());
+    for shell in &shells {
+        assert!(processes.contains_key(&shell.id().to_string()), "{processes:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A running exporter; killed if the test ends before it does.
 pub struct Export {
@@ -15,11 +15,14 @@ pub struct Export {
 impl Export {
     /// Starts it and waits until it serves.
     pub fn start(listen: &str) -> Export {
-        let mut child = super::slackwater()
-            .args(["export", "--listen", listen])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut command = super::slackwater();
+        command.args(["export", "--listen", listen]);
+        Export::start_with(command)
+    }
+
+    /// The same with another command that executes it.
+    pub fn start_with(mut command: Command) -> Export {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         output.read_line(&mut line).expect("readable");
