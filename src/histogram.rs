@@ -41,13 +41,18 @@ impl Histogram {
 
     /// How many values there were.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_that_cannot_be_are_no_small_count() {
+        assert_eq!(Histogram::new([u64::MAX; BUCKETS], 1.0, 0.0).count(), u64::MAX);
+    }
 
     #[test]
     fn a_value_is_counted_at_the_first_bound_that_is_not_below_it() {

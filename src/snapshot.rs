@@ -399,7 +399,9 @@ impl ByReason<u64> {
     pub fn sum(&self) -> u64 {
         let ByReason { small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free } =
             *self;
-        small_page_retire + sub4k_run_retire + medium_run_reclaim + large_free
+        [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free]
+            .iter()
+            .fold(0, |sum, ranges| sum.saturating_add(*ranges))
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Breakdown {
     pub untouched: u64,
 }
 
+/// No part of a heap is larger; a process may say so of its own.
+const MAX_PART: u64 = 1 << 57;
+
 impl Breakdown {
     /// Lays the allocator's books over what the kernel backs.
     pub fn new(
@@ -82,7 +85,10 @@ impl Breakdown {
     ) -> Breakdown {
         // Of the large runs the kernel says how much is backed; of spans the books know which pages
         // had a block handed out, and a block may be handed out and never written to.
-        let booked = memory.live + memory.rounding + memory.free_blocks + memory.thread_cache;
+        let [live, rounding, free_blocks, thread_cache] =
+            [memory.live, memory.rounding, memory.free_blocks, memory.thread_cache]
+                .map(|part| part.min(MAX_PART));
+        let booked = live + rounding + free_blocks + thread_cache;
         // The pages were counted one after the other: some may be gone by the time of the sum.
         let gone = residency.resident_bytes().saturating_sub(process.anon_bytes);
         let backed = (residency.span_bytes + residency.large_bytes).saturating_sub(gone);
@@ -93,7 +99,7 @@ impl Breakdown {
         let allocated_since = unexplained.min(booked.saturating_sub(backed));
         let backed = backed + allocated_since;
         let mut left = booked.saturating_sub(backed);
-        let untouched_live = left.min(memory.live);
+        let untouched_live = left.min(live);
         left -= untouched_live;
         // What is not backed cannot be live, then not a free block, and so on.
         let mut less = |part: u64| {
@@ -101,12 +107,12 @@ impl Breakdown {
             left -= taken;
             part - taken
         };
-        let free_blocks = less(memory.free_blocks);
-        let rounding = less(memory.rounding);
-        let thread_cache = less(memory.thread_cache);
+        let free_blocks = less(free_blocks);
+        let rounding = less(rounding);
+        let thread_cache = less(thread_cache);
         let unattributed = backed.saturating_sub(booked) + (unexplained - allocated_since);
         Breakdown {
-            live: memory.live - untouched_live,
+            live: live - untouched_live,
             rounding,
             free_blocks,
             thread_cache,
@@ -195,6 +201,21 @@ mod tests {
         let parts = Breakdown::new(&books(), &residency(0, 120, 0, 0), &process(2000));
         assert_eq!((parts.live, parts.untouched, parts.free_blocks), (0, 1000, 0));
         assert_eq!((parts.rounding, parts.thread_cache, parts.sum()), (70, 50, 2044));
+    }
+
+    #[test]
+    fn books_of_a_process_that_lies_add_up_as_well() {
+        let all = u64::MAX;
+        let books = MemoryBytes {
+            live: all,
+            rounding: all,
+            free_blocks: all,
+            thread_cache: all,
+            dirty: all,
+            metadata: all,
+        };
+        let parts = Breakdown::new(&books, &residency(900, 450, 300, 0), &process(2000));
+        assert_eq!(parts.sum(), 2044, "{parts:?}");
     }
 
     #[test]

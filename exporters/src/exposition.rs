@@ -137,7 +137,7 @@ fn write_series(text: &mut String, family: &Family, source: &str, sample: &Sampl
         let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
         let mut count = 0;
         for (bound, more) in bounds.zip(&histogram.counts) {
-            count += more;
+            count = more.saturating_add(count);
             labels.write_series(text, "_bucket", Some(bound), count as f64);
         }
         labels.write_series(text, "_sum", None, histogram.sum);

@@ -61,7 +61,7 @@ fn histogram(histogram: &Histogram) -> Value {
         .iter()
         .enumerate()
         .map(|(i, more)| {
-            count += more;
+            count = more.saturating_add(count);
             json!([histogram.bounds.get(i).copied().map(number), count])
         })
         .collect();
