@@ -113,6 +113,9 @@ impl Layout {
     }
 }
 
+/// No arena has more bytes of records before those of its segments.
+pub(crate) const MAX_FIXED_BYTES: usize = Layout::new(MAX_BYTES).fixed();
+
 impl Arena {
     pub const fn new() -> Arena {
         Arena {

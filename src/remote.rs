@@ -6,7 +6,7 @@
 
 use core::mem::{MaybeUninit, offset_of};
 
-use crate::arena::{Arena, ChunkIndex, MAX_BYTES};
+use crate::arena::{Arena, ChunkIndex, MAX_BYTES, MAX_FIXED_BYTES};
 use crate::bits::PageBits;
 use crate::heap::{Heap, Uncached};
 use crate::knobs::{KnobCells, Knobs};
@@ -259,6 +259,8 @@ impl RemoteHeap {
             && pool_bytes < ADDRESS_END
             && segments as u64 <= bytes / SEGMENT_BYTES as u64
             && records < segment_records
+            // Whoever asks the kernel about them asks about every page.
+            && segment_records - records <= MAX_FIXED_BYTES as u64
             && segment_records < base;
         if !fits {
             return Err(RemoteError::Nonsense("addresses"));

@@ -83,3 +83,37 @@ fn a_list_without_end_is_given_up_after_so_many_reads() {
     // A record and its sequence.
     assert!(endless.0.get() <= 2 * (MAX_CACHES + MAX_REREADS), "{} reads", endless.0.get());
 }
+
+/// A heap that has another arena, which may say of its own where its records begin.
+struct WithArena<'a> {
+    arena: &'a Arena,
+    records: Option<u64>,
+}
+
+impl Memory for WithArena<'_> {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let offset = address.wrapping_sub(ROOT.arena.addr() as u64);
+        match self.records {
+            Some(records) if offset == offset_of!(Arena, page_map) as u64 => {
+                into.copy_from_slice(&records.to_le_bytes());
+                true
+            }
+            _ if offset < size_of::<Arena>() as u64 => {
+                Own.read((&raw const *self.arena).addr() as u64 + offset, into)
+            }
+            _ => Own.read(address, into),
+        }
+    }
+}
+
+#[test]
+fn records_are_no_larger_than_those_of_the_largest_arena() {
+    let heap = RemoteHeap::open(&Own, own_root()).expect("our own");
+    let arena = Arena::new();
+    // Addresses alone, which are left to the end of the process.
+    assert!(arena.reserve(&Linux, 0));
+    let truth = WithArena { arena: &arena, records: None };
+    assert!(heap.place(&truth).is_ok_and(|place| place.is_some()));
+    let wide = WithArena { arena: &arena, records: Some(4096) };
+    assert_eq!(heap.place(&wide), Err(RemoteError::Nonsense("addresses")));
+}
