@@ -260,14 +260,14 @@ fn a_program_that_takes_the_place_of_another_has_its_own_figures() {
     );
     let mut command = under_slackwater(&["python3", "-c", &first]);
     command.stdin(Stdio::piped());
-    // SAFETY: one system call, between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            // Where it is not allowed, addresses are random: the easier case.
-            libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
-            Ok(())
-        })
+    let keep_addresses = || {
+        // Where it is not allowed, addresses are random: the easier case.
+        // SAFETY: no preconditions.
+        unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+        Ok(())
     };
+    // SAFETY: one system call, between fork and exec.
+    unsafe { command.pre_exec(keep_addresses) };
     let (mut running, line) = Running::start(&mut command);
     assert_eq!(line, "first");
     let mut target = Target::open(running.child.id()).expect("readable");
