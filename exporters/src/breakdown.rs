@@ -11,8 +11,8 @@
 //!                             + unattributed
 //! ```
 //!
-//! Blocks that the program has not written to are live, but not resident: they are
-//! [`Breakdown::untouched`], and no part of RSS.
+//! Blocks that the program has not written to, or that are swapped out, are live, but not resident:
+//! they are [`Breakdown::untouched`], and no part of RSS.
 
 use slackwater::snapshot::MemoryBytes;
 
@@ -69,7 +69,8 @@ pub struct Breakdown {
     pub shmem: u64,
     /// Pages of the heap's address range that the kernel backs and the books do not explain.
     pub unattributed: u64,
-    /// Not a part of RSS: live memory that the kernel does not back.
+    /// Not a part of RSS: live memory that the kernel does not back, as nobody has written to it, or as
+    /// it is swapped out.
     pub untouched: u64,
 }
 

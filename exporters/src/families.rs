@@ -457,7 +457,7 @@ pub static FAMILIES: &[Family] = &[
         "untouched_bytes",
         Unit::Bytes,
         &[],
-        "Live memory that the program has not written to, and the kernel does not back.",
+        "Live memory that is not resident: not written to yet, or swapped out.",
         |s, put| {
             if let Some(parts) = s.breakdown() {
                 put(&[], parts.untouched as f64);

@@ -1,5 +1,6 @@
 //! `slackwater diff`: what changed between two saved snapshots.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use metrics::Unit;
@@ -146,27 +147,40 @@ impl Diff {
 /// What differs, in the order of `after`, and at the end what only `before` has. A label value that
 /// is missing from a family that is there stands for nothing: a size class without memory.
 fn changes(before: &[(String, f64)], after: &[(String, f64)]) -> Vec<Change> {
-    let value_in = |numbers: &[(String, f64)], name: &str| {
-        let found = numbers.iter().find(|number| number.0 == name).map(|number| number.1);
-        let family = family_of(name);
-        found.or_else(|| {
-            let is_there = numbers.iter().any(|number| family_of(&number.0) == family);
-            (is_there && family != name).then_some(0.0)
-        })
-    };
-    let only_before =
-        before.iter().filter(|old| !after.iter().any(|new| new.0 == old.0)).map(|old| &old.0);
+    let (old, new) = (Numbers::of(before), Numbers::of(after));
+    let only_before = before.iter().filter(|(name, _)| !new.values.contains_key(name.as_str()));
     after
         .iter()
-        .map(|new| &new.0)
         .chain(only_before)
-        .map(|name| Change {
-            before: value_in(before, name),
-            after: value_in(after, name),
+        .map(|(name, _)| Change {
+            before: old.value(name),
+            after: new.value(name),
             name: name.clone(),
         })
         .filter(|change| change.before != change.after)
         .collect()
+}
+
+/// A snapshot's numbers by name, and the families that they are of.
+struct Numbers<'a> {
+    values: HashMap<&'a str, f64>,
+    families: HashSet<&'a str>,
+}
+
+impl<'a> Numbers<'a> {
+    fn of(numbers: &'a [(String, f64)]) -> Numbers<'a> {
+        Numbers {
+            values: numbers.iter().map(|(name, value)| (name.as_str(), *value)).collect(),
+            families: numbers.iter().map(|(name, _)| family_of(name)).collect(),
+        }
+    }
+
+    /// The value of `name`: 0 where its family has others, as of a size class that has no memory.
+    fn value(&self, name: &str) -> Option<f64> {
+        let family = family_of(name);
+        let is_one_of_others = family != name && self.families.contains(family);
+        self.values.get(name).copied().or(is_one_of_others.then_some(0.0))
+    }
 }
 
 /// The family, if it is one of this version's.
