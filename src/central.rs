@@ -21,6 +21,12 @@ const FIRST_SLOTS: u32 = 4;
 const BASE_BYTES: u32 = 32 << 10;
 const BASE_SLOTS: u32 = 128;
 
+/// Half of them, which is the first batch, fill two pairs of cache lines: the blocks that threads
+/// take from a span at the same time do not share any.
+fn first_slots(class: SizeClass) -> u32 {
+    (512 / class.block_bytes().get() as u32).max(FIRST_SLOTS)
+}
+
 fn base_slots(class: SizeClass) -> u32 {
     (BASE_BYTES / class.block_bytes().get() as u32).clamp(FIRST_SLOTS, BASE_SLOTS)
 }
@@ -42,7 +48,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     let only_empties = history.refilled.swap(1, Ordering::Relaxed) != 0;
     let capacity = bin.capacity.load(Ordering::Relaxed);
     if capacity < base_slots(class) {
-        resize(heap, cache, class, (capacity * 2).clamp(FIRST_SLOTS, base_slots(class)));
+        resize(heap, cache, class, (capacity * 2).clamp(first_slots(class), base_slots(class)));
     }
     let capacity = bin.capacity.load(Ordering::Relaxed);
     cache.refills.add(1);
@@ -113,7 +119,7 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
     // A bin that runs empty and full in turn passes the same blocks to and fro: a larger one would
     // keep them. One that only fills hands blocks on and stays small.
     let wanted = if capacity < base_slots(class) || swings {
-        (capacity * 2).clamp(FIRST_SLOTS, MAX_BIN_SLOTS)
+        (capacity * 2).clamp(first_slots(class), MAX_BIN_SLOTS)
     } else {
         capacity
     };
