@@ -252,7 +252,7 @@ impl RemoteHeap {
         let records = field(offset_of!(Arena, page_map))?;
         let segment_records = field(offset_of!(Arena, segments))?;
         let segments = field(offset_of!(Arena, in_use))? as u32;
-        let pool_bytes = self.singles(memory)?.metadata_touched;
+        let pool_bytes = self.single(memory, self.root().singles.metadata_touched)?;
         let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
             && base < ADDRESS_END
             && bytes <= MAX_BYTES as u64
@@ -357,15 +357,17 @@ impl RemoteHeap {
         }
     }
 
+    /// What stands alone at `offset` in the heap.
+    fn single(&self, memory: &impl Memory, offset: u32) -> Result<u64, RemoteError> {
+        if offset as usize >= size_of::<Heap>() {
+            return Err(RemoteError::Nonsense("offsets"));
+        }
+        read_word(memory, (self.root().heap.addr() as u64).wrapping_add(offset as u64))
+    }
+
     fn singles(&self, memory: &impl Memory) -> Result<Singles<u64>, RemoteError> {
-        let root = self.root();
-        let read = |offset: u32| {
-            if offset as usize >= size_of::<Heap>() {
-                return Err(RemoteError::Nonsense("offsets"));
-            }
-            read_word(memory, (root.heap.addr() as u64).wrapping_add(offset as u64))
-        };
-        let places = &root.singles;
+        let read = |offset| self.single(memory, offset);
+        let places = &self.root().singles;
         Ok(Singles {
             newest_cache: read(places.newest_cache)?,
             threads: read(places.threads)?,
