@@ -32,8 +32,8 @@ pub(crate) trait OwnerWord: Copy {
 /// The takers' half; the owner's is its word.
 ///
 /// # Invariants
-/// All-zero memory is a lock that nobody has. `hold` is 1 only from [`BiasedLock::want`] to [`BiasedLock::let_go`] of one taker: takers exclude
-/// each other by another lock.
+/// All-zero memory is a lock that nobody has. `hold` is 1 only from [`BiasedLock::want`] to
+/// [`BiasedLock::let_go`] of one taker: takers exclude each other by another lock.
 #[derive(Default)]
 pub(crate) struct BiasedLock {
     hold: AtomicU32,

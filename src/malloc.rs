@@ -269,8 +269,9 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
 }
 
 /// Gives back everything that can be given back now: cached blocks, of this thread and of all others
-/// that are not in malloc just then, all pending pages, and pages inside spans without a live block. Returns the pages handed to the system; none if the thread is ending or this is a signal
-/// handler that interrupted malloc.
+/// that are not in malloc just then, all pending pages, and pages inside spans without a live block.
+/// Returns the pages handed to the system; none if the thread is ending or this is a signal handler
+/// that interrupted malloc.
 pub fn release_now() -> crate::units::Pages {
     if !HEAP.is_ready(&Linux) {
         return crate::units::Pages(0);

@@ -7,9 +7,10 @@
 //!
 //! # Who may touch a cache
 //!
-//! Its owner, between [`ThreadWord`] saying [`BUSY`](crate::biased_lock::BUSY) and saying the cache's address again; or a
-//! *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc is entered means re-entrance (a
-//! signal handler interrupted the owner): such a call is served without the cache.
+//! Its owner, between [`ThreadWord`] saying [`BUSY`](crate::biased_lock::BUSY) and saying the cache's
+//! address again; or a *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc is entered
+//! means re-entrance (a signal handler interrupted the owner): such a call is served without the
+//! cache.
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
