@@ -1,29 +1,19 @@
 //! A heap read as another process's would be. The processes that are really others are read in
 //! exporters/tests/attach.rs.
 
+#[path = "../src/remote/tests/own_memory.rs"]
+mod own_memory;
+
 use std::cell::RefCell;
+
+use own_memory::Own;
 
 use slackwater::Snapshot;
 use slackwater::malloc::{allocate, free};
 use slackwater::remote::{Memory, RemoteError, RemoteHeap, SegmentPages, own_root};
 use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
 
-/// This process's own memory, read as another's would be.
-struct Own;
-
-impl Memory for Own {
-    fn read(&self, address: u64, into: &mut [u8]) -> bool {
-        let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-        let remote =
-            libc::iovec { iov_base: address as usize as *mut libc::c_void, iov_len: into.len() };
-        let process = std::process::id() as libc::pid_t;
-        // SAFETY: the kernel writes to `local`, which is `into`, and checks `remote`.
-        let read = unsafe { libc::process_vm_readv(process, &local, 1, &remote, 1, 0) };
-        read == into.len() as isize
-    }
-}
-
-/// The same, but now and then something else is there.
+/// This process's own memory, but now and then something else is there.
 struct Lying {
     random: RefCell<u64>,
     one_in: u64,

@@ -1,6 +1,6 @@
 //! What the benches share: the allocator that this build measures, blocks, sizes, pinned threads,
-//! hand-over between threads, the rows that a bench is made of, who is compared, and what it takes to say where
-//! memory stays.
+//! hand-over between threads, the rows that a bench is made of, who is compared and how, and what it
+//! takes to say where memory stays.
 //!
 //! A bench is one file for one question, and the same program for every allocator. What it does to
 //! memory goes through the global allocator, as a Rust program's own memory does; nothing here
@@ -10,6 +10,7 @@ pub mod allocator;
 pub mod block;
 pub mod burst;
 pub mod chart;
+pub mod comparison;
 pub mod contender;
 pub mod cores;
 pub mod mapped;

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use slackwater_benches::allocator::NAMES;
+use slackwater_benches::comparison::{Options, exit_code};
 use slackwater_benches::contender::{Contender, builds};
 use slackwater_benches::cores;
 use slackwater_benches::rows::{Line, positive};
@@ -23,13 +23,8 @@ const OURS: &str = "slackwater";
 const REFERENCE: &str = "mimalloc";
 
 fn main() -> ExitCode {
-    match Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::from(2)
-        }
-    }
+    let plan = Plan::from_arguments(std::env::args().skip(1));
+    exit_code(plan.and_then(|plan| plan.carry_out()).map(|()| true))
 }
 
 /// The benches there are: what their tables show.
@@ -50,14 +45,10 @@ impl Bench {
 
 struct Plan {
     bench: Bench,
-    rounds: usize,
+    options: Options,
     scale: f64,
     allocators: Vec<&'static Contender>,
     rows: Vec<String>,
-    /// Where each allocator's build is, in a folder of its name.
-    built: PathBuf,
-    /// Only say which allocators are to be built.
-    only_allocators: bool,
 }
 
 impl Plan {
@@ -65,23 +56,19 @@ impl Plan {
         let mut bench = None;
         let mut plan = Plan {
             bench: Bench::Pair,
-            rounds: 5,
+            options: Options::default(),
             scale: 1.0,
             allocators: Contender::all_named(NAMES)?,
             rows: Vec::new(),
-            built: PathBuf::from("target/bench"),
-            only_allocators: false,
         };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--rounds" => plan.rounds = positive(&argument, arguments.next())?,
+                _ if plan.options.take(&argument, &mut arguments)? => {}
                 "--scale" => plan.scale = positive(&argument, arguments.next())?,
                 "--allocators" => {
                     let names = arguments.next().ok_or("--allocators needs names")?;
                     plan.allocators = Contender::all_named(names.split(','))?;
                 }
-                "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
-                "--only-allocators" => plan.only_allocators = true,
                 flag if flag.starts_with('-') => {
                     return Err(format!("unknown flag: {flag}; {USAGE}"));
                 }
@@ -97,7 +84,7 @@ impl Plan {
 
     fn carry_out(mut self) -> Result<(), String> {
         // The system's build is there before all others: it is the one that this program is from.
-        let program = self.built.join("system").join("release").join(self.bench.binary());
+        let program = self.options.built.join("system").join("release").join(self.bench.binary());
         let list = Command::new(&program)
             .arg("--list")
             .args(&self.rows)
@@ -108,7 +95,7 @@ impl Plan {
             return Err(String::from_utf8_lossy(&list.stderr).trim_end().to_owned());
         }
         self.rows = String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect();
-        if self.only_allocators {
+        if self.options.only_allocators {
             println!("{}", builds(&self.allocators).join("\n"));
             return Ok(());
         }
@@ -122,8 +109,8 @@ impl Plan {
     /// first changes from round to round.
     fn measure(&self) -> Result<Figures, String> {
         let mut figures = Figures::default();
-        for round in 0..self.rounds {
-            eprintln!("round {} of {}", round + 1, self.rounds);
+        for round in 0..self.options.rounds {
+            eprintln!("round {} of {}", round + 1, self.options.rounds);
             for row in &self.rows {
                 for turn in 0..self.allocators.len() {
                     let allocator = self.allocators[(round + turn) % self.allocators.len()];
@@ -139,14 +126,14 @@ impl Plan {
     fn run(&self, allocator: &Contender, row: &str) -> Result<Line, String> {
         let scale = self.scale.to_string();
         let bench = self.bench.binary();
-        allocator.run(&self.built, bench, &["--scale", &scale, row])?.parse()
+        allocator.run(&self.options.built, bench, &["--scale", &scale, row])?.parse()
     }
 
     fn report(&self, figures: &Figures) -> String {
         let cores: Vec<_> = cores::allowed().iter().map(usize::to_string).collect();
         let mut report = format!(
             "Medians of {}, interleaved; threads pinned in turn to cores {}.\n\n",
-            self.rounds,
+            self.options.rounds,
             cores.join(", ")
         );
         match self.bench {

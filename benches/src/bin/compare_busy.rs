@@ -5,9 +5,9 @@
 //! of the environment, the same on both sides.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use slackwater_benches::comparison::{Options, exit_code};
 use slackwater_benches::contender::{Contender, builds};
 use slackwater_benches::rows::{Line, positive, selected};
 use slackwater_benches::table::{median, three_digits};
@@ -48,47 +48,28 @@ const MOST_REFAULTED_PERCENT: f64 = 5.0;
 const JUDGED_PAGES: f64 = 1000.0;
 
 fn main() -> ExitCode {
-    match Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::from(2)
-        }
-    }
+    exit_code(Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()))
 }
 
 #[derive(Debug)]
 struct Plan {
-    rounds: usize,
+    options: Options,
     scale: f64,
     /// A failed check is a failure of this program.
     check: bool,
     rows: Vec<&'static Row>,
-    /// Where each allocator's build is, in a folder of its name.
-    built: PathBuf,
-    /// Only say which allocators are to be built.
-    only_allocators: bool,
 }
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut plan = Plan {
-            rounds: 5,
-            scale: 1.0,
-            check: false,
-            rows: Vec::new(),
-            built: PathBuf::from("target/bench"),
-            only_allocators: false,
-        };
+        let mut plan =
+            Plan { options: Options::default(), scale: 1.0, check: false, rows: Vec::new() };
         let mut names = Vec::new();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--rounds" => plan.rounds = positive(&argument, arguments.next())?,
+                _ if plan.options.take(&argument, &mut arguments)? => {}
                 "--scale" => plan.scale = positive(&argument, arguments.next())?,
                 "--check" => plan.check = true,
-                "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
-                "--only-allocators" => plan.only_allocators = true,
                 flag if flag.starts_with('-') => {
                     return Err(format!("unknown flag: {flag}; {USAGE}"));
                 }
@@ -102,7 +83,7 @@ impl Plan {
     /// Whether all went well that was to be checked.
     fn carry_out(&self) -> Result<bool, String> {
         let on_off = Contender::all_named(ON_OFF)?;
-        if self.only_allocators {
+        if self.options.only_allocators {
             println!("{}", builds(&on_off).join("\n"));
             return Ok(true);
         }
@@ -116,14 +97,14 @@ impl Plan {
     /// from round to round.
     fn measure(&self, on_off: &[&'static Contender]) -> Result<Vec<[Vec<Line>; 2]>, String> {
         let mut lines: Vec<_> = self.rows.iter().map(|_| [Vec::new(), Vec::new()]).collect();
-        for round in 0..self.rounds {
-            eprintln!("round {} of {}", round + 1, self.rounds);
+        for round in 0..self.options.rounds {
+            eprintln!("round {} of {}", round + 1, self.options.rounds);
             for (row, lines) in self.rows.iter().zip(&mut lines) {
                 let scale = (self.scale * row.times).to_string();
                 for turn in 0..on_off.len() {
                     let side = (round + turn) % on_off.len();
                     let arguments = ["--scale", &scale, row.name];
-                    let line = on_off[side].run(&self.built, row.bench, &arguments)?;
+                    let line = on_off[side].run(&self.options.built, row.bench, &arguments)?;
                     lines[side].push(line.parse()?);
                 }
             }
@@ -138,7 +119,7 @@ impl Plan {
              | ns per pair | release on | off | throughput on/off | purged, pages | refaulted, pages \
              | % of purged | |\n\
              |---|--:|--:|--:|--:|--:|--:|---|\n",
-            self.rounds
+            self.options.rounds
         );
         for (row, medians) in self.rows.iter().zip(medians) {
             let percent = match medians.refaulted_percent() {

@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use slackwater_benches::burst::Shape;
+use slackwater_benches::comparison::{Options, exit_code};
 use slackwater_benches::contender::{Contender, builds};
-use slackwater_benches::rows::positive;
 use slackwater_benches::table::{median, three_digits};
 
 const USAGE: &str = "usage: scripts/bench burst_idle [--rounds N] [--full] [--check] \
@@ -40,51 +39,36 @@ const CONTENDERS: [&str; 7] =
 const OURS: &str = "slackwater";
 
 fn main() -> ExitCode {
-    match Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::from(2)
-        }
-    }
+    exit_code(Plan::from_arguments(std::env::args().skip(1)).and_then(|plan| plan.carry_out()))
 }
 
 struct Plan {
-    rounds: usize,
+    options: Options,
     /// A failed check is a failure of this program.
     check: bool,
     contenders: Vec<&'static Contender>,
     shapes: Vec<Shape>,
-    /// Where each allocator's build is, in a folder of its name.
-    built: PathBuf,
-    /// Only say which allocators are to be built.
-    only_allocators: bool,
 }
 
 impl Plan {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut plan = Plan {
-            rounds: 5,
+            options: Options::default(),
             check: false,
             contenders: Contender::all_named(CONTENDERS)?,
             shapes: Vec::new(),
-            built: PathBuf::from("target/bench"),
-            only_allocators: false,
         };
         let mut full = false;
         let mut numbers = Vec::new();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--rounds" => plan.rounds = positive(&argument, arguments.next())?,
+                _ if plan.options.take(&argument, &mut arguments)? => {}
                 "--full" => full = true,
                 "--check" => plan.check = true,
                 "--allocators" => {
                     let names = arguments.next().ok_or("--allocators needs names")?;
                     plan.contenders = Contender::all_named(names.split(','))?;
                 }
-                "--built" => plan.built = arguments.next().ok_or("--built needs a folder")?.into(),
-                "--only-allocators" => plan.only_allocators = true,
                 flag if flag.starts_with("--") => {
                     return Err(format!("unknown flag: {flag}; {USAGE}"));
                 }
@@ -101,7 +85,7 @@ impl Plan {
 
     /// Whether all went well that was to be checked.
     fn carry_out(&self) -> Result<bool, String> {
-        if self.only_allocators {
+        if self.options.only_allocators {
             println!("{}", builds(&self.contenders).join("\n"));
             return Ok(true);
         }
@@ -116,9 +100,9 @@ impl Plan {
     /// shape under other allocators; who comes first changes from round to round.
     fn measure(&self) -> Result<Runs, String> {
         let mut runs = Runs::default();
-        for round in 0..self.rounds {
+        for round in 0..self.options.rounds {
             for (row, shape) in self.shapes.iter().enumerate() {
-                eprintln!("round {} of {}: {shape}", round + 1, self.rounds);
+                eprintln!("round {} of {}: {shape}", round + 1, self.options.rounds);
                 for turn in 0..self.contenders.len() {
                     let contender = self.contenders[(round + turn) % self.contenders.len()];
                     let run = self.run(contender, shape)?;
@@ -133,7 +117,7 @@ impl Plan {
         let shape = shape.to_string();
         let mut arguments: Vec<_> = shape.split(' ').collect();
         arguments.push("--line");
-        let lines = contender.run(&self.built, "burst_idle", &arguments)?;
+        let lines = contender.run(&self.options.built, "burst_idle", &arguments)?;
         Run::from_lines(&lines)
             .map_err(|missing| format!("{shape} under {}: no {missing}", contender.name))
     }
@@ -145,7 +129,7 @@ impl Plan {
              each run; floor: the pages under kept blocks.\n\n\
              | burst_idle | allocator | peak, MiB | floor, % | +300 ms, % | +1 s, % | k ops/s |\n\
              |---|---|--:|--:|--:|--:|--:|\n",
-            self.rounds
+            self.options.rounds
         );
         for (row, shape) in self.shapes.iter().enumerate() {
             for contender in &self.contenders {
@@ -444,7 +428,7 @@ mod tests {
         assert_eq!(plan("").unwrap().shapes[0].to_string(), "200000 4 2 0 4 256 4096 1 100 1");
         assert_eq!(plan("--full").unwrap().shapes[0].to_string(), ROWS[0]);
         let one = plan("--rounds 2 9 1 1 0 1 1 2 1 100 0").unwrap();
-        assert_eq!((one.rounds, one.shapes.len()), (2, 1));
+        assert_eq!((one.options.rounds, one.shapes.len()), (2, 1));
         assert!(plan("--fast").is_err_and(|error| error.starts_with("unknown flag: --fast")));
         assert!(plan("9").is_err_and(|error| error.starts_with("IDLE_SECONDS is missing")));
         assert!(plan("--allocators dlmalloc").is_err_and(|error| error.contains("system")));

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,15 @@ __attribute__((noreturn, format(printf, 4, 5))) SHARED void check_failed(
         if (!(condition))                                                   \
             check_failed(__FILE__, __LINE__, #condition, "" __VA_ARGS__);   \
     } while (0)
+
+SHARED pthread_t start(void *(*body)(void *), void *argument) {
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, body, argument);
+    CHECK(error == 0, "%d", error);
+    return thread;
+}
+
+SHARED void join(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
 
 /* One size at and beside every border between kinds of block. */
 static const size_t kind_sizes[] = {

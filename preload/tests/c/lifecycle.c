@@ -33,15 +33,6 @@ static void parcel_free(struct parcel *parcel) {
     free(parcel);
 }
 
-static pthread_t start(void *(*body)(void *), void *argument) {
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, body, argument);
-    CHECK(error == 0, "%d", error);
-    return thread;
-}
-
-static void join(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
-
 static atomic_int stop;
 
 /* Keeps every part of the allocator busy until told to stop. */

@@ -118,15 +118,6 @@ static void *aside(size_t bytes) {
     return memory;
 }
 
-static pthread_t start(void *(*body)(void *), void *argument) {
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, body, argument);
-    CHECK(error == 0, "%d", error);
-    return thread;
-}
-
-static void join(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
-
 /* Where threads block for ever, as servers do. */
 static int gate[2];
 
@@ -679,22 +670,27 @@ static void touch_the_stack(void) {
         bytes[i] = 1;
 }
 
-static void *fill_a_small_cache_and_block(void *argument) {
-    touch_the_stack();
-    /* It has a cache from here on: the record stays, what is in it does not. */
-    free(malloc(1));
-    atomic_fetch_add(&threads_there, 1);
-    gate_wait();
-    uint32_t random = (uint32_t)(uintptr_t)argument * 40503u | 1;
+/* Allocates a hundred blocks of sizes from 16 to below `end`, and frees them all. */
+static void use_a_hundred_blocks(uintptr_t seed, size_t end) {
+    uint32_t random = (uint32_t)seed * 40503u | 1;
     void *blocks[100];
     for (size_t i = 0; i < COUNT(blocks); i++) {
-        size_t size = 16 + draw(&random) % 1300;
+        size_t size = 16 + draw(&random) % (end - 16);
         blocks[i] = malloc(size);
         CHECK(blocks[i]);
         memset(blocks[i], 1, size);
     }
     for (size_t i = 0; i < COUNT(blocks); i++)
         free(blocks[i]);
+}
+
+static void *fill_a_small_cache_and_block(void *argument) {
+    touch_the_stack();
+    /* It has a cache from here on: the record stays, what is in it does not. */
+    free(malloc(1));
+    atomic_fetch_add(&threads_there, 1);
+    gate_wait();
+    use_a_hundred_blocks((uintptr_t)argument, 16 + 1300);
     atomic_fetch_add(&threads_done, 1);
     char byte;
     CHECK(read(second_gate[0], &byte, 1) == 0);
@@ -725,16 +721,7 @@ static void a_thousand_blocked_threads(void) {
 }
 
 static void *hold_and_end(void *argument) {
-    uint32_t random = (uint32_t)(uintptr_t)argument * 40503u | 1;
-    void *blocks[100];
-    for (size_t i = 0; i < COUNT(blocks); i++) {
-        size_t size = 16 + draw(&random) % 2032;
-        blocks[i] = malloc(size);
-        CHECK(blocks[i]);
-        memset(blocks[i], 1, size);
-    }
-    for (size_t i = 0; i < COUNT(blocks); i++)
-        free(blocks[i]);
+    use_a_hundred_blocks((uintptr_t)argument, 16 + 2032);
     return NULL;
 }
 

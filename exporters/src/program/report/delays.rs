@@ -105,13 +105,10 @@ fn refused(evidence: &Evidence) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::report::evidence::{Heard, heard};
+    use crate::program::report::evidence::{self, Heard};
 
-    /// What is said of a process that differs from a well one by `change`.
     fn said(change: impl Fn(&mut Evidence)) -> Vec<Heard> {
-        let mut evidence = Evidence::made_up();
-        change(&mut evidence);
-        heard(RULES, &evidence)
+        evidence::said(RULES, change)
     }
 
     #[test]

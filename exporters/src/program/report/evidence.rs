@@ -60,6 +60,14 @@ impl Evidence {
     }
 }
 
+/// What the rules say of a process that differs from a well one by `change`.
+#[cfg(test)]
+pub fn said(rules: &[Rule], change: impl Fn(&mut Evidence)) -> Vec<Heard> {
+    let mut evidence = Evidence::made_up();
+    change(&mut evidence);
+    heard(rules, &evidence)
+}
+
 #[cfg(test)]
 impl Evidence {
     /// A process of 100 MiB that is well: 90 live, the rest its libraries.

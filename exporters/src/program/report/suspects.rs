@@ -213,12 +213,10 @@ mod tests {
     use slackwater_exporters::cgroup::CgroupMemory;
 
     use super::*;
-    use crate::program::report::evidence::{Earlier, Heard, heard};
+    use crate::program::report::evidence::{self, Earlier, Heard};
 
     fn said(change: impl Fn(&mut Evidence)) -> Vec<Heard> {
-        let mut evidence = Evidence::made_up();
-        change(&mut evidence);
-        heard(RULES, &evidence)
+        evidence::said(RULES, change)
     }
 
     fn purge(evidence: &mut Evidence, purged: u64, refaults: u64) {
