@@ -46,6 +46,7 @@ pub mod size_class;
 pub mod snapshot;
 mod span;
 mod span_index;
+pub mod stack;
 mod sync;
 mod sys;
 #[cfg(test)]

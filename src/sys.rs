@@ -8,6 +8,8 @@ use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use crate::units::PAGE_BYTES;
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressRange {
@@ -557,6 +559,32 @@ pub(crate) fn duplicate_stderr() -> c_int {
 unsafe fn close(descriptor: c_int) {
     // SAFETY: the caller says so.
     unsafe { libc::syscall(libc::SYS_close, descriptor) };
+}
+
+/// Copies what is at `address`, a multiple of 8, as far as it can be read and whole pages go; returns
+/// the words copied. Reading what other threads write is the kernel's business this way, and an address
+/// at which nothing is mapped does no harm.
+pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
+    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(words) };
+    let mut pages = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; 3];
+    let (mut start, mut left) = (address, local.iov_len);
+    // The kernel promises to stop between entries, not within one.
+    for page in &mut pages {
+        let bytes = left.min(PAGE_BYTES - start % PAGE_BYTES);
+        *page = libc::iovec { iov_base: start as *mut c_void, iov_len: bytes };
+        (start, left) = (start.wrapping_add(bytes), left - bytes);
+    }
+    let (to, from) = (&raw const local, pages.as_ptr());
+    // As wide as the kernel takes them: the last is passed in memory.
+    let (local_count, page_count, flags) = (1usize, pages.len(), 0usize);
+    // Asked for each time: a child of fork is another process.
+    let process = process();
+    // SAFETY: the kernel writes to `words`, no more than they are, and refuses what it cannot read.
+    let read = keep_errno(|| unsafe {
+        let number = libc::SYS_process_vm_readv;
+        libc::syscall(number, process, to, local_count, from, page_count, flags)
+    });
+    usize::try_from(read).unwrap_or(0) / 8
 }
 
 /// Writes to stderr, as far as it goes. A thread that has left the process's descriptors goes by way
