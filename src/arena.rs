@@ -1,9 +1,12 @@
 //! The arena: one reservation of addresses for all blocks and all records about them.
 //!
 //! ```text
-//! │ page map │ span index │ segment sets │ segment records … │ (to 2 MiB) │ segment │ segment │ …
-//! └──────── fixed, backed at once ───────┴── grows with ─────┴────────────┴── the segments ──────
+//! │ page map │ span index │ segment sets │ segment records … │ (to 2 MiB) │ segment │ … │ samples │
+//! └──────── fixed, backed at once ───────┴── grows with ─────┴────────────┴─ the segments ┴─────────┘
 //! ```
+//!
+//! The samples (see [`crate::sampling`]) have chunks like segments, for which the page map always says
+//! "not a span".
 //!
 //! Addresses are reserved first and backed lazily: the records and the segments become accessible a
 //! few segments at a time, lowest first, and the kernel gives them memory as they are touched.
@@ -15,6 +18,7 @@
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use core::{ptr, slice};
 
+use crate::sampling::MAX_SLOTS;
 use crate::segment::Segment;
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::span::Span;
@@ -27,6 +31,9 @@ use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES, Segmen
 const MIN_BYTES: usize = 32 << 20;
 pub(crate) const MAX_BYTES: usize = 512 << 30;
 const DEFAULT_BYTES: usize = 64 << 30;
+
+/// The addresses of samples: as many as there can be slots, and no more than an eighth of the segments'.
+const SAMPLE_BYTES: usize = (MAX_SLOTS as usize + 1) * SPAN_BYTES;
 
 /// How many sets of segments the page heap keeps (see [`crate::page_heap`]).
 pub(crate) const SEGMENT_SETS: usize = 16;
@@ -65,16 +72,20 @@ impl ChunkIndex {
 ///
 /// # Invariants
 /// - `base` is a multiple of [`SEGMENT_BYTES`], `bytes` of the same, and `base + bytes` is reserved.
+/// - The segments end and the samples begin at `samples`, a multiple of [`SEGMENT_BYTES`] too.
 /// - `page_map` has a byte for each chunk, `index` and `sets` have their rows, `segments` a record
 ///   for each segment; of the records and segments the first `in_use` are accessible.
 #[repr(C)]
 pub(crate) struct Arena {
     pub base: AtomicUsize,
     pub bytes: AtomicUsize,
+    pub samples: AtomicUsize,
     pub page_map: AtomicPtr<AtomicU8>,
     pub segments: AtomicPtr<Segment>,
     index: AtomicPtr<AtomicU64>,
     sets: AtomicPtr<u64>,
+    /// Segments there are addresses for.
+    capacity: AtomicU32,
     /// Segments that are accessible. Grows under the page heap's lock, never shrinks.
     pub in_use: AtomicU32,
 }
@@ -87,19 +98,24 @@ struct Layout {
     sets: usize,
     records: usize,
     segments: usize,
+    samples: usize,
 }
 
 impl Layout {
     const fn new(arena_bytes: usize) -> Layout {
         let segments = arena_bytes / SEGMENT_BYTES;
         let rows = segments.div_ceil(64);
+        let samples = (arena_bytes / 8).next_multiple_of(SEGMENT_BYTES);
+        let samples = if samples < SAMPLE_BYTES { samples } else { SAMPLE_BYTES };
+        let chunks = (arena_bytes + samples) / SPAN_BYTES;
         Layout {
-            page_map: (segments * SEGMENT_CHUNKS as usize).next_multiple_of(PAGE_BYTES),
+            page_map: chunks.next_multiple_of(PAGE_BYTES),
             // A row of words for each 64 segments, and one for each 64 of those rows.
             index: ((rows + rows.div_ceil(64)) * CLASS_COUNT * 8).next_multiple_of(PAGE_BYTES),
             sets: (rows * SEGMENT_SETS * 8).next_multiple_of(PAGE_BYTES),
             records: segments * size_of::<Segment>(),
             segments: segments * SEGMENT_BYTES,
+            samples,
         }
     }
 
@@ -109,7 +125,7 @@ impl Layout {
 
     /// All of it, and room to start the first segment at a multiple of its size.
     const fn reservation(&self) -> usize {
-        self.fixed() + self.records + SEGMENT_BYTES + self.segments
+        self.fixed() + self.records + SEGMENT_BYTES + self.segments + self.samples
     }
 }
 
@@ -121,10 +137,12 @@ impl Arena {
         Arena {
             base: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            samples: AtomicUsize::new(usize::MAX),
             page_map: AtomicPtr::new(ptr::null_mut()),
             segments: AtomicPtr::new(ptr::null_mut()),
             index: AtomicPtr::new(ptr::null_mut()),
             sets: AtomicPtr::new(ptr::null_mut()),
+            capacity: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
         }
     }
@@ -161,8 +179,10 @@ impl Arena {
         self.sets.store(sets as *mut u64, Ordering::Relaxed);
         self.segments.store(segments as *mut Segment, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
+        self.capacity.store((layout.segments / SEGMENT_BYTES) as u32, Ordering::Relaxed);
+        self.samples.store(base + layout.segments, Ordering::Relaxed);
         // Release: partner of the Acquire in `offset_of`. Whoever sees the size sees the rest.
-        self.bytes.store(layout.segments, Ordering::Release);
+        self.bytes.store(layout.segments + layout.samples, Ordering::Release);
     }
 
     /// The size for this machine and its limits, in bytes.
@@ -194,14 +214,29 @@ impl Arena {
         self.base.load(Ordering::Relaxed)
     }
 
+    /// Is `address`, which is a block's, a sample's? Where there is no arena there are no blocks.
+    #[inline(always)]
+    pub fn is_sample(&self, address: usize) -> bool {
+        address >= self.samples.load(Ordering::Relaxed)
+    }
+
     /// The addresses of all segments.
     pub fn range(&self) -> AddressRange {
-        AddressRange { start: self.base(), bytes: self.bytes.load(Ordering::Relaxed) }
+        let end = self.samples.load(Ordering::Relaxed);
+        AddressRange { start: self.base(), bytes: end - self.base() }
+    }
+
+    /// The addresses of samples.
+    pub fn sample_range(&self) -> AddressRange {
+        let start = self.samples.load(Ordering::Relaxed);
+        let end = self.base() + self.bytes.load(Ordering::Relaxed);
+        AddressRange { start, bytes: end.saturating_sub(start) }
     }
 
     /// Segments that the arena can hold.
+    #[inline(always)]
     pub fn capacity(&self) -> u32 {
-        (self.bytes.load(Ordering::Relaxed) / SEGMENT_BYTES) as u32
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// Segments that are accessible.
@@ -251,7 +286,7 @@ impl Arena {
     pub fn span(&self, chunk: ChunkIndex) -> &Span {
         let segment = self.segment(chunk.segment());
         // SAFETY: `in_segment` is below SEGMENT_CHUNKS.
-        unsafe { segment.spans.get_unchecked(chunk.in_segment() as usize) }
+        unsafe { &segment.chunks.get_unchecked(chunk.in_segment() as usize).span }
     }
 
     /// The address of a chunk's first byte.
@@ -350,6 +385,8 @@ mod tests {
                 assert!(layout.page_map >= segments * SEGMENT_CHUNKS as usize);
                 assert!(layout.sets >= segments.div_ceil(64) * SEGMENT_SETS * 8);
                 assert_eq!(layout.segments, bytes);
+                assert!(layout.samples * 8 < bytes + 8 * SEGMENT_BYTES);
+                assert!(layout.page_map >= (bytes + layout.samples) / SPAN_BYTES);
                 // Records are a hundredth of what they describe.
                 assert!(layout.fixed() + layout.records < bytes / 80 + (64 << 10));
             }
@@ -364,8 +401,13 @@ mod tests {
         assert!(arena.base().is_multiple_of(SEGMENT_BYTES));
         assert_eq!(arena.offset_of(arena.base() - 1), None);
         assert_eq!(arena.offset_of(arena.base()), Some(0));
+        let samples = MIN_BYTES / 8;
         assert_eq!(arena.offset_of(arena.base() + MIN_BYTES - 1), Some(MIN_BYTES - 1));
-        assert_eq!(arena.offset_of(arena.base() + MIN_BYTES), None);
+        assert!(!arena.is_sample(arena.base() + MIN_BYTES - 1));
+        assert!(arena.is_sample(arena.base() + MIN_BYTES));
+        let end = MIN_BYTES + samples;
+        assert_eq!(arena.offset_of(arena.base() + end - 1), Some(end - 1));
+        assert_eq!(arena.offset_of(arena.base() + end), None);
         assert_eq!(arena.capacity(), 16);
         assert!(arena.extend(&Linux, 16));
         assert!(!arena.extend(&Linux, 1), "no more than the reservation");

@@ -341,25 +341,25 @@ pub(crate) fn note_uncached(heap: &'static Heap) {
     start_if_needed(heap);
 }
 
-/// An allocation without a thread cache.
+/// A block without a thread cache.
 #[cold]
-pub(crate) fn allocate_uncached(
-    heap: &'static Heap,
-    class: SizeClass,
-    bytes: usize,
-) -> Option<*mut u8> {
+pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass) -> Option<*mut u8> {
     let gained = |gained: Gained| {
         let (pages, refaults) = (gained.pages.0 as u64, gained.refaults.0 as u64);
         heap.uncached.resident_gained.fetch_add(pages, Ordering::Relaxed);
         heap.uncached.interior_refaults.fetch_add(refaults, Ordering::Relaxed);
     };
     let block = take_one(heap, class, gained)?;
+    heap.uncached.classes[class.index()].claimed.fetch_add(1, Ordering::Relaxed);
+    Some(block)
+}
+
+/// An allocation without a thread cache has succeeded, in whatever way.
+pub(crate) fn count_uncached(heap: &'static Heap, class: SizeClass, bytes: usize) {
     let counters = &heap.uncached.classes[class.index()];
-    counters.claimed.fetch_add(1, Ordering::Relaxed);
     counters.allocations.fetch_add(1, Ordering::Relaxed);
     counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     note_uncached(heap);
-    Some(block)
 }
 
 /// A free without a thread cache. `offset` is the block's from the arena's base.

@@ -16,6 +16,7 @@ use crate::units::{PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES, SPAN_BYTES, 
 pub(crate) fn check(heap: &Heap) {
     // Not in the middle of a tick.
     let _ticking = heap.release.hold();
+    heap.sampler.check();
     let cached = check_bins(heap);
     let mut page_heap = heap.page_heap.lock();
     let arena = &heap.arena;

@@ -93,7 +93,7 @@ fn attach(word: ThreadWord) -> Option<Entered> {
     }
     // What pthread_setspecific may allocate is served without a cache.
     word.set(BUSY);
-    let Some(cache) = HEAP.threads.attach(&HEAP.metadata, word) else {
+    let Some(cache) = HEAP.threads.attach(&HEAP.metadata, HEAP.sampler.countdowns(), word) else {
         word.set(UNSET);
         return None;
     };

@@ -12,6 +12,7 @@ use crate::page_heap::PageHeap;
 use crate::release::{Release, Ticker};
 use crate::report::Line;
 use crate::root;
+use crate::sampling::Sampler;
 use crate::size_class::CLASS_COUNT;
 use crate::sys::{self, Os};
 use crate::thread_cache::{Registry, ThreadCache};
@@ -35,6 +36,7 @@ pub(crate) struct Heap {
     pub ticker: Ticker,
     pub threads: Registry,
     pub metadata: Metadata,
+    pub sampler: Sampler,
     pub knobs: KnobCells,
     pub uncached: Uncached,
     /// Large blocks that signal handlers gave up while the page heap was not to be had.
@@ -83,6 +85,7 @@ impl Heap {
             ticker: Ticker::new(),
             threads: Registry::new(),
             metadata: Metadata::new(),
+            sampler: Sampler::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
             deferred: AtomicPtr::new(core::ptr::null_mut()),
@@ -116,6 +119,7 @@ impl Heap {
             let reserved = self.arena.reserve(os, want);
             if reserved {
                 sys::set_huge_pages(self.arena.range(), knobs::huge_pages());
+                self.sampler.start(self.knobs.get().profile_rate_bytes, knobs::profile_guards());
                 current::create_exit_key();
                 self.has_barrier.store(sys::register_barrier(), Ordering::Relaxed);
             } else {
@@ -182,6 +186,7 @@ impl Heap {
         }
         self.page_heap.lock_for_fork();
         self.metadata.lock_for_fork();
+        self.sampler.lock_for_fork();
         true
     }
 
@@ -202,6 +207,8 @@ impl Heap {
     /// # Safety
     /// The calling thread took them, in this process or in its parent.
     pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: the caller says so.
+        unsafe { self.sampler.unlock_after_fork() };
         // SAFETY: the caller says so.
         unsafe { self.metadata.unlock_after_fork() };
         // SAFETY: the caller says so.

@@ -12,6 +12,9 @@
 //! | `SLACKWATER_DELAY_EPOCHS_BUSY=N` | [`Knobs::delay_epochs_busy`] | 100 |
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 4194304 (4 MiB) |
+//! | `SLACKWATER_PROFILE_RATE_BYTES=N` | [`Knobs::profile_rate_bytes`] | 524288 (512 KiB) |
+//! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 50 |
+//! | `SLACKWATER_PROFILE_GUARDS=on\|off` | none: read once, when the arena is reserved | `on` |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
 //! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
 //! | `SLACKWATER_SUMMARY=1` | none: read once | no summary |
@@ -100,6 +103,12 @@ pub struct Knobs {
     pub epoch_ms: u64,
     /// How many bytes of free blocks a thread's cache may be sized for. 64 KiB to 1 GiB.
     pub cache_bytes: u64,
+    /// The mean distance, in allocated bytes, of the allocations that the profiler remembers; 1 for
+    /// every one, 0 for none. At most 1 GiB.
+    pub profile_rate_bytes: u64,
+    /// How many it may remember in an epoch: where there are more, the distance grows until they fit. So
+    /// what profiling costs is bounded. 1 to 2³².
+    pub profile_epoch_samples: u64,
 }
 
 /// A value outside what its knob takes.
@@ -131,7 +140,7 @@ struct Number {
 
 const COUNT_MAX: u64 = 1 << 32;
 
-const NUMBERS: [Number; 6] = [
+const NUMBERS: [Number; 8] = [
     Number {
         field: "purge_budget_pages",
         variable: c"SLACKWATER_PURGE_BUDGET_PAGES",
@@ -174,7 +183,25 @@ const NUMBERS: [Number; 6] = [
         max: 1 << 30,
         is_bytes: true,
     },
+    Number {
+        field: "profile_rate_bytes",
+        variable: c"SLACKWATER_PROFILE_RATE_BYTES",
+        min: 0,
+        max: 1 << 30,
+        is_bytes: true,
+    },
+    Number {
+        field: "profile_epoch_samples",
+        variable: c"SLACKWATER_PROFILE_EPOCH_SAMPLES",
+        min: 1,
+        max: COUNT_MAX,
+        is_bytes: false,
+    },
 ];
+
+/// The places of those that are asked for alone.
+const EPOCH_MS: usize = 4;
+const CACHE_BYTES: usize = 5;
 
 const ARENA: Number = Number {
     field: "arena_bytes",
@@ -200,9 +227,11 @@ impl Knobs {
         delay_epochs_busy: 100,
         epoch_ms: 50,
         cache_bytes: 4 << 20,
+        profile_rate_bytes: 512 << 10,
+        profile_epoch_samples: 50,
     };
 
-    fn numbers(&self) -> [u64; NUMBERS.len()] {
+    const fn numbers(&self) -> [u64; NUMBERS.len()] {
         [
             self.purge_budget_pages,
             self.purge_max_calls,
@@ -210,6 +239,8 @@ impl Knobs {
             self.delay_epochs_busy,
             self.epoch_ms,
             self.cache_bytes,
+            self.profile_rate_bytes,
+            self.profile_epoch_samples,
         ]
     }
 
@@ -221,6 +252,8 @@ impl Knobs {
             self.delay_epochs_busy,
             self.epoch_ms,
             self.cache_bytes,
+            self.profile_rate_bytes,
+            self.profile_epoch_samples,
         ] = numbers;
     }
 
@@ -241,12 +274,7 @@ impl Knobs {
         for (variable, knob) in
             [(c"SLACKWATER_RELEASE", &mut knobs.release), (c"SLACKWATER_TICKER", &mut knobs.ticker)]
         {
-            match environment(variable) {
-                None => {}
-                Some(b"on") => *knob = true,
-                Some(b"off") => *knob = false,
-                Some(value) => complain(variable, value, "on or off"),
-            }
+            read_switch(variable, knob, &environment);
         }
         if let Some(value) = environment(c"SLACKWATER_COVERAGE") {
             match parse_coverage(value) {
@@ -288,6 +316,19 @@ impl Number {
                 None
             }
         }
+    }
+}
+
+fn read_switch(
+    variable: &CStr,
+    switch: &mut bool,
+    environment: impl Fn(&CStr) -> Option<&'static [u8]>,
+) {
+    match environment(variable) {
+        None => {}
+        Some(b"on") => *switch = true,
+        Some(b"off") => *switch = false,
+        Some(value) => complain(variable, value, "on or off"),
     }
 }
 
@@ -362,6 +403,13 @@ pub(crate) fn huge_pages() -> HugePages {
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("never", HugePages::Never), ("system", HugePages::System), ("always", HugePages::Always)];
 
+/// Whether sampled blocks are guarded.
+pub(crate) fn profile_guards() -> bool {
+    let mut guards = true;
+    read_switch(c"SLACKWATER_PROFILE_GUARDS", &mut guards, sys::environment);
+    guards
+}
+
 /// Whether a summary was asked for.
 pub(crate) fn summary_wanted() -> bool {
     let value = sys::environment(c"SLACKWATER_SUMMARY");
@@ -390,21 +438,21 @@ pub(crate) struct KnobCells {
 
 impl KnobCells {
     pub const fn new() -> KnobCells {
-        let Knobs { purge_budget_pages, purge_max_calls, .. } = Knobs::DEFAULT;
-        let Knobs { delay_epochs_idle, delay_epochs_busy, .. } = Knobs::DEFAULT;
-        let Knobs { epoch_ms, cache_bytes, .. } = Knobs::DEFAULT;
+        let [a, b, c, d, e, f, g, h] = Knobs::DEFAULT.numbers();
         KnobCells {
             release: AtomicU64::new(1),
             ticker: AtomicU64::new(1),
             coverage: AtomicU64::new(0b1111),
             gate: AtomicU64::new(GateMode::Auto as u64),
             numbers: [
-                AtomicU64::new(purge_budget_pages),
-                AtomicU64::new(purge_max_calls),
-                AtomicU64::new(delay_epochs_idle),
-                AtomicU64::new(delay_epochs_busy),
-                AtomicU64::new(epoch_ms),
-                AtomicU64::new(cache_bytes),
+                AtomicU64::new(a),
+                AtomicU64::new(b),
+                AtomicU64::new(c),
+                AtomicU64::new(d),
+                AtomicU64::new(e),
+                AtomicU64::new(f),
+                AtomicU64::new(g),
+                AtomicU64::new(h),
             ],
         }
     }
@@ -415,12 +463,12 @@ impl KnobCells {
 
     /// [`Knobs::cache_bytes`], for the slow paths that ask only for that.
     pub fn cache_bytes(&self) -> u64 {
-        self.numbers[NUMBERS.len() - 1].load(Ordering::Relaxed)
+        self.numbers[CACHE_BYTES].load(Ordering::Relaxed)
     }
 
     /// [`Knobs::epoch_ms`], likewise.
     pub fn epoch_ms(&self) -> u64 {
-        self.numbers[NUMBERS.len() - 2].load(Ordering::Relaxed)
+        self.numbers[EPOCH_MS].load(Ordering::Relaxed)
     }
 
     /// Sets all; the caller has validated them.

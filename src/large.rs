@@ -1,7 +1,7 @@
 //! Large blocks: page runs of any size up to what the arena holds.
 
-use core::ptr;
 use core::sync::atomic::Ordering;
+use core::{mem, ptr};
 
 use crate::arena::Arena;
 use crate::bits::PageBits;
@@ -9,6 +9,7 @@ use crate::heap::Heap;
 use crate::page_heap::{LargeRun, PageHeap};
 use crate::release::{ReleaseReason, release_range_definitely_free};
 use crate::report;
+use crate::sampling;
 use crate::size_class::SizeClass;
 use crate::sys::{self, AddressRange, Linux, Os};
 use crate::units::{PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
@@ -33,9 +34,16 @@ fn pages_for(heap: &Heap, bytes: usize) -> Option<Pages> {
 }
 
 /// A block of whole pages, aligned to `align` (a power of two); filled with zeros if `zeroed`.
-/// `None`: out of memory.
+/// `None`: out of memory. `frame` is an address in the frame of the function that the program has
+/// called.
 #[cold]
-pub(crate) fn allocate(heap: &Heap, bytes: usize, align: usize, zeroed: bool) -> Option<*mut u8> {
+pub(crate) fn allocate(
+    heap: &Heap,
+    bytes: usize,
+    align: usize,
+    zeroed: bool,
+    frame: usize,
+) -> Option<*mut u8> {
     if !heap.is_ready(&Linux) {
         return None;
     }
@@ -79,7 +87,17 @@ pub(crate) fn allocate(heap: &Heap, bytes: usize, align: usize, zeroed: bool) ->
             }
         }
     }
+    sample(heap, taken.run, bytes, frame);
     Some(range.start as *mut u8)
+}
+
+/// Lets the profiler remember a block that is new, or has another size than before, if it wants to.
+fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
+    let Some(rate) = heap.sampler.countdowns().try_once(bytes as u64) else { return };
+    let address = run.address(&heap.arena);
+    if let Some(sample) = sampling::note_large(heap, address, bytes, rate, frame) {
+        *heap.page_heap.lock().sample_at(&heap.arena, run.segment, run.first) = sample;
+    }
 }
 
 /// The run that starts at `offset` from the arena's base. Anything else is a caller's mistake that
@@ -111,6 +129,7 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
     };
     let run = run_at(heap, &mut page_heap, offset);
     let moved = page_heap.states(&heap.arena, run.segment).take_moved(run.first);
+    let sample = mem::take(page_heap.sample_at(&heap.arena, run.segment, run.first));
     let mut resident = true;
     if moved {
         // Fresh pages make one mapping of what moving had split. Not under the lock: the kernel has
@@ -122,6 +141,8 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
     page_heap.states(&heap.arena, run.segment).clear_run(run.first);
     release_parts(heap, &mut page_heap, run, Pages(0), resident);
     heap.totals.update(|figures| figures.large_frees.add(1));
+    drop(page_heap);
+    sampling::forget_large(heap, sample);
 }
 
 /// A block whose free had to wait, with the next such block's address in it.
@@ -188,17 +209,22 @@ fn release_parts(
 
 /// Changes the size of the large block at `offset` without moving it, if that is possible: to
 /// `bytes`, for which no class will do.
-pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize) -> bool {
+pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: usize) -> bool {
     let Some(pages) = pages_for(heap, bytes) else { return false };
     let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
-    if pages > run.pages {
-        return page_heap.extend_run(&heap.arena, &Linux, &heap.totals, run, pages);
+    if pages > run.pages && !page_heap.extend_run(&heap.arena, &Linux, &heap.totals, run, pages) {
+        return false;
     }
+    let before = mem::take(page_heap.sample_at(&heap.arena, run.segment, run.first));
     if pages < run.pages {
         page_heap.states(&heap.arena, run.segment).set_run(run.first, pages);
         release_parts(heap, &mut page_heap, run, pages, true);
     }
+    drop(page_heap);
+    // To the profiler this is the end of one block and the beginning of another.
+    sampling::forget_large(heap, before);
+    sample(heap, run, bytes, frame);
     true
 }
 
@@ -210,12 +236,13 @@ pub(crate) fn move_to_larger(
     offset: usize,
     bytes: usize,
     align: usize,
+    frame: usize,
 ) -> Option<*mut u8> {
     let old = run_at(heap, &mut *heap.page_heap.lock_unless_mine()?, offset);
     if old.pages.bytes().get() < MOVE_BYTES {
         return None;
     }
-    let block = allocate(heap, bytes, align, false)?;
+    let block = allocate(heap, bytes, align, false, frame)?;
     let to = heap.arena.offset_of(block as usize)?;
     // SAFETY: the caller owns the old block, and the new one was allocated just now.
     if !unsafe { sys::move_pages(old.range(&heap.arena), block as usize) } {
@@ -229,9 +256,12 @@ pub(crate) fn move_to_larger(
     let states = page_heap.states(&heap.arena, old.segment);
     states.clear_run(old.first);
     states.take_moved(old.first);
+    let sample = mem::take(page_heap.sample_at(&heap.arena, old.segment, old.first));
     // Its pages are at the new place: nothing of the old one is resident.
     release_parts(heap, &mut page_heap, old, Pages(0), false);
     heap.totals.update(|figures| figures.large_frees.add(1));
+    drop(page_heap);
+    sampling::forget_large(heap, sample);
     Some(block)
 }
 

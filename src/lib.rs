@@ -41,6 +41,7 @@ mod release;
 pub mod remote;
 mod report;
 mod root;
+mod sampling;
 mod segment;
 pub mod size_class;
 pub mod snapshot;
@@ -87,5 +88,6 @@ pub fn set_knobs(knobs: Knobs) -> Result<(), KnobError> {
     // Not before the heap has read the environment, which would undo it.
     HEAP.is_ready(&Linux);
     HEAP.knobs.set(&knobs);
+    HEAP.sampler.countdowns().set_rate(knobs.profile_rate_bytes);
     Ok(())
 }

@@ -8,7 +8,9 @@ use crate::central;
 use crate::current::{Entered, enter, enter_to_free, housekeeping};
 use crate::heap::HEAP;
 use crate::large;
+use crate::sampling;
 use crate::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
+use crate::stack;
 use crate::sys::{self, Linux};
 use crate::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::tls::ThreadWord;
@@ -29,9 +31,9 @@ fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T>
     result
 }
 
-/// A block of `class`, for a request of `bytes`; null if out of memory.
+/// A block of `class`, for a request of `bytes` aligned to `align`; null if out of memory.
 #[inline(always)]
-pub fn allocate_class(class: SizeClass, bytes: usize) -> *mut u8 {
+fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
     let popped = with_cache(|cache| {
         let bin = cache.bin(class);
         let block = bin.pop()?;
@@ -39,26 +41,27 @@ pub fn allocate_class(class: SizeClass, bytes: usize) -> *mut u8 {
     });
     match popped {
         Some((block, false)) => block,
-        Some((block, true)) => drain_tally(class, block),
-        None => allocate_slow(class, bytes),
+        Some((block, true)) => end_countdown(class, bytes, align, block),
+        None => allocate_slow(class, bytes, align),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn allocate_slow(class: SizeClass, bytes: usize) -> *mut u8 {
+fn allocate_slow(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
+    let frame = stack::address_in_frame();
     let block = match enter() {
         Some(entered) => {
             let cache = entered.cache;
             let bin = cache.bin(class);
-            let block = bin.pop().or_else(|| central::refill(&HEAP, cache, class));
-            if block.is_some() && bin.count(bytes) {
-                cache.drain_tally(class);
+            let mut block = bin.pop().or_else(|| central::refill(&HEAP, cache, class));
+            if bin.count(bytes) {
+                block = block.map(|block| sample(cache, class, bytes, align, block, frame));
             }
             housekeeping(&HEAP, cache, &Linux);
             block
         }
-        None if HEAP.is_ready(&Linux) => central::allocate_uncached(&HEAP, class, bytes),
+        None if HEAP.is_ready(&Linux) => allocate_uncached(class, bytes, align, frame),
         None => None,
     };
     or_out_of_memory(block)
@@ -66,12 +69,48 @@ fn allocate_slow(class: SizeClass, bytes: usize) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-fn drain_tally(class: SizeClass, block: *mut u8) -> *mut u8 {
-    if let Some(entered) = enter() {
-        entered.cache.drain_tally(class);
-        housekeeping(&HEAP, entered.cache, &Linux);
+fn end_countdown(class: SizeClass, bytes: usize, align: usize, block: *mut u8) -> *mut u8 {
+    let frame = stack::address_in_frame();
+    // A taker that had the cache meanwhile left the tally as it was.
+    match enter() {
+        Some(entered) => {
+            let block = sample(entered.cache, class, bytes, align, block, frame);
+            housekeeping(&HEAP, entered.cache, &Linux);
+            block
+        }
+        None => block,
     }
-    block
+}
+
+/// An allocation has ended its countdown: if it is to be a sample, that is returned, and `block` goes
+/// back. Owner only.
+fn sample(
+    cache: &ThreadCache,
+    class: SizeClass,
+    bytes: usize,
+    align: usize,
+    block: *mut u8,
+    frame: usize,
+) -> *mut u8 {
+    let Some(rate) = cache.end_countdown(class, HEAP.sampler.countdowns()) else { return block };
+    let Some(sampled) = sampling::allocate(&HEAP, bytes, align, rate, frame) else { return block };
+    if !cache.bin(class).push(block) {
+        central::free_uncached(&HEAP, class, block as usize, block as usize - HEAP.arena.base());
+    }
+    sampled
+}
+
+fn allocate_uncached(
+    class: SizeClass,
+    bytes: usize,
+    align: usize,
+    frame: usize,
+) -> Option<*mut u8> {
+    let rate = HEAP.sampler.countdowns().try_once(bytes as u64);
+    let sampled = rate.and_then(|rate| sampling::allocate(&HEAP, bytes, align, rate, frame));
+    let block = sampled.or_else(|| central::allocate_uncached(&HEAP, class))?;
+    central::count_uncached(&HEAP, class, bytes);
+    Some(block)
 }
 
 /// The block, or null with the error that the C interface has for that. Done here, off the fast
@@ -90,7 +129,7 @@ fn or_out_of_memory(block: Option<*mut u8>) -> *mut u8 {
 #[inline(always)]
 pub fn allocate(bytes: usize) -> *mut u8 {
     if bytes <= MAX_CLASS_BYTES {
-        allocate_class(SizeClass::for_bytes(bytes), bytes)
+        allocate_class(SizeClass::for_bytes(bytes), bytes, GRANULE)
     } else {
         allocate_large(bytes, GRANULE, false)
     }
@@ -100,7 +139,7 @@ pub fn allocate(bytes: usize) -> *mut u8 {
 #[inline(always)]
 pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
     match SizeClass::for_layout(bytes, align) {
-        Some(class) => allocate_class(class, bytes),
+        Some(class) => allocate_class(class, bytes, align),
         None => allocate_large(bytes, align, false),
     }
 }
@@ -111,7 +150,7 @@ pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
 pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
     match SizeClass::for_layout(bytes, align) {
         Some(class) => {
-            let block = allocate_class(class, bytes);
+            let block = allocate_class(class, bytes, align);
             if !block.is_null() {
                 // SAFETY: the block is new and has at least `bytes` bytes.
                 unsafe { ptr::write_bytes(block, 0, bytes) };
@@ -125,7 +164,8 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    or_out_of_memory(on_pages(enter(), || large::allocate(&HEAP, bytes, align, zeroed)))
+    let frame = stack::address_in_frame();
+    or_out_of_memory(on_pages(enter(), || large::allocate(&HEAP, bytes, align, zeroed, frame)))
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
@@ -153,19 +193,24 @@ pub unsafe fn free(block: *mut u8) {
     free_class(HEAP.arena.class_at(offset), address);
 }
 
-/// Frees a block whose layout is known: spares the look at the page map.
+/// Frees a block whose layout is known: a sample can be told by its address, so this spares the look
+/// at the page map.
 ///
 /// # Safety
 /// As [`free`]; the block was allocated with this size and alignment and is not null.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, bytes: usize, align: usize) {
+    let address = block as usize;
+    if HEAP.arena.is_sample(address) {
+        return free_slow(SizeClass::NONE, address);
+    }
     let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
     debug_assert_eq!(
         Some(class),
-        HEAP.arena.offset_of(block as usize).map(|offset| HEAP.arena.class_at(offset)),
+        HEAP.arena.offset_of(address).map(|offset| HEAP.arena.class_at(offset)),
         "freed with another layout than allocated"
     );
-    free_class(class, block as usize);
+    free_class(class, address);
 }
 
 #[inline(always)]
@@ -180,9 +225,16 @@ fn free_class(class: SizeClass, address: usize) {
 #[cold]
 #[inline(never)]
 fn free_slow(class: SizeClass, address: usize) {
+    let frame = stack::address_in_frame();
     let offset = address.wrapping_sub(HEAP.arena.base());
     if large::is_large(class) {
-        return on_pages(enter_to_free(), || large::free(&HEAP, offset));
+        return on_pages(enter_to_free(), || {
+            if HEAP.arena.is_sample(address) {
+                sampling::free(&HEAP, address, frame);
+            } else {
+                large::free(&HEAP, offset);
+            }
+        });
     }
     match enter_to_free() {
         Some(entered) => {
@@ -208,8 +260,8 @@ fn free_foreign(address: usize) {
     }
 }
 
-/// How many bytes of a block may be used: at least what was asked for. 0 for null and for addresses
-/// outside the arena.
+/// How many bytes of a block may be used: at least what was asked for, and no more than that of a
+/// sampled one. 0 for null and for addresses outside the arena.
 ///
 /// # Safety
 /// As [`free`], but the block stays in use.
@@ -217,9 +269,13 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
     let Some(offset) = HEAP.arena.offset_of(block as usize) else { return 0 };
     match HEAP.arena.class_at(offset) {
         class if large::is_large(class) => {
-            // Whoever takes the page heap's lock is inside its cache.
+            // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
             let _inside = enter();
-            large::usable_bytes(&HEAP, offset)
+            if HEAP.arena.is_sample(block as usize) {
+                sampling::usable_bytes(&HEAP, block as usize)
+            } else {
+                large::usable_bytes(&HEAP, offset)
+            }
         }
         class => class.block_bytes().get(),
     }
@@ -227,11 +283,12 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 
 /// Changes a block's size to `bytes`, keeping its content up to the smaller of the two: in place
 /// where its class stays the same or the pages behind it are free, by moving pages where it is very
-/// large, by copying otherwise. Null if out of memory; the block is then unchanged.
+/// large, by copying otherwise (and always where it is sampled). Null if out of memory; the block is then unchanged.
 ///
 /// # Safety
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
 pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    let frame = stack::address_in_frame();
     let Some(offset) = HEAP.arena.offset_of(block as usize) else {
         free_foreign(block as usize);
         return ptr::null_mut();
@@ -241,9 +298,10 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     if !large::is_large(class) {
         central::check_block(class, block as usize, offset);
     }
-    let both_large = large::is_large(class) && large::is_large(new_class);
-    let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes));
-    if class == new_class && (!both_large || resize()) {
+    let is_sample = HEAP.arena.is_sample(block as usize);
+    let both_large = !is_sample && large::is_large(class) && large::is_large(new_class);
+    let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
+    if class == new_class && !is_sample && (!both_large || resize()) {
         return block;
     }
     // SAFETY: the caller vouches for the block.
@@ -251,7 +309,7 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     if both_large
         && bytes > usable
         && let Some(moved) =
-            on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align))
+            on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align, frame))
     {
         return moved;
     }

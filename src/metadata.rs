@@ -92,6 +92,11 @@ impl Metadata {
         pool.returned[size] = piece;
     }
 
+    /// Counts records that lie elsewhere, of which so many bytes more have been touched.
+    pub fn add_touched(&self, bytes: usize) {
+        self.touched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes handed out at least once: those of the mapped ones that may be resident.
     pub fn touched_bytes(&self) -> u64 {
         self.touched.load(Ordering::Relaxed) as u64

@@ -8,6 +8,7 @@
 
 use crate::arena::{Arena, ChunkIndex, SEGMENT_SETS};
 use crate::bits::{PageBits, PageRun};
+use crate::sampling::SlotIndex;
 use crate::segment::{PageStates, Taken};
 use crate::size_class::SizeClass;
 use crate::sys::Os;
@@ -102,6 +103,20 @@ impl PageHeap {
         // SAFETY: page states are guarded by the lock that `self` lives in, and `&mut self` is the
         // only way here, so this is the only reference.
         unsafe { &mut *pages }
+    }
+
+    /// Which sample the large run is that starts at `page` of a segment in use; 0 if none.
+    pub fn sample_at<'a>(
+        &'a mut self,
+        arena: &'a Arena,
+        segment: SegmentIndex,
+        page: PageIndex,
+    ) -> &'a mut SlotIndex {
+        let chunk = &arena.segment(segment).chunks[(page.0 / CHUNK_PAGES) as usize];
+        // SAFETY: these, too, are guarded by the lock that `self` lives in, and `&mut self` is the only
+        // way here.
+        let samples = unsafe { &mut *chunk.samples.get() };
+        &mut samples[(page.0 % CHUNK_PAGES) as usize]
     }
 
     /// Puts the segment into the sets that its page states call for. After every change of them.

@@ -6,6 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::heap::{Heap, Uncached, UncachedClass};
+use crate::sampling;
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::snapshot::GateState;
 use crate::sys::Nanos;
@@ -23,6 +24,7 @@ pub(crate) struct Readings {
     pub now: Nanos,
     pub segments_in_use: u32,
     pub is_reserved: bool,
+    pub sampling: SamplingSums,
     pub metadata_bytes: u64,
     pub metadata_map_calls: u64,
     pub clone_calls: u64,
@@ -51,6 +53,7 @@ impl Readings {
             now,
             segments_in_use: heap.arena.in_use(),
             is_reserved: heap.arena.is_reserved(),
+            sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: heap.arena.record_bytes_in_use() as u64 + heap.metadata.touched_bytes(),
             metadata_map_calls: heap.metadata.map_calls(),
             clone_calls: heap.ticker.starts.load(Ordering::Relaxed)
@@ -139,6 +142,27 @@ impl CacheSums {
         }
         let refaults = uncached.interior_refaults.load(Ordering::Relaxed);
         self.interior_refaults = self.interior_refaults.wrapping_add(refaults);
+    }
+}
+
+/// What the profiler has counted.
+pub(crate) struct SamplingSums {
+    pub samples: u64,
+    pub dropped: u64,
+    pub live_blocks: u64,
+    pub live_pages: u64,
+    pub rate: u64,
+}
+
+impl SamplingSums {
+    pub fn of(sampler: &sampling::Readings) -> SamplingSums {
+        SamplingSums {
+            samples: sampler.samples.load(Ordering::Relaxed),
+            dropped: sampler.dropped.load(Ordering::Relaxed),
+            live_blocks: sampler.live_blocks.load(Ordering::Relaxed),
+            live_pages: sampler.live_pages.load(Ordering::Relaxed),
+            rate: sampler.countdowns.rate(),
+        }
     }
 }
 

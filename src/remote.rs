@@ -10,16 +10,21 @@ use crate::arena::{Arena, ChunkIndex, MAX_BYTES, MAX_FIXED_BYTES};
 use crate::bits::PageBits;
 use crate::heap::{Heap, Uncached};
 use crate::knobs::{KnobCells, Knobs};
-use crate::readings::{CacheSums, Readings, UncachedSums};
+use crate::readings::{CacheSums, Readings, SamplingSums, UncachedSums};
 use crate::root::{self, MAGIC, ROOT, Root, Singles};
-use crate::segment::{PageStates, Segment};
+use crate::sampling::{
+    self, ALL_FRAMES, Amount, LIFETIMES, MAX_SLOTS, MAX_STACKS, OBJECT, Sample, StackEntry,
+    StackTable, Tables,
+};
+use crate::segment::{Chunk, PageStates, Segment};
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::snapshot::{GateState, Snapshot};
 use crate::span::Span;
+use crate::stack::MAX_FRAMES;
 use crate::sys::{Linux, Nanos, Os};
 use crate::thread_cache::ThreadCache;
 use crate::totals::Totals;
-use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS};
+use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES};
 
 pub use crate::root::{NOTE_NAME, NOTE_TYPE};
 
@@ -113,12 +118,21 @@ pub struct Place {
     pub records_end: u64,
     /// Bytes of further records, outside any of these ranges.
     pub pool_bytes: u64,
+    /// The address of the first slot (of 64 KiB) for sampled blocks.
+    pub samples: u64,
+    /// Slots that have been used.
+    pub slots: u32,
 }
 
 impl Place {
     /// One past the last byte of the segments in use.
     pub fn end(&self) -> u64 {
         self.base + self.segments as u64 * SEGMENT_BYTES as u64
+    }
+
+    /// One past the last byte of the slots that have been used.
+    pub fn samples_end(&self) -> u64 {
+        self.samples + self.slots as u64 * SPAN_BYTES as u64
     }
 }
 
@@ -146,6 +160,89 @@ pub struct SpanUse {
     pub free: u32,
 }
 
+/// What there is of profiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProfileHead {
+    /// How many call stacks are known, the unknown one included.
+    pub stacks: u32,
+    /// The mean distance of samples now, in allocated bytes; 0: none are taken.
+    pub rate_bytes: u64,
+    /// Samples taken, and those that were lost or lost their stack.
+    pub samples_total: u64,
+    /// See [`Snapshot::profile_dropped_total`].
+    pub dropped_total: u64,
+    /// When the first one was taken, in nanoseconds of the monotonic clock.
+    pub started: u64,
+    /// When the most was live, likewise.
+    pub peak_at: u64,
+}
+
+/// An estimate: how many objects, and how many bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Weighted {
+    /// Objects. A sample stands for a fraction, too.
+    pub objects: f64,
+    /// Bytes that were asked for.
+    pub bytes: f64,
+}
+
+/// What was allocated on one call stack: unbiased estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StackFigures {
+    /// Since the process began.
+    pub allocated: Weighted,
+    /// Likewise.
+    pub freed: Weighted,
+    /// What was live when, of all stacks together, the most was.
+    pub at_peak: Weighted,
+    /// The samples behind these estimates.
+    pub samples: u64,
+    /// Objects freed, by their age: below a millisecond, below ten, and so on to below a thousand
+    /// seconds, and longer.
+    pub lifetimes: [f64; LIFETIMES],
+}
+
+impl Weighted {
+    fn new(amount: Amount) -> Weighted {
+        Weighted { objects: amount.objects as f64 / OBJECT, bytes: amount.bytes as f64 }
+    }
+}
+
+impl StackFigures {
+    fn new(figures: &sampling::StackFigures, peak: u64) -> StackFigures {
+        StackFigures {
+            allocated: Weighted::new(figures.allocated),
+            freed: Weighted::new(figures.freed),
+            at_peak: Weighted::new(figures.at_peak(peak)),
+            samples: figures.samples,
+            lifetimes: figures.lifetimes.map(|objects| objects as f64 / OBJECT),
+        }
+    }
+
+    /// What is live now.
+    pub fn live(&self) -> Weighted {
+        Weighted {
+            objects: (self.allocated.objects - self.freed.objects).max(0.0),
+            bytes: (self.allocated.bytes - self.freed.bytes).max(0.0),
+        }
+    }
+}
+
+/// A sampled block that is live.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveSample {
+    /// Where it is.
+    pub address: u64,
+    /// Bytes that were asked for.
+    pub bytes: u64,
+    /// How many such blocks it stands for.
+    pub weight: f64,
+    /// The number of the stack on which it was allocated.
+    pub stack: u32,
+    /// When, in nanoseconds of the monotonic clock.
+    pub allocated_at: u64,
+}
+
 impl RemoteHeap {
     /// Reads the root at `address`.
     ///
@@ -169,7 +266,7 @@ impl RemoteHeap {
         let sizes = |root: &Root| {
             (
                 [root.totals_bytes, root.uncached_bytes, root.thread_cache_bytes],
-                [root.segment_bytes, root.class_count],
+                [root.segment_bytes, root.class_count, root.tables_bytes],
             )
         };
         if sizes(root) != sizes(&ROOT) {
@@ -218,11 +315,141 @@ impl RemoteHeap {
             now: Linux.now(),
             segments_in_use: place.map_or(0, |place| place.segments),
             is_reserved: place.is_some(),
+            sampling: SamplingSums::of(&self.sampler(memory)?),
             metadata_bytes: place
                 .map_or(0, |place| Arena::record_bytes(place.segments) as u64 + place.pool_bytes),
             metadata_map_calls: crate::metadata::map_calls(singles.metadata_mapped),
             clone_calls: singles.ticker_starts.saturating_add(singles.ticker_failures),
         }))
+    }
+
+    /// What there is of profiles; `None` before the first sample.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn profile_head(&self, memory: &impl Memory) -> Result<Option<ProfileHead>, RemoteError> {
+        Ok(self.tables(memory)?.map(|(_, head)| head))
+    }
+
+    /// Hands over every known call stack: its number, its return addresses from the innermost on (none
+    /// for the unknown stack, which is number 0), and what was allocated there. What belongs to one
+    /// stack is of one moment, where a process that never rests lets that be.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or hold what no heap can.
+    pub fn each_stack(
+        &self,
+        memory: &impl Memory,
+        visit: &mut dyn FnMut(u32, &[u64], &StackFigures),
+    ) -> Result<(), RemoteError> {
+        // So many at a time, for the sake of the stack.
+        const BATCH: usize = 16;
+        let Some((tables, head)) = self.tables(memory)? else { return Ok(()) };
+        let stacks = tables + offset_of!(Tables, stacks) as u64;
+        let peak = read_word(memory, stacks + offset_of!(StackTable, peak) as u64)?;
+        for first in (0..head.stacks).step_by(BATCH) {
+            let place = stacks
+                + offset_of!(StackTable, entries) as u64
+                + first as u64 * size_of::<StackEntry>() as u64;
+            let entries = self.settled::<[StackEntry; BATCH]>(memory, place)?;
+            // SAFETY: it was filled, and is nothing but numbers.
+            let entries = unsafe { entries.assume_init() };
+            for (entry, id) in entries.iter().zip(first..head.stacks) {
+                let mut frames = [0; MAX_FRAMES];
+                let depth = entry.depth as usize;
+                if depth > MAX_FRAMES || entry.first as usize + depth > ALL_FRAMES {
+                    return Err(RemoteError::Nonsense("stacks"));
+                }
+                let at = offset_of!(StackTable, frames) + entry.first as usize * 8;
+                // Frames never change once they can be found.
+                read_words(memory, stacks + at as u64, &mut frames[..depth])?;
+                visit(id, &frames[..depth], &StackFigures::new(&entry.figures, peak));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over every sampled block that is live. Each is of one moment.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn each_live_sample(
+        &self,
+        memory: &impl Memory,
+        visit: &mut dyn FnMut(&LiveSample),
+    ) -> Result<(), RemoteError> {
+        // So many at a time, for the sake of the stack.
+        const BATCH: usize = 64;
+        let Some((tables, head)) = self.tables(memory)? else { return Ok(()) };
+        let fresh = self.sampler(memory)?.fresh.into_inner().min(MAX_SLOTS + 1);
+        for first in (0..fresh).step_by(BATCH) {
+            let place = tables
+                + offset_of!(Tables, samples) as u64
+                + first as u64 * size_of::<Sample>() as u64;
+            let samples = self.settled::<[Sample; BATCH]>(memory, place)?;
+            // SAFETY: it was filled, and is nothing but numbers.
+            let samples = unsafe { samples.assume_init() };
+            let used = samples.iter().zip(first..fresh).map(|(sample, _)| sample);
+            for sample in used.filter(|sample| sample.is_live()) {
+                visit(&LiveSample {
+                    address: sample.address,
+                    bytes: sample.bytes,
+                    weight: sample.amount.objects as f64 / OBJECT,
+                    stack: sample.stack.0.min(head.stacks.saturating_sub(1)),
+                    allocated_at: sample.allocated_at,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the profiler's tables are, and what stands in front of them; `None` if there are none yet.
+    fn tables(&self, memory: &impl Memory) -> Result<Option<(u64, ProfileHead)>, RemoteError> {
+        let sampler = self.sampler(memory)?;
+        let tables = sampler.tables.into_inner() as u64;
+        if tables == 0 {
+            return Ok(None);
+        }
+        if tables >= ADDRESS_END {
+            return Err(RemoteError::Nonsense("addresses"));
+        }
+        let used = tables + offset_of!(Tables, stacks.used) as u64;
+        let stacks = read_word(memory, used)? as u32;
+        if stacks as usize > MAX_STACKS {
+            return Err(RemoteError::Nonsense("stacks"));
+        }
+        let head = ProfileHead {
+            stacks,
+            rate_bytes: sampler.countdowns.rate(),
+            samples_total: sampler.samples.into_inner(),
+            dropped_total: sampler.dropped.into_inner(),
+            started: sampler.started.into_inner(),
+            peak_at: sampler.peak_at.into_inner(),
+        };
+        Ok(Some((tables, head)))
+    }
+
+    /// What is at `address` in the profiler's tables, copied while they did not change if that could be
+    /// had.
+    fn settled<T>(
+        &self,
+        memory: &impl Memory,
+        address: u64,
+    ) -> Result<MaybeUninit<T>, RemoteError> {
+        let place = (self.root().sampler.addr() + offset_of!(sampling::Readings, sequence)) as u64;
+        let mut attempts = 0;
+        loop {
+            let before = read_word(memory, place)?;
+            let value = read_plain::<T>(memory, address)?;
+            attempts += 1;
+            let is_settled = before.is_multiple_of(2) && read_word(memory, place)? == before;
+            if is_settled || attempts == MAX_ATTEMPTS {
+                return Ok(value);
+            }
+        }
     }
 
     /// The knobs in force there.
@@ -252,12 +479,19 @@ impl RemoteHeap {
         let records = field(offset_of!(Arena, page_map))?;
         let segment_records = field(offset_of!(Arena, segments))?;
         let segments = field(offset_of!(Arena, in_use))? as u32;
+        let samples = field(offset_of!(Arena, samples))?;
+        let sampler = self.root().sampler.addr() as u64;
+        let fresh = offset_of!(sampling::Readings, fresh) as u64;
+        let slots = read_word(memory, sampler.wrapping_add(fresh))? as u32;
         let pool_bytes = self.single(memory, self.root().singles.metadata_touched)?;
         let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
             && base < ADDRESS_END
-            && bytes <= MAX_BYTES as u64
+            && bytes <= 2 * MAX_BYTES as u64
             && pool_bytes < ADDRESS_END
             && segments as u64 <= bytes / SEGMENT_BYTES as u64
+            && samples >= base + segments as u64 * SEGMENT_BYTES as u64
+            && samples <= base + bytes
+            && slots <= MAX_SLOTS + 1
             && records < segment_records
             // Whoever asks the kernel about them asks about every page.
             && segment_records - records <= MAX_FIXED_BYTES as u64
@@ -266,7 +500,7 @@ impl RemoteHeap {
             return Err(RemoteError::Nonsense("addresses"));
         }
         let records_end = segment_records + segments as u64 * size_of::<Segment>() as u64;
-        Ok(Some(Place { base, segments, records, records_end, pool_bytes }))
+        Ok(Some(Place { base, segments, records, records_end, pool_bytes, samples, slots }))
     }
 
     /// What the pages of segments are, from segment `first` on.
@@ -331,7 +565,7 @@ impl RemoteHeap {
                 continue;
             }
             let class = SizeClass(class);
-            let offset = offset_of!(Segment, spans) + i * size_of::<Span>();
+            let offset = offset_of!(Segment, chunks) + i * size_of::<Chunk>();
             let span = read_plain::<Span>(memory, record + offset as u64)?;
             // SAFETY: it was filled, and is nothing but atomic numbers.
             let span = unsafe { span.assume_init_ref() };
@@ -378,6 +612,13 @@ impl RemoteHeap {
             metadata_mapped: read(places.metadata_mapped)?,
             metadata_touched: read(places.metadata_touched)?,
         })
+    }
+
+    fn sampler(&self, memory: &impl Memory) -> Result<sampling::Readings, RemoteError> {
+        let address = self.root().sampler.addr() as u64;
+        let readings = read_plain::<sampling::Readings>(memory, address)?;
+        // SAFETY: it was filled, and is nothing but atomic numbers.
+        Ok(unsafe { readings.assume_init() })
     }
 
     /// The totals, read while no writer was at them if that could be had: a process that was stopped
@@ -461,6 +702,7 @@ impl SegmentPages {
 }
 
 const _: () = assert!(size_of::<PageBits>() == 64 && SEGMENT_BYTES == 512 * PAGE_BYTES);
+const _: () = assert!(offset_of!(Chunk, span) == 0);
 const _: () = assert!(offset_of!(Segment, pages) == 0 && size_of::<ChunkIndex>() == 4);
 
 /// The bytes at `address`, as a `T` that may not be a valid one.
@@ -470,6 +712,13 @@ fn read_plain<T>(memory: &impl Memory, address: u64) -> Result<MaybeUninit<T>, R
     // SAFETY: the bytes are `value`'s, all initialized, and nobody else's while the slice is used.
     let bytes = unsafe { core::slice::from_raw_parts_mut(start, size_of::<T>()) };
     if memory.read(address, bytes) { Ok(value) } else { Err(RemoteError::Unreadable { address }) }
+}
+
+fn read_words(memory: &impl Memory, address: u64, into: &mut [u64]) -> Result<(), RemoteError> {
+    let (start, bytes) = (into.as_mut_ptr().cast::<u8>(), size_of_val(into));
+    // SAFETY: the bytes are those of `into`, and every value is valid.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(start, bytes) };
+    if memory.read(address, bytes) { Ok(()) } else { Err(RemoteError::Unreadable { address }) }
 }
 
 fn read_word(memory: &impl Memory, address: u64) -> Result<u64, RemoteError> {

@@ -10,6 +10,7 @@ use core::mem::offset_of;
 use crate::arena::Arena;
 use crate::heap::{HEAP, Heap, Uncached};
 use crate::knobs::KnobCells;
+use crate::sampling::{self, Tables};
 use crate::segment::Segment;
 use crate::size_class::CLASS_COUNT;
 use crate::thread_cache::ThreadCache;
@@ -20,7 +21,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SLACKWTR");
 
 /// Goes up whenever the meaning or the place of anything reachable from the root changes (a test
 /// compares the places with those of this version).
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 
 /// The ELF note: its name, with the terminating zero, and its type.
 pub const NOTE_NAME: &[u8] = b"Slackwater\0";
@@ -42,11 +43,12 @@ pub(crate) struct Root {
     pub thread_cache_bytes: u32,
     pub segment_bytes: u32,
     pub class_count: u32,
-    pub padding: u32,
+    pub tables_bytes: u32,
     pub arena: *const Arena,
     pub totals: *const Totals,
     pub uncached: *const Uncached,
     pub knobs: *const KnobCells,
+    pub sampler: *const sampling::Readings,
     /// The heap, and the places in it of what stands alone.
     pub heap: *const Heap,
     pub singles: Singles<u32>,
@@ -79,11 +81,12 @@ pub(crate) static ROOT: Root = Root {
     thread_cache_bytes: size_of::<ThreadCache>() as u32,
     segment_bytes: size_of::<Segment>() as u32,
     class_count: CLASS_COUNT as u32,
-    padding: 0,
+    tables_bytes: size_of::<Tables>() as u32,
     arena: &raw const HEAP.arena,
     totals: &raw const HEAP.totals,
     uncached: &raw const HEAP.uncached,
     knobs: &raw const HEAP.knobs,
+    sampler: &raw const HEAP.sampler.readings,
     heap: &raw const HEAP,
     singles: Singles {
         newest_cache: offset_of!(Heap, threads.newest) as u32,

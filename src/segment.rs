@@ -4,11 +4,14 @@ use core::cell::UnsafeCell;
 
 use crate::bits::{PageBits, PageRun};
 use crate::release::{ReleaseReason, SOON};
+use crate::sampling::SlotIndex;
 use crate::size_class::CLASS_COUNT;
 use crate::span::Span;
 use crate::sync::AtomicU64;
 use crate::sys::Nanos;
-use crate::units::{Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES};
+use crate::units::{
+    CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES,
+};
 
 /// One segment's record. All-zero memory is a segment not yet in use.
 #[repr(C, align(4096))]
@@ -19,8 +22,16 @@ pub(crate) struct Segment {
     pub touched: AtomicU64,
     /// By size class: which of the 32 chunks hold an available span (see [`crate::span_index`]).
     pub available: [AtomicU64; CLASS_COUNT],
-    /// The descriptors of the spans, one for each chunk, in use or not.
-    pub spans: [Span; SEGMENT_CHUNKS as usize],
+    pub chunks: [Chunk; SEGMENT_CHUNKS as usize],
+}
+
+/// What there is to know of a chunk.
+#[repr(C, align(64))]
+pub(crate) struct Chunk {
+    /// The descriptor of its span, in use or not.
+    pub span: Span,
+    /// By page: which sample the large run is that starts there, or 0. Guarded by the page heap's lock.
+    pub samples: UnsafeCell<[SlotIndex; CHUNK_PAGES as usize]>,
 }
 
 const _: () = assert!(size_of::<Segment>() == 5 * PAGE_BYTES);

@@ -79,8 +79,10 @@ pub struct MemoryBytes {
     pub thread_cache: u64,
     /// Free pages that may still be resident: the ledger's content, waiting for a purge.
     pub dirty: u64,
-    /// The allocator's own records: those of the segments in use, and of thread caches.
+    /// The allocator's own records: those of the segments in use, of thread caches and of samples.
     pub metadata: u64,
+    /// Pages of blocks that the profiler has put on pages of their own.
+    pub sampled: u64,
 }
 
 /// What one size class holds.
@@ -228,6 +230,13 @@ pub struct Snapshot {
     pub slow_path_total: SlowPaths,
     /// Frees of addresses outside the arena, ignored.
     pub foreign_frees_total: u64,
+    /// Allocations that the profiler has remembered.
+    pub profile_samples_total: u64,
+    /// Those that it could not remember, or without their call stack: its tables were full, the system
+    /// had no memory for it, or a signal handler interrupted it.
+    pub profile_dropped_total: u64,
+    /// The mean distance of these allocations now, in allocated bytes; 0 if none are remembered.
+    pub profile_rate_bytes: u64,
     /// Age of the aggregated totals, in seconds: 0 for a snapshot taken just now.
     pub snapshot_age_seconds: f64,
 }
@@ -295,6 +304,7 @@ impl Snapshot {
             .saturating_sub(memory.thread_cache);
         memory.dirty = figures.pending_pages.saturating_mul(page);
         memory.metadata = read.metadata_bytes;
+        memory.sampled = read.sampling.live_pages.saturating_mul(page);
         allocations_total.large = figures.large_allocations;
 
         let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free] =
@@ -353,7 +363,10 @@ impl Snapshot {
             threads: read.threads,
             allocations_total,
             allocated_bytes_total: allocated_bytes_total.saturating_add(figures.large_bytes),
-            frees_total: frees_total.saturating_add(figures.large_frees),
+            // Live blocks in slots are in no class's count of live blocks.
+            frees_total: frees_total
+                .saturating_sub(read.sampling.live_blocks)
+                .saturating_add(figures.large_frees),
             refills_total: sums.refills,
             spills_total: sums.spills,
             os_calls_total: OsCalls {
@@ -371,6 +384,9 @@ impl Snapshot {
                 arena_grow: figures.arena_grows,
             },
             foreign_frees_total: uncached.foreign_frees,
+            profile_samples_total: read.sampling.samples,
+            profile_dropped_total: read.sampling.dropped,
+            profile_rate_bytes: read.sampling.rate,
             snapshot_age_seconds: 0.0,
         }
     }
@@ -379,8 +395,9 @@ impl Snapshot {
 impl MemoryBytes {
     /// All classes together.
     pub fn sum(&self) -> u64 {
-        let MemoryBytes { live, rounding, free_blocks, thread_cache, dirty, metadata } = *self;
-        [live, rounding, free_blocks, thread_cache, dirty, metadata]
+        let MemoryBytes { live, rounding, free_blocks, thread_cache, .. } = *self;
+        let MemoryBytes { dirty, metadata, sampled, .. } = *self;
+        [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled]
             .iter()
             .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }

@@ -50,7 +50,7 @@ const PURGED_SHIFT: u32 = 16;
 /// - `first_word` is below the span's number of bitmap words.
 /// - State AVAILABLE: at least one bit is set, and the span's bit in the span index is set or about
 ///   to be (by the publisher) or just cleared (by a taker). No other state has that bit.
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Span {
     /// Generation and HELD, AVAILABLE or FULL.
     state: AtomicU32,

@@ -7,6 +7,7 @@
 //! ([`CopiedStack`]): a wrong address ends the walk, and cannot fault.
 
 use core::arch::asm;
+use core::ffi::c_void;
 use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -66,6 +67,27 @@ impl Registers {
             );
         }
         Registers { pc, sp, fp, lr }
+    }
+}
+
+impl Registers {
+    /// The registers of what a signal interrupted; `context` is what the handler was given.
+    pub(crate) fn of_context(context: *const c_void) -> Registers {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel has filled it in; the handler's caller vouches for the pointer.
+        let machine = unsafe { &(*context).uc_mcontext };
+        #[cfg(target_arch = "x86_64")]
+        {
+            let register = |index: libc::c_int| machine.gregs[index as usize] as u64;
+            Registers {
+                pc: register(libc::REG_RIP),
+                sp: register(libc::REG_RSP),
+                fp: register(libc::REG_RBP),
+                lr: 0,
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Registers { pc: machine.pc, sp: machine.sp, fp: machine.regs[29], lr: machine.regs[30] }
     }
 }
 
@@ -295,6 +317,17 @@ pub fn capture(scratch: &mut Scratch, frames: &mut [u64; MAX_FRAMES], skip_to: u
     let registers = Registers::here();
     let mut memory = CopiedStack::new(scratch, registers.sp, skip_to as u64);
     walker()(&registers, &mut memory, frames).min(MAX_FRAMES)
+}
+
+/// The stack of what a signal interrupted, its own address first.
+pub(crate) fn capture_interrupted(
+    registers: &Registers,
+    scratch: &mut Scratch,
+    frames: &mut [u64; MAX_FRAMES],
+) -> usize {
+    let mut memory = CopiedStack::new(scratch, registers.sp, registers.sp);
+    frames[0] = registers.pc;
+    1 + walker()(registers, &mut memory, &mut frames[1..]).min(MAX_FRAMES - 1)
 }
 
 #[cfg(test)]

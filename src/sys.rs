@@ -87,6 +87,29 @@ fn clock(clock: libc::clockid_t) -> Nanos {
 /// The system this process runs on.
 pub(crate) struct Linux;
 
+/// The time, to the nanosecond, for the price of a few allocations.
+pub(crate) fn precise_now() -> Nanos {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// The kernel's number of the calling thread.
+pub(crate) fn thread() -> u32 {
+    // SAFETY: gettid has no preconditions.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// 16 bytes that the kernel drew for this program, as two numbers mixed into one.
+pub(crate) fn random_seed() -> u64 {
+    // SAFETY: getauxval has no preconditions.
+    let bytes = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u64; 2];
+    if bytes.is_null() {
+        return clock(libc::CLOCK_MONOTONIC).0;
+    }
+    // SAFETY: the kernel leaves 16 bytes there, for as long as the program runs.
+    let [low, high] = unsafe { bytes.read_unaligned() };
+    low ^ high.rotate_left(32)
+}
+
 impl Os for Linux {
     fn commit(&self, range: AddressRange) -> bool {
         let read_write = libc::PROT_READ | libc::PROT_WRITE;
@@ -147,6 +170,35 @@ pub(crate) fn reserve(bytes: usize) -> Option<usize> {
 /// Maps fresh zero memory for the allocator's own records.
 pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
     map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+/// Since Linux 6.13; libc does not name them yet.
+const MADV_GUARD_INSTALL: c_int = 102;
+const MADV_GUARD_REMOVE: c_int = 103;
+
+/// Gives the pages of `range` back and makes every touch of them a fault, without splitting the
+/// mapping. `false` if the kernel cannot; nothing has changed then.
+pub(crate) fn install_guards(range: AddressRange) -> bool {
+    advise_guards(range, MADV_GUARD_INSTALL)
+}
+
+/// Makes the pages of `range` accessible again; they read as zero.
+pub(crate) fn remove_guards(range: AddressRange) -> bool {
+    advise_guards(range, MADV_GUARD_REMOVE)
+}
+
+fn advise_guards(range: AddressRange, advice: c_int) -> bool {
+    // SAFETY: the caller owns these pages and needs nothing of what they hold.
+    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) == 0 })
+}
+
+/// Makes every touch of `range` a fault. `false` if the kernel refuses.
+pub(crate) fn protect(range: AddressRange) -> bool {
+    // SAFETY: the caller owns these pages and does not touch them from here on.
+    let result = keep_errno(|| unsafe {
+        libc::mprotect(range.start as *mut c_void, range.bytes, libc::PROT_NONE)
+    });
+    result == 0
 }
 
 /// Puts fresh zero pages in the place of `range`, which becomes one mapping with its neighbours
@@ -514,6 +566,50 @@ pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8
         unsafe { close(file as c_int) };
         usize::try_from(length).ok().filter(|&length| length > 0).map(|length| &buffer[..length])
     })
+}
+
+/// Hands the lines of a file to `visit`, cut to what fits into `buffer`, until that says `false`.
+pub(crate) fn each_line(path: &CStr, buffer: &mut [u8], mut visit: impl FnMut(&[u8]) -> bool) {
+    let (place, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
+    let file = keep_errno(|| {
+        // SAFETY: the path ends with a zero.
+        unsafe { libc::syscall(libc::SYS_openat, place, path.as_ptr(), flags) }
+    });
+    if file < 0 {
+        return;
+    }
+    // What `buffer` holds of the line, and whether the line's rest is to be left out.
+    let (mut held, mut is_cut) = (0, false);
+    loop {
+        let (start, count) = (buffer[held..].as_mut_ptr(), buffer.len() - held);
+        // SAFETY: the buffer has room for `count` bytes from there.
+        let read = keep_errno(|| unsafe { libc::syscall(libc::SYS_read, file, start, count) });
+        if read <= 0 {
+            break;
+        }
+        held += read as usize;
+        let mut done = 0;
+        let mut goes_on = true;
+        while goes_on
+            && let Some(length) = buffer[done..held].iter().position(|&byte| byte == b'\n')
+        {
+            goes_on = is_cut || visit(&buffer[done..done + length]);
+            is_cut = false;
+            done += length + 1;
+        }
+        if done == 0 && held == buffer.len() {
+            goes_on = is_cut || visit(&buffer[..held]);
+            is_cut = true;
+            done = held;
+        }
+        buffer.copy_within(done..held, 0);
+        held -= done;
+        if !goes_on {
+            break;
+        }
+    }
+    // SAFETY: the descriptor was opened above.
+    keep_errno(|| unsafe { close(file as c_int) });
 }
 
 /// The memory of this machine, in bytes; 0 if the system does not say.

@@ -17,6 +17,8 @@ use crate::size_class::{Kind, SizeClass};
 use crate::span::Put;
 use crate::sys::fake::FakeOs;
 use crate::sys::{AddressRange, Linux};
+use crate::thread_cache::ThreadCache;
+use crate::tls::ThreadWord;
 use crate::totals::Figures;
 use crate::units::{Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
 
@@ -38,6 +40,12 @@ impl TestHeap {
         assert!(test.heap.arena.reserve(&Linux, segments * SEGMENT_BYTES));
         assert_eq!(test.heap.arena.capacity() as usize, segments);
         test
+    }
+
+    /// A cache for the thread whose word it is.
+    pub fn attach(&self, word: ThreadWord) -> &ThreadCache {
+        let Heap { threads, metadata, sampler, .. } = &self.heap;
+        threads.attach(metadata, sampler.countdowns(), word).unwrap()
     }
 
     pub fn figures(&self) -> Figures<u64> {

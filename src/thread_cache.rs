@@ -19,6 +19,7 @@ use crate::biased_lock::BiasedLock;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
 use crate::release::Release;
+use crate::sampling::{Countdown, Countdowns, LONGEST};
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::span::Gained;
 use crate::sys::{self, Linux, Nanos, Os};
@@ -42,12 +43,12 @@ pub(crate) const MAX_BIN_SLOTS: u32 = 1024;
 const TALLY_COUNT_BITS: u32 = 24;
 const TALLY_COUNT_MASK: u64 = (1 << TALLY_COUNT_BITS) - 1;
 
-/// How many bytes a tally counts before it overflows and is drained. This is also how often a
-/// thread that never leaves the fast path looks at the clock.
-const TALLY_BYTES: u64 = 512 << 10;
+/// A tally that overflows when so many bytes have been added.
+const fn tally_start(bytes: u32) -> u64 {
+    ((1 << (64 - TALLY_COUNT_BITS)) - bytes as u64) << TALLY_COUNT_BITS
+}
 
-/// A drained tally: adding [`TALLY_BYTES`] more overflows it.
-const TALLY_START: u64 = ((1 << (64 - TALLY_COUNT_BITS)) - TALLY_BYTES) << TALLY_COUNT_BITS;
+const _: () = assert!(LONGEST as u64 <= TALLY_COUNT_MASK, "each allocation counts one or more");
 
 /// The free blocks of one class. All fields are written by whoever may touch the cache, and read by
 /// anybody (for a snapshot).
@@ -60,8 +61,11 @@ pub(crate) struct Bin {
     pub slots: AtomicPtr<AtomicPtr<u8>>,
     pub len: AtomicU32,
     pub capacity: AtomicU32,
-    /// Allocations and bytes since the last drain (see [`TALLY_START`]).
+    /// Allocations and bytes since the last drain. It overflows when the countdown ends.
     tally: AtomicU64,
+    /// The [`Countdown`] under way: its bytes and its rate.
+    countdown: AtomicU32,
+    rate: AtomicU32,
 }
 
 impl Bin {
@@ -72,6 +76,23 @@ impl Bin {
         let (sum, overflowed) = self.tally.load(Ordering::Relaxed).overflowing_add(one);
         self.tally.store(sum, Ordering::Relaxed);
         overflowed
+    }
+
+    /// Empties the tally for the next countdown.
+    fn start(&self, countdown: Countdown) {
+        self.countdown.store(countdown.bytes, Ordering::Relaxed);
+        self.rate.store(countdown.rate, Ordering::Relaxed);
+        self.tally.store(tally_start(countdown.bytes), Ordering::Relaxed);
+    }
+
+    /// What the tally has counted: allocations, and their bytes plus their number.
+    fn counted(&self) -> (u64, u64) {
+        let tally = self.tally.load(Ordering::Relaxed);
+        // An overflowed tally has wrapped around to the bytes beyond the countdown.
+        let units = (tally >> TALLY_COUNT_BITS)
+            .wrapping_add(self.countdown.load(Ordering::Relaxed) as u64)
+            & (u64::MAX >> TALLY_COUNT_BITS);
+        (tally & TALLY_COUNT_MASK, units)
     }
 
     /// Takes the last block, if there is one. Owner only.
@@ -208,27 +229,34 @@ impl ThreadCache {
         unsafe { self.bins.get_unchecked(class.index()) }
     }
 
-    /// Moves a bin's tally into the counters. Owner only.
-    pub fn drain_tally(&self, class: SizeClass) {
+    /// An allocation of `class` has ended its countdown: moves the tally into the counters and begins
+    /// the next one. Returns the rate at which the allocation is sampled, if it is. Owner only.
+    pub fn end_countdown(&self, class: SizeClass, countdowns: &Countdowns) -> Option<u32> {
         let bin = self.bin(class);
         let counters = &self.classes[class.index()];
-        let (count, bytes) = decode_tally(bin.tally.load(Ordering::Relaxed));
+        let ended = Countdown {
+            bytes: bin.countdown.load(Ordering::Relaxed),
+            rate: bin.rate.load(Ordering::Relaxed),
+        };
+        let (count, units) = bin.counted();
+        let next = countdowns.begin();
         let sequence = self.drain_sequence.load(Ordering::Relaxed);
         self.drain_sequence.store(sequence + 1, Ordering::Relaxed);
         // Release: a reader that sees a store below also sees the odd sequence.
         core::sync::atomic::fence(Ordering::Release);
         counters.allocations.add(count);
-        counters.bytes.add(bytes);
-        bin.tally.store(TALLY_START, Ordering::Relaxed);
+        counters.bytes.add(units - count);
+        bin.start(next);
         // Release: partner of the Acquire in `allocations`.
         self.drain_sequence.store(sequence + 2, Ordering::Release);
+        countdowns.end(ended, units - ended.bytes as u64)
     }
 
     /// How many allocations of `class` this record has counted, and their bytes. Any thread.
     pub fn allocations(&self, class: SizeClass) -> (u64, u64) {
         let mut attempts = 0;
         loop {
-            // Acquire: partner of the Release in `drain_tally`.
+            // Acquire: partner of the Release in `end_countdown`.
             let before = self.drain_sequence.load(Ordering::Acquire);
             let sum = self.allocations_unlocked(class);
             // Acquire: the figures were read before the sequence is read again.
@@ -245,7 +273,8 @@ impl ThreadCache {
     /// The same, as it is: whole only in a copy, or while no tally is being drained.
     pub fn allocations_unlocked(&self, class: SizeClass) -> (u64, u64) {
         let counters = &self.classes[class.index()];
-        let (count, bytes) = decode_tally(self.bin(class).tally.load(Ordering::Relaxed));
+        let (count, units) = self.bin(class).counted();
+        let bytes = units.saturating_sub(count);
         (counters.allocations.get().wrapping_add(count), counters.bytes.get().wrapping_add(bytes))
     }
 
@@ -365,14 +394,6 @@ const FORK_PATIENCE: Nanos = Nanos::from_millis(1000);
 /// How many caches share a barrier, and how many are kept from coming and going at a time.
 const TAKEOVER_BATCH: usize = 32;
 
-fn decode_tally(tally: u64) -> (u64, u64) {
-    // An overflowed tally has wrapped around to the bytes beyond the threshold.
-    let bytes = (tally >> TALLY_COUNT_BITS).wrapping_sub(TALLY_START >> TALLY_COUNT_BITS)
-        & (u64::MAX >> TALLY_COUNT_BITS);
-    let count = tally & TALLY_COUNT_MASK;
-    (count, bytes.saturating_sub(count))
-}
-
 /// All records, and those without an owner.
 pub(crate) struct Registry {
     pub newest: AtomicPtr<ThreadCache>,
@@ -395,7 +416,12 @@ impl Registry {
     }
 
     /// A record for the calling thread, whose word is `word` and says [`BUSY`](crate::biased_lock::BUSY).
-    pub fn attach(&self, metadata: &Metadata, word: ThreadWord) -> Option<&ThreadCache> {
+    pub fn attach(
+        &self,
+        metadata: &Metadata,
+        countdowns: &Countdowns,
+        word: ThreadWord,
+    ) -> Option<&ThreadCache> {
         let mut unused = self.unused.lock_unless_mine()?;
         let record = if unused.0.is_null() {
             let memory = metadata.allocate(size_of::<ThreadCache>())?;
@@ -406,7 +432,7 @@ impl Registry {
             // they are never unmapped.
             let cache = unsafe { &*record };
             for bin in &cache.bins {
-                bin.tally.store(TALLY_START, Ordering::Relaxed);
+                bin.start(countdowns.begin());
             }
             cache.next.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
             // Release: partner of the Acquire in `all`.
@@ -589,8 +615,8 @@ mod tests {
         let (registry, metadata) = (Registry::new(), Metadata::new());
         let word = ThreadWord::of_this_thread();
         assert_eq!((registry.all().count(), registry.threads()), (0, 0));
-        let first = registry.attach(&metadata, word).unwrap();
-        let second = registry.attach(&metadata, word).unwrap();
+        let first = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
+        let second = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
         assert!(!ptr::eq(first, second), "two at a time have one each");
         assert_eq!((registry.all().count(), registry.threads()), (2, 2));
         let class = SizeClass::for_bytes(100);
@@ -603,20 +629,24 @@ mod tests {
         registry.detach(first);
         assert_eq!(registry.threads(), 1);
         assert_eq!(addresses(&registry).len(), 2, "a record is never given up");
-        let third = registry.attach(&metadata, word).unwrap();
+        let third = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
         assert!(ptr::eq(first, third), "an unused record first");
         assert_eq!((registry.all().count(), registry.threads()), (2, 2));
         assert_eq!(third.operations.get(), 7);
         assert_eq!(third.classes[class.index()].claimed.get(), 5);
         assert_eq!(third.allocations(class), (1, 100));
-        third.drain_tally(class);
-        assert_eq!(third.allocations(class), (1, 100), "drained or not");
+        assert!(third.bin(class).count(LONGEST as usize));
+        let counted = (2, 100 + LONGEST as u64);
+        assert_eq!(third.allocations(class), counted);
+        third.end_countdown(class, &Countdowns::new());
+        assert_eq!(third.allocations(class), counted, "drained or not");
 
         // Last in, first out, and no record is handed out twice.
         registry.detach(second);
         registry.detach(third);
         assert_eq!(registry.threads(), 0);
-        let again = [(); 3].map(|()| ptr::from_ref(registry.attach(&metadata, word).unwrap()));
+        let again = [(); 3]
+            .map(|()| ptr::from_ref(registry.attach(&metadata, &Countdowns::new(), word).unwrap()));
         assert_eq!(again[..2], [ptr::from_ref(third), ptr::from_ref(second)]);
         assert!(!again[..2].contains(&again[2]));
         assert_eq!(metadata.map_calls(), calls, "three records fit one mapping");
@@ -626,7 +656,7 @@ mod tests {
     fn a_record_knows_whose_it_is() {
         let (registry, metadata) = (Registry::new(), Metadata::new());
         let word = ThreadWord::of_this_thread();
-        let cache = registry.attach(&metadata, word).unwrap();
+        let cache = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
         assert!(!cache.is_of_another(word.address()));
         assert!(cache.is_of_another(word.address() + 8));
         registry.detach(cache);
@@ -641,7 +671,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let word = ThreadWord::of_this_thread();
-                        let cache = registry.attach(&metadata, word).unwrap();
+                        let cache = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
                         assert_eq!(cache.word_address.load(Ordering::Relaxed), word.address());
                         // A second owner would lose some of these.
                         cache.operations.add(1);
@@ -659,7 +689,8 @@ mod tests {
     #[test]
     fn a_new_cache_has_room_for_nothing() {
         let (registry, metadata) = (Registry::new(), Metadata::new());
-        let cache = registry.attach(&metadata, ThreadWord::of_this_thread()).unwrap();
+        let cache =
+            registry.attach(&metadata, &Countdowns::new(), ThreadWord::of_this_thread()).unwrap();
         for class in SizeClass::all().chain([SizeClass::NONE]) {
             assert!(cache.bin(class).pop().is_none());
             assert!(!cache.bin(class).push(64 as *mut u8));
@@ -670,12 +701,7 @@ mod tests {
     #[test]
     fn a_bin_gives_back_what_it_was_given_last_first() {
         let room = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
-        let bin = Bin {
-            slots: AtomicPtr::new(room.as_ptr().cast_mut()),
-            len: AtomicU32::new(0),
-            capacity: AtomicU32::new(3),
-            tally: AtomicU64::new(TALLY_START),
-        };
+        let bin = bin_of(&room);
         let blocks = [16, 32, 48].map(|address: usize| address as *mut u8);
         assert!(blocks.iter().all(|&block| bin.push(block)));
         assert!(!bin.push(64 as *mut u8), "full");
@@ -683,29 +709,61 @@ mod tests {
         assert_eq!(popped, [blocks[2], blocks[1], blocks[0]]);
     }
 
-    #[test]
-    fn a_tally_counts_until_it_overflows() {
+    fn bin_of(room: &[AtomicPtr<u8>]) -> Bin {
         let bin = Bin {
-            slots: AtomicPtr::new(ptr::null_mut()),
+            slots: AtomicPtr::new(room.as_ptr().cast_mut()),
             len: AtomicU32::new(0),
-            capacity: AtomicU32::new(0),
-            tally: AtomicU64::new(TALLY_START),
+            capacity: AtomicU32::new(room.len() as u32),
+            tally: AtomicU64::new(0),
+            countdown: AtomicU32::new(0),
+            rate: AtomicU32::new(0),
         };
+        bin.start(Countdown::OFF);
+        bin
+    }
+
+    #[test]
+    fn a_tally_counts_until_the_countdown_ends() {
+        let bin = bin_of(&[]);
         let mut random = crate::test_random::Random::new(3);
-        for _ in 0..50 {
-            bin.tally.store(TALLY_START, Ordering::Relaxed);
+        for _ in 0..200 {
+            let bytes_left = 1 + random.below(LONGEST as u64);
+            bin.start(Countdown { bytes: bytes_left as u32, rate: 7 });
             let (mut count, mut bytes) = (0, 0);
             loop {
                 let size = random.below(if count % 2 == 0 { 32_768 } else { 64 });
-                let overflowed = bin.count(size as usize);
+                let has_ended = bin.count(size as usize);
                 count += 1;
                 bytes += size;
-                assert_eq!(decode_tally(bin.tally.load(Ordering::Relaxed)), (count, bytes));
-                assert_eq!(overflowed, bytes + count >= TALLY_BYTES);
-                if overflowed {
+                assert_eq!(bin.counted(), (count, bytes + count));
+                assert_eq!(has_ended, bytes + count >= bytes_left);
+                if has_ended {
                     break;
                 }
             }
         }
+    }
+
+    /// Every allocation is counted once, whether countdowns end or not, and those that are sampled stand
+    /// for all.
+    #[test]
+    fn countdowns_leave_the_counts_as_they_are() {
+        let (registry, metadata, countdowns) =
+            (Registry::new(), Metadata::new(), Countdowns::new());
+        countdowns.set_rate(100_000);
+        let word = ThreadWord::of_this_thread();
+        let cache = registry.attach(&metadata, &countdowns, word).unwrap();
+        let class = SizeClass::for_bytes(1000);
+        let mut sampled = 0;
+        for i in 1..=200_000u64 {
+            if cache.bin(class).count(1000) && cache.end_countdown(class, &countdowns).is_some() {
+                sampled += 1;
+            }
+            if i % 997 == 0 {
+                assert_eq!(cache.allocations(class), (i, i * 1000));
+            }
+        }
+        // A hundredth of them, with a deviation of 44.
+        assert!((1800..2180).contains(&sampled), "{sampled}");
     }
 }

@@ -33,6 +33,7 @@ PART_COLORS = {
     "thread_cache": "orange",
     "dirty": "red",
     "metadata": "purple",
+    "sampled": "super-light-purple",
     "other_anon": "blue",
     "file": "light-blue",
     "shmem": "dark-blue",
@@ -516,6 +517,25 @@ OBSERVER: list[Panel] = [
         NUMBER,
         [Query(f"count by (version) ({s('build_info')})", "{{version}}")],
         width=5,
+    ),
+    chart(
+        "Sampled allocations",
+        "Allocations that the profiler remembers, and those that it could not: its tables are full, or "
+        "the system had no memory for it. The budget is 1,000 a second.",
+        PER_SECOND,
+        [
+            Query(total(rate("profile_samples_total")), "sampled", "green"),
+            Query(total(rate("profile_dropped_total")), "dropped", "red"),
+        ],
+        width=12,
+    ),
+    chart(
+        "Allocated bytes between samples",
+        "Where a program allocates so much that samples would exceed their budget, they are taken at "
+        "larger distances. Profiles stay unbiased.",
+        BYTES,
+        [Query(f"max({s('profile_rate_bytes')})", "mean distance", "blue")],
+        width=12,
     ),
 ]
 

@@ -8,7 +8,7 @@
 //!  RSS = file + shmem + anon
 //!  anon = other_anon + the heap's address range
 //!  the heap's address range = live + rounding + free_blocks + thread_cache + dirty + metadata
-//!                             + unattributed
+//!                             + sampled + unattributed
 //! ```
 //!
 //! Blocks that the program has not written to, or that are swapped out, are live, but not resident:
@@ -31,6 +31,8 @@ pub struct HeapResidency {
     pub unexplained_bytes: u64,
     /// The allocator's records: what is backed of those in the address range, and those outside it.
     pub record_bytes: u64,
+    /// Pages of blocks that the profiler has put on pages of their own.
+    pub sampled_bytes: u64,
     /// Of all these, what is backed by huge pages.
     pub huge_bytes: u64,
 }
@@ -43,6 +45,7 @@ impl HeapResidency {
             + self.dirty_bytes
             + self.unexplained_bytes
             + self.record_bytes
+            + self.sampled_bytes
     }
 }
 
@@ -61,6 +64,8 @@ pub struct Breakdown {
     pub dirty: u64,
     /// The allocator's records.
     pub metadata: u64,
+    /// Live blocks that the profiler has put on pages of their own, with these pages.
+    pub sampled: u64,
     /// Anonymous memory that is not the heap: stacks, other mappings, the program's own variables.
     pub other_anon: u64,
     /// Mapped files: the program and its libraries.
@@ -119,6 +124,7 @@ impl Breakdown {
             thread_cache,
             dirty,
             metadata: residency.record_bytes,
+            sampled: residency.sampled_bytes,
             other_anon: process.anon_bytes.saturating_sub(residency.resident_bytes()),
             file: process.file_bytes,
             shmem: process.shmem_bytes,
@@ -130,12 +136,13 @@ impl Breakdown {
     /// All parts of RSS together.
     pub fn sum(&self) -> u64 {
         let Breakdown { live, rounding, free_blocks, thread_cache, dirty, metadata, .. } = *self;
-        let Breakdown { other_anon, file, shmem, unattributed, .. } = *self;
+        let Breakdown { sampled, other_anon, file, shmem, unattributed, .. } = *self;
         live + rounding
             + free_blocks
             + thread_cache
             + dirty
             + metadata
+            + sampled
             + other_anon
             + file
             + shmem
@@ -155,6 +162,7 @@ mod tests {
             thread_cache: 50,
             dirty: 300,
             metadata: 70,
+            sampled: 8,
         }
     }
 
@@ -169,6 +177,7 @@ mod tests {
             dirty_bytes: dirty,
             unexplained_bytes: unexplained,
             record_bytes: 60,
+            sampled_bytes: 8,
             huge_bytes: 0,
         }
     }
@@ -183,7 +192,8 @@ mod tests {
             thread_cache: 50,
             dirty: 300,
             metadata: 60,
-            other_anon: 290,
+            sampled: 8,
+            other_anon: 282,
             file: 40,
             shmem: 4,
             unattributed: 0,
@@ -214,6 +224,7 @@ mod tests {
             thread_cache: all,
             dirty: all,
             metadata: all,
+            sampled: all,
         };
         let parts = Breakdown::new(&books, &residency(900, 450, 300, 0), &process(2000));
         assert_eq!(parts.sum(), 2044, "{parts:?}");
@@ -233,6 +244,6 @@ mod tests {
         assert_eq!((parts.live, parts.unattributed, parts.sum()), (1000, 0, 2044));
         // Gone by the time of the process's sum.
         let parts = Breakdown::new(&books(), &residency(900, 450, 300, 0), &process(1500));
-        assert_eq!((parts.other_anon, parts.live, parts.sum()), (0, 790, 1544));
+        assert_eq!((parts.other_anon, parts.live, parts.sum()), (0, 782, 1544));
     }
 }

@@ -384,7 +384,7 @@ pub static FAMILIES: &[Family] = &[
                 put,
                 s.snapshot.memory_bytes,
                 f64,
-                [live, rounding, free_blocks, thread_cache, dirty, metadata]
+                [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled]
             );
         },
     ),
@@ -434,6 +434,7 @@ pub static FAMILIES: &[Family] = &[
                         thread_cache,
                         dirty,
                         metadata,
+                        sampled,
                         other_anon,
                         file,
                         shmem
@@ -596,6 +597,27 @@ pub static FAMILIES: &[Family] = &[
         "Frees of addresses outside the arena, which are ignored.",
         |s, put| put(&[], s.snapshot.foreign_frees_total),
     ),
+    counter(
+        "profile_samples_total",
+        Unit::Count,
+        &[],
+        "Allocations that the profiler has remembered.",
+        |s, put| put(&[], s.snapshot.profile_samples_total),
+    ),
+    counter(
+        "profile_dropped_total",
+        Unit::Count,
+        &[],
+        "Allocations that the profiler could not remember, or without their call stack.",
+        |s, put| put(&[], s.snapshot.profile_dropped_total),
+    ),
+    gauge(
+        "profile_rate_bytes",
+        Unit::Bytes,
+        &[],
+        "The mean distance of the allocations that the profiler remembers, in allocated bytes; 0: none.",
+        |s, put| put(&[], s.snapshot.profile_rate_bytes as f64),
+    ),
     seconds_total(
         "observer_cpu_seconds_total",
         "CPU time that collecting, rendering and serving these figures has cost the process.",
@@ -690,6 +712,7 @@ mod tests {
             memory_bytes.thread_cache,
             memory_bytes.dirty,
             memory_bytes.metadata,
+            memory_bytes.sampled,
             mapped_bytes,
             resident_bytes,
             threads,
@@ -712,6 +735,9 @@ mod tests {
             slow_path_total.large_alloc,
             slow_path_total.arena_grow,
             foreign_frees_total,
+            profile_samples_total,
+            profile_dropped_total,
+            profile_rate_bytes,
         );
         snapshot.release_oldest_age_seconds = number() as f64;
         snapshot.snapshot_age_seconds = number() as f64;

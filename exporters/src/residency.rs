@@ -58,6 +58,12 @@ pub fn read(
         found.huge_bytes += if is_huge { end - start } else { 0 };
     })?;
     found.record_bytes = records + place.pool_bytes;
+    // A slot has sixteen pages, of which a block mostly takes one.
+    let (start, end) = (place.samples, place.samples_end());
+    pagemap.scan(Expected::Absent, start, end, &mut |start, end, is_huge| {
+        found.sampled_bytes += end - start;
+        found.huge_bytes += if is_huge { end - start } else { 0 };
+    })?;
     for first in (0..place.segments).step_by(BATCH) {
         let count = (place.segments - first).min(BATCH as u32);
         for segment in segments(memory, heap, pagemap, &place, first, count)? {

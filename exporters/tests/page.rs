@@ -234,12 +234,12 @@ fn the_stack_sums_to_the_rss() {
     let legend: BTreeMap<String, f64> =
         serde_json::from_value::<Vec<_>>(legend).expect("names and values").into_iter().collect();
     let rss = sum(&figures()["process_resident_bytes"]);
-    assert_eq!(legend.len(), 10, "{legend:?}");
+    assert_eq!(legend.len(), 11, "{legend:?}");
     assert_eq!(legend.values().sum::<f64>(), rss);
     assert_eq!(browser.number("#breakdown .legend .total data"), rss);
 
     // And as it is drawn: the highest area ends where the kernel's line runs.
-    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 10");
+    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 11");
     let top = browser.value(
         "['area', 'line'].map(mark => Math.min(...Array.from(
             document.querySelectorAll(`#breakdown path.${mark}`), path => path.getBBox().y)))",

@@ -22,7 +22,7 @@ fn prometheus_scrapes_the_demo_and_answers() {
     assert_eq!(prometheus.answer("up"), [1.0]);
     let resident = prometheus.answer("sum(slackwater_process_resident_bytes)");
     assert!(resident[0] > 0.0);
-    assert_eq!(prometheus.answer("count(slackwater_memory_bytes)"), [6.0]);
+    assert_eq!(prometheus.answer("count(slackwater_memory_bytes)"), [7.0]);
     // What Prometheus asks for first is OpenMetrics. Only there has a family a unit.
     let metric = [("metric", "slackwater_rss_peak_bytes")];
     let metadata = prometheus.ask("targets/metadata", &metric).expect("it is up");

@@ -235,14 +235,16 @@ fn tick_locked(
         last.room = os.memory_room(&mut last.workspace.text);
         last.room_seen = now;
     }
+    let epochs = (now.since(last.time).0 / length.0).max(1);
     let gate = decide(GateInput {
         mode: knobs.gate,
         was: release.gate_state(),
         operations: done,
-        epochs: (now.since(last.time).0 / length.0).max(1),
+        epochs,
         is_quiet: by_ticker.as_ref().is_some_and(|ticker| ticker.is_quiet),
         is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
+    heap.sampler.pace(knobs.profile_rate_bytes, knobs.profile_epoch_samples, epochs);
     last.time = now;
     last.operations = operations;
     release.busy.store(gate.state == GateState::Busy, Ordering::Relaxed);

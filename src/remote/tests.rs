@@ -31,7 +31,11 @@ fn the_layout_is_that_of_its_version() {
         size_of::<ThreadCache>(),
         size_of::<KnobCells>(),
         size_of::<Segment>(),
-        size_of::<Span>(),
+        size_of::<Chunk>(),
+        size_of::<Tables>(),
+        size_of::<sampling::Readings>(),
+        size_of::<Sample>(),
+        size_of::<StackEntry>(),
         offset_of!(Totals, sequence),
         offset_of!(ThreadCache, drain_sequence),
         offset_of!(ThreadCache, bins),
@@ -40,12 +44,18 @@ fn the_layout_is_that_of_its_version() {
         offset_of!(ThreadCache, histories),
         offset_of!(Arena, page_map),
         offset_of!(Arena, segments),
-        offset_of!(Segment, spans),
+        offset_of!(Segment, chunks),
         CLASS_COUNT,
     ];
     assert_eq!(
         (ROOT.layout_version, places),
-        (1, [112, 936, 1936, 5248, 80, 20480, 576, 0, 48, 64, 1920, 1976, 3832, 16, 24, 1984, 58])
+        (
+            2,
+            [
+                120, 936, 1936, 5248, 96, 20480, 576, 11403296, 88, 72, 144, 0, 48, 64, 1920, 1976,
+                3832, 24, 32, 1984, 58
+            ]
+        )
     );
 }
 

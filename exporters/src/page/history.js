@@ -14,6 +14,7 @@ const PARTS = [
   ["thread_cache", "thread-cache", "thread caches"],
   ["dirty", "dirty", "free, waits for its purge"],
   ["metadata", "metadata", "allocator’s records"],
+  ["sampled", "sampled", "profiled blocks"],
   ["unattributed", "unattributed", "unattributed"],
   ["other_anon", "other-anon", "stacks, other anonymous"],
   ["file", "file", "files"],

@@ -18,7 +18,7 @@ pub struct Part {
 }
 
 /// All parts of RSS, in the order in which they are told. They sum to it.
-pub fn of_rss(breakdown: &Breakdown) -> [Part; 10] {
+pub fn of_rss(breakdown: &Breakdown) -> [Part; 11] {
     let part = |name, bytes, meaning| Part { name, bytes, meaning };
     [
         part("live", breakdown.live, "asked for by the program, not freed, and written to"),
@@ -27,6 +27,7 @@ pub fn of_rss(breakdown: &Breakdown) -> [Part; 10] {
         part("thread_cache", breakdown.thread_cache, "free blocks kept at hand for each thread"),
         part("dirty", breakdown.dirty, "free pages that wait to be given back"),
         part("metadata", breakdown.metadata, "the allocator's own records"),
+        part("sampled", breakdown.sampled, "blocks that the profiler put on pages of their own"),
         part(
             "other_anon",
             breakdown.other_anon,
@@ -68,7 +69,7 @@ mod tests {
         let breakdown = sample.breakdown().expect("Linux tells");
         let parts = of_rss(&breakdown);
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), breakdown.sum());
-        let (last, labelled) = parts.split_last().expect("ten");
+        let (last, labelled) = parts.split_last().expect("eleven");
         assert_eq!(last.name, "unattributed");
         let family = crate::program::figures::family("rss_bytes");
         let mut labels = Vec::new();
@@ -84,8 +85,8 @@ mod tests {
             Breakdown { live: 999, rounding: 1, dirty: 500, file: 500, ..Breakdown::default() };
         for width in [0, 1, 7, 40] {
             let bars = bars(&of_rss(&breakdown), width);
-            assert_eq!(bars.len(), 10);
-            assert_eq!((bars[0].start, bars[9].end), (0, width));
+            assert_eq!(bars.len(), 11);
+            assert_eq!((bars[0].start, bars[10].end), (0, width));
             assert!(bars.windows(2).all(|two| two[0].end == two[1].start), "{bars:?}");
         }
         assert_eq!(bars(&of_rss(&breakdown), 40)[..2], [0..20, 20..20]);

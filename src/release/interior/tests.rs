@@ -50,7 +50,7 @@ fn pages_of(address: usize, bytes: usize) -> impl Iterator<Item = usize> {
 impl<'a> Program<'a> {
     fn new(test: &'a TestHeap) -> Program<'a> {
         let word = ThreadWord::of_this_thread();
-        let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+        let cache = test.attach(word);
         let (live, resident, purged, pending) = Default::default();
         Program { test, cache, live, resident, purged, pending, refaults: 0 }
     }

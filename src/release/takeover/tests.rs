@@ -12,7 +12,7 @@ use crate::tls::ThreadWord;
 /// A cache of this thread, in which some blocks of each of `sizes` are.
 fn cache_with<'a>(test: &'a TestHeap, sizes: &[usize]) -> &'a ThreadCache {
     let word = ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     for &bytes in sizes {
         fill(test, cache, bytes);
     }

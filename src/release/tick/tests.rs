@@ -99,7 +99,7 @@ fn operations_of_threads_count_as_well() {
     let test = TestHeap::new();
     test.tick();
     let word = crate::tls::ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     cache.operations.add(MUCH);
     test.heap.threads.detach(cache);
     test.tick();
@@ -366,7 +366,7 @@ fn the_limit_is_looked_at_every_few_epochs() {
 /// A cache of this thread, with blocks of one page in its bin.
 fn cache_with_a_bin(test: &TestHeap) -> &ThreadCache {
     let word = ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     fill_bin(test, cache);
     cache
 }
@@ -500,7 +500,7 @@ fn a_tick_looks_into_caches_then_at_the_ledger() {
 fn the_ledger_comes_before_the_inside_of_spans() {
     let test = TestHeap::new();
     let word = ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     let _live = central::refill(&test.heap, cache, SizeClass::for_bytes(4096)).unwrap();
     central::put_away(&test.heap, cache, Bins::ALL);
     test.free(test.take(100));
@@ -518,7 +518,7 @@ fn the_ledger_comes_before_the_inside_of_spans() {
 fn the_limit_of_calls_is_for_the_whole_tick() {
     let test = TestHeap::new();
     let word = ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     let _live = central::refill(&test.heap, cache, SizeClass::for_bytes(4096)).unwrap();
     central::put_away(&test.heap, cache, Bins::ALL);
     test.pass_epochs(1);
@@ -603,7 +603,7 @@ fn pages_that_come_back_much_later_are_purged_as_early_as_ever() {
 fn pages_inside_spans_that_are_wanted_again_at_once_rest_longer() {
     let test = TestHeap::new();
     let word = ThreadWord::of_this_thread();
-    let cache = test.heap.threads.attach(&test.heap.metadata, word).unwrap();
+    let cache = test.attach(word);
     let class = SizeClass::for_bytes(4096);
     let _live = central::refill(&test.heap, cache, class).unwrap();
     // Claims look at the system's clock: for it every purge is a short while ago.

@@ -21,13 +21,13 @@ pub enum Panel {
 
 /// Below this there is room for one panel only.
 const MIN_WIDTH: u16 = 80;
-const MIN_HEIGHT: u16 = 18;
+const MIN_HEIGHT: u16 = 19;
 
 /// From here on the lower panels are side by side; below, three of them share a place.
 const WIDE: u16 = 136;
 
-/// The ten parts of RSS and the frame.
-const PARTS_HEIGHT: u16 = 12;
+/// The eleven parts of RSS and the frame.
+const PARTS_HEIGHT: u16 = 13;
 const PARTS_WIDTH: u16 = 46;
 
 /// Five columns and the frame.

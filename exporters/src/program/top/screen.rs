@@ -21,13 +21,14 @@ const LIVE: Color = Color::Green;
 const PURGED: Color = Color::Blue;
 
 /// One for each part of RSS.
-const PART_COLORS: [Color; 10] = [
+const PART_COLORS: [Color; 11] = [
     LIVE,
     Color::LightGreen,
     Color::Magenta,
     Color::LightMagenta,
     PURGED,
     Color::Cyan,
+    Color::LightBlue,
     Color::Yellow,
     Color::LightYellow,
     Color::LightCyan,

@@ -1,0 +1,320 @@
+//! What is said of a program that misuses a sampled block: the block, and the stacks on which it was
+//! misused, allocated and freed.
+//!
+//! A write behind a block that stays on its last page is noticed when the block is freed: it harmed
+//! nobody, and the program goes on. A touch of a guard, or of a freed block, is a fault; the report is
+//! made by a handler that then leaves the signal to whoever had it before, which mostly ends the
+//! process, with its core dump and all.
+//!
+//! After K. Serebryany and others, "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in
+//! Production" (ICSE 2024).
+
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::stacks::StackId;
+use super::{Open, Sample, SlotIndex, slot_of};
+use crate::heap::HEAP;
+use crate::report::{self, Line};
+use crate::stack::{self, MAX_FRAMES, Registers};
+use crate::sys::{self, Nanos};
+use crate::units::{PAGE_BYTES, SPAN_BYTES};
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misuse {
+    /// Written to behind its end, or read.
+    Overflow,
+    /// Touched before its start.
+    Underflow,
+    UseAfterFree,
+    DoubleFree,
+    /// Freed, or asked about, at an address that is no block's.
+    NoBlock,
+    /// A fault near a slot of which nothing is known.
+    Wild,
+}
+
+impl Misuse {
+    fn text(self) -> &'static str {
+        match self {
+            Misuse::Overflow => "heap overflow",
+            Misuse::Underflow => "heap underflow",
+            Misuse::UseAfterFree => "use after free",
+            Misuse::DoubleFree => "double free",
+            Misuse::NoBlock => "free of an address that is no block",
+            Misuse::Wild => "wild access to the heap",
+        }
+    }
+}
+
+/// Reports, and ends the process.
+#[cold]
+pub(super) fn fail(
+    open: &mut Open<'_>,
+    misuse: Misuse,
+    address: usize,
+    index: Option<SlotIndex>,
+    stack: StackId,
+) -> ! {
+    tell(open, misuse, address, index, stack);
+    report::fail(misuse.text(), address)
+}
+
+/// Reports, and lets the program go on.
+#[cold]
+pub(super) fn report(
+    open: &mut Open<'_>,
+    misuse: Misuse,
+    address: usize,
+    index: Option<SlotIndex>,
+    stack: StackId,
+) {
+    tell(open, misuse, address, index, stack);
+    Line::new().text("  it was found when the block was freed; nothing else was harmed").send();
+}
+
+fn tell(
+    open: &mut Open<'_>,
+    misuse: Misuse,
+    address: usize,
+    index: Option<SlotIndex>,
+    stack: StackId,
+) {
+    let sample = index.map(|index| open.tables().samples[index as usize]);
+    headline(misuse, address, sample.as_ref());
+    tell_stack("here", sys::thread(), None, open.tables().stacks.frames_of(stack));
+    if let Some(sample) = sample {
+        tell_history(open, &sample);
+    }
+}
+
+fn headline(misuse: Misuse, address: usize, sample: Option<&Sample>) {
+    let mut line = Line::new();
+    line.text(misuse.text()).text(" at ").hex(address);
+    if let Some(sample) = sample {
+        let (start, bytes) = (sample.address as usize, sample.bytes);
+        let end = start + bytes as usize;
+        let (distance, side) = match address {
+            _ if address >= end => (address - end, " bytes behind the end"),
+            _ if address < start => (start - address, " bytes before the start"),
+            _ => (address - start, " bytes behind the start"),
+        };
+        line.text(", ").number(distance as u64).text(side);
+        line.text(" of a block of ").number(bytes).text(" bytes at ").hex(start);
+    }
+    line.send();
+}
+
+fn tell_history(open: &mut Open<'_>, sample: &Sample) {
+    let stacks = &open.tables().stacks;
+    let allocated = stacks.frames_of(sample.stack);
+    tell_stack("allocated", sample.thread, Some(sample.allocated_at), allocated);
+    if sample.freed_at != 0 {
+        let freed = stacks.frames_of(sample.freed_stack);
+        tell_stack("freed", sample.freed_thread, Some(sample.freed_at), freed);
+    }
+}
+
+/// One stack, each frame as the file it is in and the place there, which `addr2line -e` takes.
+fn tell_stack(what: &str, thread: u32, at: Option<u64>, frames: &[u64]) {
+    let mut line = Line::new();
+    line.text("  ").text(what).text(" by thread ").number(thread as u64);
+    if let Some(at) = at {
+        let millis = sys::precise_now().since(Nanos(at)).0 / 1_000_000;
+        line.text(", ").number(millis).text(" ms ago");
+    }
+    line.text(if frames.is_empty() { ": stack unknown" } else { ":" }).send();
+    for (i, &frame) in frames.iter().enumerate() {
+        let mut line = Line::new();
+        line.text("    #").number(i as u64).text(" ").hex(frame as usize);
+        // A return address is behind the call.
+        name_file(&mut line, frame.saturating_sub(1));
+        line.send();
+    }
+}
+
+/// Adds the file that is mapped at `address`, and the place in it as its own addresses count: from
+/// where its first byte is mapped.
+fn name_file(line: &mut Line, address: u64) {
+    let mut first = 0;
+    let mut buffer = [0; 512];
+    sys::each_line(c"/proc/self/maps", &mut buffer, |text| {
+        let Some((start, end, offset, path)) = parse_mapping(text) else { return true };
+        if offset == 0 {
+            first = start;
+        }
+        let found = (start..end).contains(&address);
+        if found && !path.is_empty() {
+            line.text(" ").raw(path).text("+").hex((address - first) as usize);
+        }
+        !found
+    });
+}
+
+/// A line of `/proc/self/maps`: first address, end, offset in the file, the file.
+fn parse_mapping(text: &[u8]) -> Option<(u64, u64, u64, &[u8])> {
+    let mut words = text.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let mut range = words.next()?.split(|&byte| byte == b'-').map(parse_hex);
+    let (start, end) = (range.next()??, range.next()??);
+    let _rights = words.next()?;
+    let offset = parse_hex(words.next()?)?;
+    let (_device, _inode) = (words.next()?, words.next()?);
+    let path = words.next().unwrap_or(b"");
+    // Up to the line's end: a path may have spaces.
+    let path = match text.windows(path.len().max(1)).position(|part| part == path) {
+        Some(at) if !path.is_empty() => &text[at..],
+        _ => b"",
+    };
+    Some((start, end, offset, path))
+}
+
+fn parse_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |value, &digit| {
+        let digit = (digit as char).to_digit(16)?;
+        value.checked_mul(16)?.checked_add(digit as u64)
+    })
+}
+
+/// Who had the signal before. Written once, before our handler is in force.
+struct Before(UnsafeCell<MaybeUninit<libc::sigaction>>);
+
+// SAFETY: written before the handler that reads it is installed.
+unsafe impl Sync for Before {}
+
+static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
+static IS_WATCHING: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler, once for the process, when its first guarded block is handed out. A handler
+/// that the program installs later takes its place: then faults go unexplained.
+#[cold]
+pub(super) fn watch_faults() {
+    if IS_WATCHING.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: nobody reads it before the handler is installed, and this is done once.
+    let before = unsafe { &mut *BEFORE.0.get() };
+    // SAFETY: a valid place; nothing is installed yet.
+    if unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), before.as_mut_ptr()) } != 0 {
+        return;
+    }
+    // SAFETY: all-zero is a valid sigaction.
+    let mut ours: libc::sigaction = unsafe { core::mem::zeroed() };
+    ours.sa_sigaction = on_fault as *const () as usize;
+    // SAFETY: the call above has filled it.
+    let before = unsafe { before.assume_init_ref() };
+    ours.sa_mask = before.sa_mask;
+    ours.sa_flags = before.sa_flags | libc::SA_SIGINFO | libc::SA_ONSTACK;
+    ours.sa_flags &= !libc::SA_RESETHAND;
+    // SAFETY: the handler is a function of the right type.
+    unsafe { libc::sigaction(libc::SIGSEGV, &ours, ptr::null_mut()) };
+}
+
+extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let errno = sys::errno();
+    // SAFETY: the kernel hands in what it promises for SA_SIGINFO.
+    let cause = unsafe { &*info };
+    // SAFETY: of a fault it has the address, and of any signal there are as many bytes.
+    let address = unsafe { cause.si_addr() } as usize;
+    let arena = &HEAP.arena;
+    let samples = arena.sample_range();
+    // Positive codes are the kernel's own; others were sent by somebody.
+    let is_ours = cause.si_code > 0
+        && arena.is_reserved()
+        && address.wrapping_sub(samples.start) < samples.bytes;
+    if is_ours {
+        explain_fault(address, Registers::of_context(context));
+    }
+    sys::set_errno(errno);
+    hand_on(signal, info, context);
+}
+
+fn explain_fault(address: usize, registers: Registers) {
+    let Some(mut open) = HEAP.sampler.lock(&HEAP.metadata) else {
+        headline(Misuse::Wild, address, None);
+        return;
+    };
+    let (misuse, index) = judge(&mut open, address);
+    let sample = index.map(|index| open.tables().samples[index as usize]);
+    headline(misuse, address, sample.as_ref());
+    let mut frames = [0; MAX_FRAMES];
+    let depth = stack::capture_interrupted(&registers, &mut open.tables().scratch, &mut frames);
+    tell_stack("here", sys::thread(), None, &frames[..depth]);
+    if let Some(sample) = sample {
+        tell_history(&mut open, &sample);
+    }
+}
+
+/// What a fault at `address` means, and whose block it is about.
+fn judge(open: &mut Open<'_>, address: usize) -> (Misuse, Option<SlotIndex>) {
+    let index = slot_of(&HEAP.arena, address);
+    let of = |open: &mut Open<'_>, index: SlotIndex| {
+        let sample = open.tables().samples[index as usize];
+        (sample.address != 0 && sample.is_in_slot()).then_some(sample)
+    };
+    let offset = address % SPAN_BYTES;
+    if let Some(sample) = of(open, index) {
+        if sample.freed_at != 0 {
+            return (Misuse::UseAfterFree, Some(index));
+        }
+        if offset >= sample.end_page as usize * PAGE_BYTES {
+            return (Misuse::Overflow, Some(index));
+        }
+        // Below the first page: before this block, or far behind the one in the slot before.
+        return (Misuse::Underflow, Some(index));
+    }
+    let before = index.checked_sub(1).filter(|&before| of(open, before).is_some());
+    (if before.is_some() { Misuse::Overflow } else { Misuse::Wild }, before)
+}
+
+/// Leaves the signal to whoever had it before.
+fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: not written since this handler was installed.
+    let before = unsafe { &*BEFORE.0.get() };
+    // SAFETY: filled before this handler was installed.
+    let before = unsafe { before.assume_init_ref() };
+    match before.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // The access is made again, and ends the process. A signal that somebody sent is not
+            // repeated by itself.
+            // SAFETY: what was in force before.
+            unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
+            // SAFETY: `info` is the kernel's.
+            if unsafe { (*info).si_code } <= 0 && before.sa_sigaction == libc::SIG_DFL {
+                // SAFETY: no preconditions; it arrives when this handler returns.
+                unsafe { libc::raise(signal) };
+            }
+        }
+        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the program installed it as a function of this type.
+            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+                unsafe { core::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: the program installed it as a function of this type.
+            let handler: extern "C" fn(c_int) = unsafe { core::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_read_with_its_path() {
+        let line = b"7f00-7fff r-xp 00001000 08:01 42                 /usr/lib/with space.so";
+        let parsed = parse_mapping(line);
+        assert_eq!(parsed, Some((0x7f00, 0x7fff, 0x1000, b"/usr/lib/with space.so".as_slice())));
+        assert_eq!(
+            parse_mapping(b"7f00-7fff rw-p 0 00:00 0 "),
+            Some((0x7f00, 0x7fff, 0, &b""[..]))
+        );
+        assert_eq!(parse_mapping(b"nonsense"), None);
+    }
+}

@@ -1,0 +1,568 @@
+//! Sampling: some allocations, chosen by chance, are remembered with their call stacks.
+//!
+//! ```text
+//!  countdown ends ──► stack is walked ──► stacks: figures by call site ──► profiles
+//!                                    └──► samples: the live ones, and those in quarantine
+//!                                              └──► slot: a block on pages of its own, against a guard
+//! ```
+//!
+//! A sampled block of up to 32 KiB lies in a slot, where `free` recognizes it at no cost to others. A
+//! larger one stays where it is, on its own pages anyhow, and is sampled so often that a guard would
+//! keep it from growing in place.
+//!
+//! All of this is behind one lock and happens some thousand times a second at most: the rate is
+//! stretched when there would be more ([`Sampler::pace`]). What is kept here is read from outside the
+//! allocator, by [`crate::remote`], without the lock.
+
+mod countdown;
+mod misuse;
+mod slots;
+mod stacks;
+
+use core::ptr;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+use crate::arena::Arena;
+use crate::heap::Heap;
+use crate::lock::{Guard, Lock};
+use crate::metadata::Metadata;
+use crate::stack::{self, MAX_FRAMES, Scratch};
+use crate::sys::{self, Linux, Nanos};
+use crate::units::{PAGE_BYTES, SPAN_BYTES};
+
+pub(crate) use countdown::{Countdown, Countdowns, LONGEST, MAX_RATE};
+use misuse::Misuse;
+pub(crate) use slots::{MAX_SLOTS, SlotIndex};
+use slots::{Place, Slots};
+pub(crate) use stacks::{
+    ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
+};
+use stacks::{StackId, UNKNOWN};
+
+/// How many freed blocks' slots are left alone before one is used again.
+const QUARANTINE: u32 = 1024;
+
+/// Bytes behind a block, up to its page's end, hold this until it is freed.
+const PAD: u8 = 0xa5;
+
+/// One sampled allocation, live or in quarantine. All-zero memory is one that never was used.
+///
+/// # Invariants
+/// Live: `freed_at` is 0. It lies in its slot where `end_page` is not 0.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Sample {
+    pub address: u64,
+    pub bytes: u64,
+    /// What it stands for.
+    pub amount: Amount,
+    pub allocated_at: u64,
+    pub freed_at: u64,
+    pub stack: StackId,
+    freed_stack: StackId,
+    thread: u32,
+    freed_thread: u32,
+    first_page: u8,
+    end_page: u8,
+    /// In quarantine: the one that was freed next.
+    next: SlotIndex,
+}
+
+impl Sample {
+    fn place(&self) -> Place {
+        Place {
+            offset: self.address as usize % SPAN_BYTES,
+            first_page: self.first_page as usize,
+            end_page: self.end_page as usize,
+        }
+    }
+
+    fn is_in_slot(&self) -> bool {
+        self.end_page != 0
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.address != 0 && self.freed_at == 0
+    }
+}
+
+/// What does not fit into the static records: mapped when the first sample is taken.
+#[repr(C)]
+pub(crate) struct Tables {
+    pub stacks: StackTable,
+    pub samples: [Sample; MAX_SLOTS as usize + 1],
+    scratch: Scratch,
+}
+
+/// What the lock guards.
+///
+/// # Invariants
+/// - `tables` is null, or the only way to a mapping of [`Tables`].
+/// - The samples `1..fresh` have been used; those of them that are not live stand in the queue from
+///   `oldest` to `newest`, `waiting` of them, the one freed first in front.
+struct State {
+    tables: *mut Tables,
+    slots: Slots,
+    fresh: u32,
+    waiting: u32,
+    oldest: SlotIndex,
+    newest: SlotIndex,
+    /// The system has no memory for the tables.
+    is_refused: bool,
+    watches_faults: bool,
+}
+
+// SAFETY: the tables belong to the state alone.
+unsafe impl Send for State {}
+
+/// Figures that are read without the lock, and from outside.
+///
+/// # Invariants
+/// `sequence` is odd while tables change. The others are written with the lock held, but for `dropped`.
+#[repr(C)]
+pub(crate) struct Readings {
+    pub sequence: AtomicU64,
+    pub tables: AtomicUsize,
+    /// Samples `1..fresh` have been used.
+    pub fresh: AtomicU32,
+    padding: AtomicU32,
+    pub samples: AtomicU64,
+    /// Those that could not be kept, or whose stack could not.
+    pub dropped: AtomicU64,
+    /// Live samples in slots, and their pages.
+    pub live_blocks: AtomicU64,
+    pub live_pages: AtomicU64,
+    pub started: AtomicU64,
+    pub peak_at: AtomicU64,
+    pub countdowns: Countdowns,
+}
+
+/// The profiler of a heap.
+pub(crate) struct Sampler {
+    pub readings: Readings,
+    state: Lock<State>,
+    /// Samples at the last [`Sampler::pace`].
+    paced: AtomicU64,
+}
+
+impl Sampler {
+    pub const fn new() -> Sampler {
+        Sampler {
+            readings: Readings {
+                sequence: AtomicU64::new(0),
+                tables: AtomicUsize::new(0),
+                fresh: AtomicU32::new(0),
+                padding: AtomicU32::new(0),
+                samples: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+                live_blocks: AtomicU64::new(0),
+                live_pages: AtomicU64::new(0),
+                started: AtomicU64::new(0),
+                peak_at: AtomicU64::new(0),
+                countdowns: Countdowns::new(),
+            },
+            state: Lock::new(State {
+                tables: ptr::null_mut(),
+                slots: Slots::new(),
+                fresh: 1,
+                waiting: 0,
+                oldest: 0,
+                newest: 0,
+                is_refused: false,
+                watches_faults: false,
+            }),
+            paced: AtomicU64::new(0),
+        }
+    }
+
+    pub fn countdowns(&self) -> &Countdowns {
+        &self.readings.countdowns
+    }
+
+    /// Before anything is sampled.
+    pub fn start(&self, rate: u64, guards: bool) {
+        self.countdowns().set_seed(sys::random_seed());
+        self.countdowns().set_rate(rate);
+        if !guards {
+            let mut state = self.state.lock();
+            state.slots.switch_guards_off();
+            state.watches_faults = true;
+        }
+    }
+
+    /// Keeps the samples near `budget` an epoch: where there were more in the last `epochs`, the rate is
+    /// stretched at once; it comes back by halves. `rate` is what it should be. Whoever ticks.
+    pub fn pace(&self, rate: u64, budget: u64, epochs: u64) {
+        let samples = self.readings.samples.load(Ordering::Relaxed)
+            + self.readings.dropped.load(Ordering::Relaxed);
+        let done = samples.saturating_sub(self.paced.swap(samples, Ordering::Relaxed));
+        let countdowns = self.countdowns();
+        countdowns.set_rate(paced_rate(countdowns.rate(), rate, done / epochs.max(1), budget));
+    }
+
+    /// Walks the invariants.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let state = self.state.lock();
+        if state.tables.is_null() {
+            return;
+        }
+        // SAFETY: locked.
+        let tables = unsafe { &*state.tables };
+        tables.stacks.check();
+        let used = &tables.samples[1..state.fresh as usize];
+        let waiting = used.iter().filter(|sample| !sample.is_live()).count();
+        assert_eq!(waiting as u32, state.waiting, "what is not live is in quarantine");
+        let (mut index, mut last) = (state.oldest, 0);
+        for _ in 0..state.waiting {
+            let sample = &tables.samples[index as usize];
+            assert!(!sample.is_live(), "nothing live is in quarantine");
+            assert!(sample.freed_at >= last, "the one freed first is in front");
+            (index, last) = (sample.next, sample.freed_at);
+        }
+        let live = || used.iter().filter(|sample| sample.is_live());
+        let in_slots = || live().filter(|sample| sample.is_in_slot());
+        let pages: usize = in_slots().map(|sample| sample.place().pages()).sum();
+        let readings = &self.readings;
+        assert_eq!(readings.live_blocks.load(Ordering::Relaxed), in_slots().count() as u64);
+        assert_eq!(readings.live_pages.load(Ordering::Relaxed), pages as u64);
+        let live_bytes: u64 = live().map(|sample| sample.amount.bytes).sum();
+        let stacks = &tables.stacks.entries[..tables.stacks.used as usize];
+        let by_stack: u64 = stacks.iter().map(|entry| entry.figures.live().bytes).sum();
+        assert_eq!(by_stack, live_bytes, "stacks and samples agree");
+    }
+
+    /// Takes the lock for a fork, and gives it back.
+    pub fn lock_for_fork(&self) {
+        self.state.lock_for_fork();
+    }
+
+    /// # Safety
+    /// As [`Lock::unlock_after_fork`].
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: the caller says so.
+        unsafe { self.state.unlock_after_fork() };
+    }
+
+    fn drop_one<T>(&self) -> Option<T> {
+        self.readings.dropped.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// The state with its tables, if there is memory for them. `None` too in a signal handler that
+    /// interrupted its thread here.
+    fn lock(&self, metadata: &Metadata) -> Option<Open<'_>> {
+        let mut state = self.state.lock_unless_mine()?;
+        if state.tables.is_null() {
+            if state.is_refused {
+                return None;
+            }
+            let Some(memory) = sys::map_metadata(size_of::<Tables>()) else {
+                state.is_refused = true;
+                return None;
+            };
+            state.tables = memory as *mut Tables;
+            self.readings.tables.store(memory, Ordering::Relaxed);
+            self.readings.started.store(sys::precise_now().0, Ordering::Relaxed);
+            let mut open = Open { sampler: self, state, touched: 0 };
+            open.change(|tables| tables.stacks.make_ready());
+            open.account(metadata);
+            return Some(open);
+        }
+        let touched = touched_bytes(&state);
+        Some(Open { sampler: self, state, touched })
+    }
+}
+
+/// The next rate, where `rate` is wanted, `now` holds, and so many samples were taken an epoch.
+fn paced_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
+    if rate == 0 || now < rate {
+        rate
+    } else if samples > budget {
+        now.saturating_mul(samples.div_ceil(budget)).min(MAX_RATE)
+    } else if samples * 4 < budget {
+        (now / 2).max(rate)
+    } else {
+        now
+    }
+}
+
+/// Bytes of the tables that have been touched, more or less.
+fn touched_bytes(state: &State) -> usize {
+    // SAFETY: the state is locked by the caller, and not null where this is called.
+    let tables = unsafe { &*state.tables };
+    tables.stacks.touched_bytes() + state.fresh as usize * size_of::<Sample>()
+}
+
+/// The sampler, locked, with its tables.
+struct Open<'a> {
+    sampler: &'a Sampler,
+    state: Guard<'a, State>,
+    /// Bytes of the tables that had been touched when it was locked.
+    touched: usize,
+}
+
+impl Open<'_> {
+    fn tables(&mut self) -> &mut Tables {
+        // SAFETY: `state` is locked, so this is the only reference, and not null (`Sampler::lock`).
+        unsafe { &mut *self.state.tables }
+    }
+
+    /// Changes what readers from outside see.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        let sequence = &self.sampler.readings.sequence;
+        let before = sequence.load(Ordering::Relaxed);
+        sequence.store(before + 1, Ordering::Relaxed);
+        // Release: a reader that sees a change below also sees the odd sequence.
+        fence(Ordering::Release);
+        let result = change(self.tables());
+        // Release: partner of the reader's second look.
+        sequence.store(before + 2, Ordering::Release);
+        result
+    }
+
+    /// Counts what has been touched of the tables as the allocator's own memory.
+    fn account(&mut self, metadata: &Metadata) {
+        let touched = touched_bytes(&self.state);
+        metadata.add_touched(touched.saturating_sub(self.touched));
+        self.touched = touched;
+    }
+
+    /// The stack that leads to `frame`, as it is in the table.
+    fn stack(&mut self, frame: usize) -> StackId {
+        let mut frames = [0; MAX_FRAMES];
+        let depth = stack::capture(&mut self.tables().scratch, &mut frames, frame);
+        let id = self.change(|tables| tables.stacks.intern(&frames[..depth]));
+        id.unwrap_or_else(|| {
+            self.sampler.readings.dropped.fetch_add(1, Ordering::Relaxed);
+            UNKNOWN
+        })
+    }
+
+    /// A sample that is not in use: the one freed longest ago, once there are enough of those.
+    fn take(&mut self, slots: u32) -> Option<SlotIndex> {
+        if self.state.waiting < QUARANTINE && self.state.fresh < slots {
+            self.state.fresh += 1;
+            let fresh = self.state.fresh;
+            self.sampler.readings.fresh.store(fresh, Ordering::Relaxed);
+            return Some((fresh - 1) as SlotIndex);
+        }
+        if self.state.waiting == 0 {
+            return None;
+        }
+        let index = self.state.oldest;
+        self.state.oldest = self.tables().samples[index as usize].next;
+        self.state.waiting -= 1;
+        Some(index)
+    }
+
+    /// Puts one that is not in use behind all others.
+    fn put(&mut self, index: SlotIndex) {
+        if self.state.waiting == 0 {
+            self.state.oldest = index;
+        } else {
+            let newest = self.state.newest as usize;
+            self.tables().samples[newest].next = index;
+        }
+        self.state.newest = index;
+        self.state.waiting += 1;
+    }
+
+    /// Fills in sample `index`, and counts it.
+    fn note_allocated(&mut self, index: SlotIndex, sample: Sample) {
+        let is_peak = self.change(|tables| {
+            tables.samples[index as usize] = sample;
+            tables.stacks.allocated(sample.stack, sample.amount)
+        });
+        let readings = &self.sampler.readings;
+        if is_peak {
+            readings.peak_at.store(sample.allocated_at, Ordering::Relaxed);
+        }
+        add(&readings.samples, 1);
+        if sample.is_in_slot() {
+            add(&readings.live_blocks, 1);
+            add(&readings.live_pages, sample.place().pages() as u64);
+        }
+    }
+
+    /// Counts the end of sample `index`, which is put into quarantine.
+    fn note_freed(&mut self, index: SlotIndex, freed_stack: StackId) {
+        let (now, thread) = (sys::precise_now(), sys::thread());
+        let sample = self.change(|tables| {
+            let sample = &mut tables.samples[index as usize];
+            sample.freed_at = now.0.max(1);
+            sample.freed_stack = freed_stack;
+            sample.freed_thread = thread;
+            let nanos = now.since(Nanos(sample.allocated_at)).0;
+            tables.stacks.freed(sample.stack, sample.amount, nanos);
+            *sample
+        });
+        let readings = &self.sampler.readings;
+        if sample.is_in_slot() {
+            subtract(&readings.live_blocks, 1);
+            subtract(&readings.live_pages, sample.place().pages() as u64);
+        }
+        self.put(index);
+    }
+}
+
+/// For numbers that have one writer at a time.
+fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+fn subtract(number: &AtomicU64, less: u64) {
+    add(number, less.wrapping_neg());
+}
+
+/// What a sample of `bytes` at `rate` stands for.
+fn amount(bytes: usize, rate: u32) -> Amount {
+    let weight = countdown::weight(bytes as u64, rate);
+    Amount { objects: (weight * OBJECT + 0.5) as u64, bytes: (weight * bytes as f64 + 0.5) as u64 }
+}
+
+fn new_sample(address: usize, bytes: usize, rate: u32, stack: StackId, place: Place) -> Sample {
+    Sample {
+        address: address as u64,
+        bytes: bytes as u64,
+        amount: amount(bytes, rate),
+        allocated_at: sys::precise_now().0,
+        freed_at: 0,
+        stack,
+        freed_stack: UNKNOWN,
+        thread: sys::thread(),
+        freed_thread: 0,
+        first_page: place.first_page as u8,
+        end_page: place.end_page as u8,
+        next: 0,
+    }
+}
+
+/// Slots there are addresses for, the unused one in front included.
+fn slots(arena: &Arena) -> u32 {
+    (arena.sample_range().bytes / SPAN_BYTES) as u32
+}
+
+/// The address of slot `index`.
+fn slot_address(arena: &Arena, index: SlotIndex) -> usize {
+    arena.sample_range().start + index as usize * SPAN_BYTES
+}
+
+/// The slot that `address`, a sample's, lies in.
+fn slot_of(arena: &Arena, address: usize) -> SlotIndex {
+    // Below MAX_SLOTS + 1: there are no more addresses of samples.
+    ((address - arena.sample_range().start) / SPAN_BYTES) as SlotIndex
+}
+
+/// A sampled block of up to 32 KiB, aligned to `align`, filled with zeros; `None` if it cannot be had,
+/// and should be an ordinary one. `frame` is an address in the frame of the function that the program has
+/// called ([`stack::address_in_frame`]).
+#[cold]
+pub(crate) fn allocate(
+    heap: &Heap,
+    bytes: usize,
+    align: usize,
+    rate: u32,
+    frame: usize,
+) -> Option<*mut u8> {
+    let sampler = &heap.sampler;
+    let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
+    if !open.state.watches_faults {
+        open.state.watches_faults = true;
+        misuse::watch_faults();
+    }
+    let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
+    let (slot, place) = (slot_address(&heap.arena, index), Place::of(bytes, align));
+    if !open.state.slots.open(&Linux, index, slot, &place) {
+        open.put(index);
+        return sampler.drop_one();
+    }
+    let stack = open.stack(frame);
+    let address = slot + place.offset;
+    let pad = (address + bytes) as *mut u8;
+    // SAFETY: from the block's end to its page's, which was opened for it.
+    unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
+    open.note_allocated(index, new_sample(address, bytes, rate, stack, place));
+    open.account(&heap.metadata);
+    Some(address as *mut u8)
+}
+
+/// Frees the sampled block at `address`, which is a sample's. What is none is a caller's mistake that
+/// ends the process. A signal handler that interrupted its thread here leaves the block as it is.
+#[cold]
+pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
+    let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return };
+    let index = slot_of(&heap.arena, address);
+    let sample = open.tables().samples[index as usize];
+    let stack = open.stack(frame);
+    if sample.address != address as u64 || !sample.is_in_slot() {
+        misuse::fail(&mut open, Misuse::NoBlock, address, None, stack);
+    }
+    if !sample.is_live() {
+        misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
+    }
+    let place = sample.place();
+    if let Some(touched) = first_touched(&sample, &place) {
+        misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+    }
+    open.note_freed(index, stack);
+    open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+    open.account(&heap.metadata);
+}
+
+/// The first byte behind a sample's block that has been written to.
+fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
+    let end = sample.address as usize + sample.bytes as usize;
+    let pad = end as *const u8;
+    // SAFETY: these bytes are its pages', which are open while it is live.
+    let pad = unsafe { core::slice::from_raw_parts(pad, place.slack(sample.bytes as usize)) };
+    pad.iter().position(|&byte| byte != PAD).map(|offset| end + offset)
+}
+
+/// How many bytes the sampled block at `address` has: what was asked for. 0 in a signal handler that
+/// interrupted its thread here.
+#[cold]
+pub(crate) fn usable_bytes(heap: &Heap, address: usize) -> usize {
+    let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return 0 };
+    let index = slot_of(&heap.arena, address);
+    let sample = open.tables().samples[index as usize];
+    if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
+        misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
+    }
+    sample.bytes as usize
+}
+
+/// Remembers a large block where it is. `None`: there is no room for it.
+#[cold]
+pub(crate) fn note_large(
+    heap: &Heap,
+    address: usize,
+    bytes: usize,
+    rate: u32,
+    frame: usize,
+) -> Option<SlotIndex> {
+    let sampler = &heap.sampler;
+    let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
+    let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
+    let stack = open.stack(frame);
+    let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
+    open.note_allocated(index, new_sample(address, bytes, rate, stack, nowhere));
+    open.account(&heap.metadata);
+    Some(index)
+}
+
+/// The end of a large block, which was remembered as sample `index`, or not (0).
+pub(crate) fn forget_large(heap: &Heap, index: SlotIndex) {
+    if index == 0 {
+        return;
+    }
+    // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
+    if let Some(mut open) = heap.sampler.lock(&heap.metadata) {
+        open.note_freed(index, UNKNOWN);
+    }
+}
+
+const _: () = assert!(size_of::<Sample>() == 72 && PAGE_BYTES * 16 == SPAN_BYTES);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+use super::*;
+use crate::test_heap::TestHeap;
+use crate::test_random::Random;
+
+/// A heap in which what is asked for is sampled.
+fn heap() -> TestHeap {
+    TestHeap::with_segments(512)
+}
+
+fn take(test: &TestHeap, bytes: usize, align: usize) -> usize {
+    allocate(&test.heap, bytes, align, 1000, stack::address_in_frame()).expect("a sample") as usize
+}
+
+fn give(test: &TestHeap, address: usize) {
+    free(&test.heap, address, stack::address_in_frame());
+}
+
+fn content(address: usize, bytes: usize) -> &'static mut [u8] {
+    // SAFETY: the tests hand in live blocks of theirs.
+    unsafe { core::slice::from_raw_parts_mut(address as *mut u8, bytes) }
+}
+
+#[test]
+fn samples_come_and_go() {
+    let test = heap();
+    let mut random = Random::new(11);
+    let mut live: Vec<(usize, usize, u8)> = Vec::new();
+    for step in 0..20_000 {
+        if random.below(2) == 0 && live.len() < 800 {
+            let bytes = random.below(32 << 10) as usize;
+            let align = 1 << random.below(16);
+            let address = take(&test, bytes, align);
+            assert!(address.is_multiple_of(align) && test.heap.arena.is_sample(address));
+            assert_eq!(usable_bytes(&test.heap, address), bytes);
+            let block = content(address, bytes);
+            assert!(block.iter().all(|&byte| byte == 0), "a sample reads as zero");
+            block.fill(step as u8);
+            live.push((address, bytes, step as u8));
+        } else if !live.is_empty() {
+            let (address, bytes, tag) = live.swap_remove(random.below(live.len() as u64) as usize);
+            assert!(content(address, bytes).iter().all(|&byte| byte == tag));
+            give(&test, address);
+        }
+        if step % 1000 == 0 {
+            test.check();
+        }
+    }
+    test.check();
+    let readings = &test.heap.sampler.readings;
+    assert_eq!(readings.dropped.load(Ordering::Relaxed), 0);
+    assert_eq!(readings.live_blocks.load(Ordering::Relaxed), live.len() as u64);
+}
+
+#[test]
+fn a_freed_slot_is_left_alone_for_long() {
+    let test = heap();
+    let first = take(&test, 100, 16);
+    give(&test, first);
+    for _ in 1..QUARANTINE {
+        let other = take(&test, 100, 16);
+        assert_ne!(other, first);
+        give(&test, other);
+    }
+    assert_eq!(take(&test, 100, 16), first, "after so many others");
+    test.check();
+}
+
+#[test]
+fn what_there_is_no_room_for_is_counted() {
+    // 8 MiB of slots.
+    let test = TestHeap::new();
+    let mut live = Vec::new();
+    while let Some(block) = allocate(&test.heap, 64, 16, 1000, stack::address_in_frame()) {
+        live.push(block as usize);
+    }
+    assert_eq!(live.len(), 127, "all slots but the one with number 0");
+    assert_eq!(test.heap.sampler.readings.dropped.load(Ordering::Relaxed), 1);
+    assert!(note_large(&test.heap, 4096, 100_000, 1000, stack::address_in_frame()).is_none());
+    give(&test, live[50]);
+    assert!(note_large(&test.heap, 4096, 100_000, 1000, stack::address_in_frame()).is_some());
+    test.check();
+}
+
+#[inline(never)]
+fn one_site(test: &TestHeap) -> usize {
+    core::hint::black_box(take(test, 10, 1))
+}
+
+#[test]
+fn samples_of_one_place_share_a_stack() {
+    let test = heap();
+    for _ in 0..100 {
+        one_site(&test);
+    }
+    let open = test.heap.sampler.state.lock();
+    // SAFETY: locked, and made by the first sample.
+    let tables = unsafe { &*open.tables };
+    let samples = &tables.samples[1..101];
+    assert!(samples.iter().all(|sample| sample.stack == samples[0].stack));
+    assert_ne!(samples[0].stack, UNKNOWN);
+    assert_eq!(tables.stacks.entries[samples[0].stack.0 as usize].figures.samples, 100);
+}
+
+#[test]
+fn the_rate_is_stretched_to_keep_the_budget() {
+    const RATE: u64 = 512 << 10;
+    assert_eq!(paced_rate(RATE, RATE, 50, 50), RATE);
+    assert_eq!(paced_rate(RATE, RATE, 51, 50), 2 * RATE);
+    assert_eq!(paced_rate(RATE, RATE, 5000, 50), 100 * RATE, "at once");
+    assert_eq!(paced_rate(100 * RATE, RATE, 30, 50), 100 * RATE);
+    assert_eq!(paced_rate(100 * RATE, RATE, 12, 50), 50 * RATE, "it comes back by halves");
+    assert_eq!(paced_rate(RATE + 1, RATE, 0, 50), RATE);
+    assert_eq!(paced_rate(1000, RATE, 5000, 50), RATE, "another rate is wanted");
+    assert_eq!(paced_rate(RATE, 0, 5000, 50), 0, "none is wanted");
+    assert_eq!(paced_rate(MAX_RATE, 1, u64::MAX, 1), MAX_RATE);
+}
