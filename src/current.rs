@@ -93,7 +93,9 @@ fn attach(word: ThreadWord) -> Option<Entered> {
     }
     // What pthread_setspecific may allocate is served without a cache.
     word.set(BUSY);
-    let Some(cache) = HEAP.threads.attach(&HEAP.metadata, HEAP.sampler.countdowns(), word) else {
+    let Heap { threads, metadata, sampler, arena, .. } = &HEAP;
+    let bound = arena.sample_range().start;
+    let Some(cache) = threads.attach(metadata, sampler.countdowns(), bound, word) else {
         word.set(UNSET);
         return None;
     };

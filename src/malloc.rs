@@ -16,9 +16,10 @@ use crate::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::tls::ThreadWord;
 
 /// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
-/// biased lock: the thread has a cache, is not inside it, and nobody wants it.
+/// biased lock: the thread has a cache, is not inside it, nobody wants it, and `block` (0: none) is no
+/// sample's address.
 #[inline(always)]
-fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
+fn with_cache<T>(block: usize, operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
     let word = ThreadWord::of_this_thread();
     let address = word.get();
     if address <= LAST_SPECIAL {
@@ -26,7 +27,7 @@ fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T>
     }
     // SAFETY: a word above the special ones is the address of the thread's cache.
     let cache = unsafe { &*(address as *const ThreadCache) };
-    let result = if cache.lock.enter(word) { operation(cache) } else { None };
+    let result = if cache.lock.enter_with(word, block) { operation(cache) } else { None };
     BiasedLock::leave(word, address);
     result
 }
@@ -34,22 +35,29 @@ fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T>
 /// A block of `class`, for a request of `bytes` aligned to `align`; null if out of memory.
 #[inline(always)]
 fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
-    let popped = with_cache(|cache| {
+    let popped = with_cache(0, |cache| {
         let bin = cache.bin(class);
         let block = bin.pop()?;
         Some((block, bin.count(bytes)))
     });
     match popped {
         Some((block, false)) => block,
-        Some((block, true)) => end_countdown(class, bytes, align, block),
-        None => allocate_slow(class, bytes, align),
+        Some((block, true)) => end_countdown(bytes, align, block),
+        None => allocate_slow(bytes, align),
     }
+}
+
+/// The class of a request that has one. Found anew by slow paths: their callers have less to hand over,
+/// and stay small enough to be inlined.
+fn class_for(bytes: usize, align: usize) -> SizeClass {
+    SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE)
 }
 
 #[cold]
 #[inline(never)]
-fn allocate_slow(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
+fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
     let frame = stack::address_in_frame();
+    let class = class_for(bytes, align);
     let block = match enter() {
         Some(entered) => {
             let cache = entered.cache;
@@ -69,8 +77,9 @@ fn allocate_slow(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-fn end_countdown(class: SizeClass, bytes: usize, align: usize, block: *mut u8) -> *mut u8 {
+fn end_countdown(bytes: usize, align: usize, block: *mut u8) -> *mut u8 {
     let frame = stack::address_in_frame();
+    let class = class_for(bytes, align);
     // A taker that had the cache meanwhile left the tally as it was.
     match enter() {
         Some(entered) => {
@@ -190,33 +199,31 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
 pub unsafe fn free(block: *mut u8) {
     let address = block as usize;
     let Some(offset) = HEAP.arena.offset_of(address) else { return free_foreign(address) };
-    free_class(HEAP.arena.class_at(offset), address);
+    free_class(HEAP.arena.class_at(offset), address, 0);
 }
 
-/// Frees a block whose layout is known: a sample can be told by its address, so this spares the look
-/// at the page map.
+/// Frees a block whose layout is known: spares the look at the page map. A sample is told by its
+/// address, in the comparison that enters the thread's cache.
 ///
 /// # Safety
 /// As [`free`]; the block was allocated with this size and alignment and is not null.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, bytes: usize, align: usize) {
-    let address = block as usize;
-    if HEAP.arena.is_sample(address) {
-        return free_slow(SizeClass::NONE, address);
-    }
-    let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
-    debug_assert_eq!(
-        Some(class),
-        HEAP.arena.offset_of(address).map(|offset| HEAP.arena.class_at(offset)),
+    let (class, address) = (class_for(bytes, align), block as usize);
+    debug_assert!(
+        HEAP.arena.is_sample(address) || HEAP.arena.class_at(address - HEAP.arena.base()) == class,
         "freed with another layout than allocated"
     );
-    free_class(class, address);
+    free_class(class, address, address);
 }
 
+/// `class` is the class of an ordinary block at `address`; of a sample, too, where `checked` is the
+/// address again. 0 is for those who looked the class up, and so found a sample's to be none.
 #[inline(always)]
-fn free_class(class: SizeClass, address: usize) {
+fn free_class(class: SizeClass, address: usize, checked: usize) {
     // The bin of `SizeClass::NONE` is always full.
-    let pushed = with_cache(|cache| cache.bin(class).push(address as *mut u8).then_some(()));
+    let push = |cache: &ThreadCache| cache.bin(class).push(address as *mut u8).then_some(());
+    let pushed = with_cache(checked, push);
     if pushed.is_none() {
         free_slow(class, address);
     }
@@ -227,14 +234,11 @@ fn free_class(class: SizeClass, address: usize) {
 fn free_slow(class: SizeClass, address: usize) {
     let frame = stack::address_in_frame();
     let offset = address.wrapping_sub(HEAP.arena.base());
+    if HEAP.arena.is_sample(address) {
+        return on_pages(enter_to_free(), || sampling::free(&HEAP, address, frame));
+    }
     if large::is_large(class) {
-        return on_pages(enter_to_free(), || {
-            if HEAP.arena.is_sample(address) {
-                sampling::free(&HEAP, address, frame);
-            } else {
-                large::free(&HEAP, offset);
-            }
-        });
+        return on_pages(enter_to_free(), || large::free(&HEAP, offset));
     }
     match enter_to_free() {
         Some(entered) => {

@@ -45,7 +45,8 @@ impl TestHeap {
     /// A cache for the thread whose word it is.
     pub fn attach(&self, word: ThreadWord) -> &ThreadCache {
         let Heap { threads, metadata, sampler, .. } = &self.heap;
-        threads.attach(metadata, sampler.countdowns(), word).unwrap()
+        let bound = self.heap.arena.sample_range().start;
+        threads.attach(metadata, sampler.countdowns(), bound, word).unwrap()
     }
 
     pub fn figures(&self) -> Figures<u64> {

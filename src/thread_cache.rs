@@ -416,10 +416,12 @@ impl Registry {
     }
 
     /// A record for the calling thread, whose word is `word` and says [`BUSY`](crate::biased_lock::BUSY).
+    /// Blocks from address `bound` on are samples.
     pub fn attach(
         &self,
         metadata: &Metadata,
         countdowns: &Countdowns,
+        bound: usize,
         word: ThreadWord,
     ) -> Option<&ThreadCache> {
         let mut unused = self.unused.lock_unless_mine()?;
@@ -434,6 +436,7 @@ impl Registry {
             for bin in &cache.bins {
                 bin.start(countdowns.begin());
             }
+            cache.lock.open(bound);
             cache.next.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
             // Release: partner of the Acquire in `all`.
             self.newest.store(record, Ordering::Release);
@@ -615,8 +618,8 @@ mod tests {
         let (registry, metadata) = (Registry::new(), Metadata::new());
         let word = ThreadWord::of_this_thread();
         assert_eq!((registry.all().count(), registry.threads()), (0, 0));
-        let first = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
-        let second = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
+        let first = registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap();
+        let second = registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap();
         assert!(!ptr::eq(first, second), "two at a time have one each");
         assert_eq!((registry.all().count(), registry.threads()), (2, 2));
         let class = SizeClass::for_bytes(100);
@@ -629,7 +632,7 @@ mod tests {
         registry.detach(first);
         assert_eq!(registry.threads(), 1);
         assert_eq!(addresses(&registry).len(), 2, "a record is never given up");
-        let third = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
+        let third = registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap();
         assert!(ptr::eq(first, third), "an unused record first");
         assert_eq!((registry.all().count(), registry.threads()), (2, 2));
         assert_eq!(third.operations.get(), 7);
@@ -645,8 +648,9 @@ mod tests {
         registry.detach(second);
         registry.detach(third);
         assert_eq!(registry.threads(), 0);
-        let again = [(); 3]
-            .map(|()| ptr::from_ref(registry.attach(&metadata, &Countdowns::new(), word).unwrap()));
+        let again = [(); 3].map(|()| {
+            ptr::from_ref(registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap())
+        });
         assert_eq!(again[..2], [ptr::from_ref(third), ptr::from_ref(second)]);
         assert!(!again[..2].contains(&again[2]));
         assert_eq!(metadata.map_calls(), calls, "three records fit one mapping");
@@ -656,7 +660,7 @@ mod tests {
     fn a_record_knows_whose_it_is() {
         let (registry, metadata) = (Registry::new(), Metadata::new());
         let word = ThreadWord::of_this_thread();
-        let cache = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
+        let cache = registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap();
         assert!(!cache.is_of_another(word.address()));
         assert!(cache.is_of_another(word.address() + 8));
         registry.detach(cache);
@@ -671,7 +675,8 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let word = ThreadWord::of_this_thread();
-                        let cache = registry.attach(&metadata, &Countdowns::new(), word).unwrap();
+                        let cache =
+                            registry.attach(&metadata, &Countdowns::new(), 1, word).unwrap();
                         assert_eq!(cache.word_address.load(Ordering::Relaxed), word.address());
                         // A second owner would lose some of these.
                         cache.operations.add(1);
@@ -689,8 +694,9 @@ mod tests {
     #[test]
     fn a_new_cache_has_room_for_nothing() {
         let (registry, metadata) = (Registry::new(), Metadata::new());
-        let cache =
-            registry.attach(&metadata, &Countdowns::new(), ThreadWord::of_this_thread()).unwrap();
+        let cache = registry
+            .attach(&metadata, &Countdowns::new(), 1, ThreadWord::of_this_thread())
+            .unwrap();
         for class in SizeClass::all().chain([SizeClass::NONE]) {
             assert!(cache.bin(class).pop().is_none());
             assert!(!cache.bin(class).push(64 as *mut u8));
@@ -752,7 +758,7 @@ mod tests {
             (Registry::new(), Metadata::new(), Countdowns::new());
         countdowns.set_rate(100_000);
         let word = ThreadWord::of_this_thread();
-        let cache = registry.attach(&metadata, &countdowns, word).unwrap();
+        let cache = registry.attach(&metadata, &countdowns, 1, word).unwrap();
         let class = SizeClass::for_bytes(1000);
         let mut sampled = 0;
         for i in 1..=200_000u64 {

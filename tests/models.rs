@@ -339,6 +339,7 @@ struct Cache {
 }
 
 const AT_REST: usize = 64;
+const BOUND: usize = 100;
 
 /// The owner works twice, as in two calls of malloc, while a taker empties the cache: loom sees any
 /// access that the lock does not order, and no block is lost or seen twice.
@@ -346,7 +347,7 @@ const AT_REST: usize = 64;
 fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
     loom::model(|| {
         let cache = Arc::new(Cache {
-            lock: BiasedLock::default(),
+            lock: BiasedLock::new(BOUND),
             word: AtomicUsize::new(AT_REST),
             blocks: UnsafeCell::new(1),
         });
@@ -368,7 +369,7 @@ fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
         let mut put = 1;
         for _ in 0..2 {
             assert_ne!(cache.word.get(), BUSY);
-            if cache.lock.enter(&cache.word) {
+            if cache.lock.enter_with(&cache.word, BOUND - 1) {
                 // SAFETY: the lock is the owner's. Loom checks that no access can race.
                 cache.blocks.with_mut(|blocks| unsafe { *blocks += 1 });
                 put += 1;
