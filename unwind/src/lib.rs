@@ -1,0 +1,105 @@
+//! Walks the call stack of code that keeps no frame pointers, by the unwind tables that compilers
+//! leave for exceptions, so that samples of allocations have whole stacks.
+//!
+//! ```
+//! slackwater_unwind::install();
+//! ```
+//!
+//! The preloaded library does that when it is loaded, and `slackwater-exporters` when a service sets
+//! its figures up. Where libc cannot say without a lock where a module's tables are (glibc before
+//! 2.35, musl) nothing happens, and stacks go as far as frame pointers lead.
+//!
+//! It runs inside malloc: it allocates nothing, takes no lock and does not panic. Three steps lead
+//! from one frame to the next:
+//!
+//! 1. glibc's `_dl_find_object` says which module an address belongs to ([`loader`]);
+//! 2. the module's tables say where its caller's registers are ([`tables`], by gimli). That takes some
+//!    hundred nanoseconds, so
+//! 3. what they say is kept ([`cache`]): an address that was seen before costs a few.
+//!
+//! Code without tables is left by its frame pointer, if that looks like one. Only stack pointer, frame
+//! pointer and return address are followed: the few functions that keep their frame's place in another
+//! register (libc's lazy binding does) end the walk.
+#![no_std]
+
+mod cache;
+mod loader;
+mod rule;
+mod tables;
+
+use slackwater::stack::{self, Registers, StackMemory};
+
+use crate::cache::Cache;
+use crate::loader::Module;
+use crate::rule::{Caller, Frame, Rule};
+use crate::tables::Answer;
+
+/// What the tables have said, of all threads.
+static CACHE: Cache = Cache::new();
+
+/// More unwanted frames than these in front of the wanted ones (the allocator's own) end a walk.
+const MAX_UNWANTED: usize = 32;
+
+/// From now on, stacks of samples are walked by the tables. `false` if this libc does not say where
+/// they are; stacks are then walked by frame pointers.
+///
+/// Any thread, any number of times, but not inside malloc. About a microsecond.
+pub fn install() -> bool {
+    let found = loader::prepare();
+    if found {
+        stack::set_walker(walk);
+    }
+    found
+}
+
+/// Fills in return addresses, innermost first, and says how many: a [`stack::Walker`].
+///
+/// Where a signal has interrupted a function, the place in that function is the instruction's address
+/// plus one: as for a return address, one less lies in the instruction that was under way.
+///
+/// Before [`install`] there are no tables, only frame pointers.
+pub fn walk(registers: &Registers, memory: &mut dyn StackMemory, frames: &mut [u64]) -> usize {
+    let mut frame = Frame::innermost(registers);
+    let mut module = None;
+    let mut count = 0;
+    for _ in 0..frames.len().saturating_add(MAX_UNWANTED) {
+        if count == frames.len() {
+            break;
+        }
+        let Some(caller) = caller_of(&frame, &mut module, memory) else { break };
+        if memory.is_wanted(caller.sp) {
+            frames[count] = caller.return_address();
+            count += 1;
+        }
+        frame = Frame::of_caller(&caller);
+    }
+    count
+}
+
+/// Who called the function that `frame` is in. `None` if nobody did, or that cannot be found out.
+fn caller_of(
+    frame: &Frame,
+    module: &mut Option<Module>,
+    memory: &mut dyn StackMemory,
+) -> Option<Caller> {
+    if !module.as_ref().is_some_and(|module| module.contains(frame.address)) {
+        *module = loader::module_of(frame.address);
+    }
+    let Some(module) = module else { return frame.caller_by_frame_pointer(memory) };
+    let key = Cache::key(frame.address, module.identity);
+    let rule = match CACHE.get(key) {
+        Some(rule) => rule,
+        None => match tables::ask(module, frame, memory) {
+            Answer::Rule(rule) => {
+                CACHE.put(key, rule);
+                rule
+            }
+            Answer::Caller(caller) => return caller,
+        },
+    };
+    match rule {
+        Rule::Caller(place) => frame.caller_at(&place, memory),
+        Rule::Outermost => None,
+        Rule::Unknown => frame.caller_by_frame_pointer(memory),
+    }
+}

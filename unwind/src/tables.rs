@@ -1,0 +1,215 @@
+//! What a module's unwind tables say of an address: `.eh_frame_hdr` finds the entry, `.eh_frame` has it.
+
+use gimli::{
+    AArch64, BaseAddresses, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, NativeEndian,
+    Operation, Pointer, Register, RegisterRule, UnwindContext, UnwindContextStorage,
+    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+};
+use slackwater::stack::{StackMemory, program_address};
+
+use crate::loader::Module;
+use crate::rule::{Caller, Frame, Place, Rule};
+
+const IS_X86: bool = cfg!(target_arch = "x86_64");
+const SP: Register = if IS_X86 { X86_64::RSP } else { AArch64::SP };
+const FP: Register = if IS_X86 { X86_64::RBP } else { AArch64::X29 };
+const RETURN_ADDRESS: Register = if IS_X86 { X86_64::RA } else { AArch64::X30 };
+
+/// What the tables say.
+pub(crate) enum Answer {
+    /// This, and the same next time.
+    Rule(Rule),
+    /// Something of the kind that has to be worked out each time.
+    Caller(Option<Caller>),
+}
+
+type Slice = EndianSlice<'static, NativeEndian>;
+type Row = UnwindTableRow<usize, OnStack>;
+
+/// Room on the stack, about 3 KiB, for what an entry says. A signal's frame has rules for 17 registers,
+/// others for nine at most on x86_64 and 20 on aarch64; states are remembered two deep. An entry that
+/// needs more is not understood.
+struct OnStack;
+
+impl UnwindContextStorage<usize> for OnStack {
+    type Rules = [(Register, RegisterRule<usize>); 21];
+    type Stack = [UnwindTableRow<usize, OnStack>; 4];
+}
+
+/// Asks the tables of `module`, which `frame`'s address is in. Some hundred nanoseconds.
+#[inline(never)]
+pub(crate) fn ask(module: &Module, frame: &Frame, memory: &mut dyn StackMemory) -> Answer {
+    let mut context = UnwindContext::new_in();
+    match find(module, frame.address, &mut context) {
+        Some((row, details)) => match place(row) {
+            Some(place) if !details.is_signal => Answer::Rule(Rule::Caller(place)),
+            _ if row.register(RETURN_ADDRESS) == Some(RegisterRule::Undefined) => {
+                Answer::Rule(Rule::Outermost)
+            }
+            _ => Answer::Caller(work_out(row, &details, frame, memory)),
+        },
+        None => Answer::Rule(Rule::Unknown),
+    }
+}
+
+/// What there is to know of an entry besides its row.
+struct Details {
+    is_signal: bool,
+    eh_frame: EhFrame<Slice>,
+    encoding: Encoding,
+}
+
+/// The row for `address`.
+fn find<'context>(
+    module: &Module,
+    address: u64,
+    context: &'context mut UnwindContext<usize, OnStack>,
+) -> Option<(&'context Row, Details)> {
+    let bases = BaseAddresses::default().set_eh_frame_hdr(module.header);
+    let header = EhFrameHdr::new(module.rest_of_segment(module.header)?, NativeEndian);
+    let header = header.parse(&bases, 8).ok()?;
+    let Pointer::Direct(eh_frame_at) = header.eh_frame_ptr() else { return None };
+    let bases = bases.set_eh_frame(eh_frame_at);
+    let eh_frame = EhFrame::new(module.rest_of_segment(eh_frame_at)?, NativeEndian);
+    let Pointer::Direct(entry_at) = header.table()?.lookup(address, &bases).ok()? else {
+        return None;
+    };
+    let offset = usize::try_from(entry_at.checked_sub(eh_frame_at)?).ok()?;
+    let entry = eh_frame.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset).ok()?;
+    if !entry.contains(address) {
+        return None;
+    }
+    let row = entry.unwind_info_for_address(&eh_frame, &bases, context, address).ok()?;
+    let encoding = entry.cie().encoding();
+    Some((row, Details { is_signal: entry.is_signal_trampoline(), eh_frame, encoding }))
+}
+
+/// The row as a [`Place`], if it is one.
+fn place(row: &Row) -> Option<Place> {
+    let &CfaRule::RegisterAndOffset { register, offset } = row.cfa() else { return None };
+    if register != SP && register != FP {
+        return None;
+    }
+    let words = |bytes: i64| {
+        let bytes = u64::try_from(bytes).ok()?;
+        (bytes % 8 == 0 && bytes / 8 < Place::LIMIT).then_some(bytes / 8)
+    };
+    let below_end = |register| match row.register(register) {
+        None | Some(RegisterRule::SameValue) => Some(0),
+        Some(RegisterRule::Offset(offset)) => words(offset.checked_neg()?).filter(|&n| n > 0),
+        Some(_) => None,
+    };
+    Some(Place {
+        from_fp: register == FP,
+        words: words(offset)?,
+        return_address: below_end(RETURN_ADDRESS)?,
+        fp: below_end(FP)?,
+    })
+}
+
+/// The caller by rules that are expressions: a signal's frame, a linkage table, a realigned stack.
+fn work_out(
+    row: &Row,
+    details: &Details,
+    frame: &Frame,
+    memory: &mut dyn StackMemory,
+) -> Option<Caller> {
+    let end = match *row.cfa() {
+        CfaRule::RegisterAndOffset { register, offset } => {
+            frame.register(register)?.checked_add_signed(offset)?
+        }
+        CfaRule::Expression(expression) => evaluate(expression, details, frame, None, memory)?,
+    };
+    let mut saved = |register| match row.register(register) {
+        None | Some(RegisterRule::SameValue) => frame.register(register),
+        Some(RegisterRule::Offset(offset)) => memory.word(end.checked_add_signed(offset)?),
+        Some(RegisterRule::Expression(expression)) => {
+            let address = evaluate(expression, details, frame, Some(end), memory)?;
+            memory.word(address)
+        }
+        Some(_) => None,
+    };
+    let pc = saved(RETURN_ADDRESS)?;
+    let fp = saved(FP)?;
+    if details.is_signal {
+        // It may have a stack of its own, so the interrupted function's can be anywhere.
+        return Some(Caller { pc: program_address(pc)?, sp: end, fp, interrupted: true });
+    }
+    frame.caller(pc, end, fp)
+}
+
+impl Frame {
+    fn register(&self, register: Register) -> Option<u64> {
+        match register {
+            SP => Some(self.sp),
+            FP => Some(self.fp),
+            // In expressions x86_64's return address stands for the address of the instruction.
+            RETURN_ADDRESS if IS_X86 => Some(self.address),
+            RETURN_ADDRESS => self.lr,
+            _ => None,
+        }
+    }
+}
+
+/// The value of an expression of the few operations that compilers and libc write into tables.
+fn evaluate(
+    expression: UnwindExpression<usize>,
+    details: &Details,
+    frame: &Frame,
+    initial: Option<u64>,
+    memory: &mut dyn StackMemory,
+) -> Option<u64> {
+    let mut stack = Values::default();
+    if let Some(initial) = initial {
+        stack.push(initial)?;
+    }
+    let mut operations = expression.get(&details.eh_frame).ok()?.operations(details.encoding);
+    while let Some(operation) = operations.next().ok()? {
+        let value = match operation {
+            Operation::RegisterOffset { register, offset, .. } => {
+                frame.register(register)?.wrapping_add_signed(offset)
+            }
+            Operation::UnsignedConstant { value } => value,
+            Operation::SignedConstant { value } => value as u64,
+            Operation::PlusConstant { value } => stack.pop()?.wrapping_add(value),
+            Operation::Deref { size: 8, space: false, .. } => {
+                let address = stack.pop()?;
+                memory.word(address)?
+            }
+            Operation::Plus => stack.pop()?.wrapping_add(stack.pop()?),
+            Operation::And => stack.pop()? & stack.pop()?,
+            Operation::Ge => {
+                let right = stack.pop()? as i64;
+                (stack.pop()? as i64 >= right) as u64
+            }
+            Operation::Shl => {
+                let bits = u32::try_from(stack.pop()?).ok()?;
+                stack.pop()?.checked_shl(bits)?
+            }
+            _ => return None,
+        };
+        stack.push(value)?;
+    }
+    stack.pop()
+}
+
+/// # Invariants
+/// `count <= values.len()`.
+#[derive(Default)]
+struct Values {
+    values: [u64; 8],
+    count: usize,
+}
+
+impl Values {
+    fn push(&mut self, value: u64) -> Option<()> {
+        *self.values.get_mut(self.count)? = value;
+        self.count += 1;
+        Some(())
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        self.count = self.count.checked_sub(1)?;
+        Some(self.values[self.count])
+    }
+}
