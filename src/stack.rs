@@ -190,17 +190,19 @@ pub fn program_address(word: u64) -> Option<u64> {
     (address >= PAGE_BYTES as u64 && address >> BITS == 0).then_some(address)
 }
 
-const PIECE_BYTES: usize = 8 << 10;
-const PIECE_WORDS: usize = PIECE_BYTES / 8;
-const PIECES: usize = 8;
+/// The sizes of the pieces that a stack is copied in: most stacks are short, and a call costs as much
+/// as a copy of 16 KiB.
+const PIECE_BYTES: [usize; 4] = [8 << 10, 8 << 10, 16 << 10, 32 << 10];
+const PIECES: usize = PIECE_BYTES.len();
+const SCRATCH_WORDS: usize = (64 << 10) / 8;
 
 /// Room for the copy of a stack: 64 KiB, too much for the stack itself.
-pub struct Scratch([[u64; PIECE_WORDS]; PIECES]);
+pub struct Scratch([u64; SCRATCH_WORDS]);
 
 impl Scratch {
     /// Zeros: as a `static` it takes no memory until it is used.
     pub const fn new() -> Scratch {
-        Scratch([[0; PIECE_WORDS]; PIECES])
+        Scratch([0; SCRATCH_WORDS])
     }
 }
 
@@ -212,18 +214,20 @@ impl Default for Scratch {
 
 /// A copy of parts of the calling thread's stack.
 ///
-/// Taken by `process_vm_readv` on ourselves, 8 KiB at a time where the walker asks for them, 64 KiB at
-/// most; 1 to 1.5 µs a piece. A signal's own stack is a place like any other. Where the kernel
+/// Taken by `process_vm_readv` on ourselves, piece by piece where the walker asks for them, 64 KiB at
+/// most; 1.2 to 2.5 µs a piece. A signal's own stack is a place like any other. Where the kernel
 /// refuses (a seccomp filter may) there is only what lies between the start and the end of the page
 /// with the first wanted frame, so that the walk ends early.
 ///
 /// # Invariants
-/// `count <= PIECES`; of `scratch`'s piece `i < count` the first `pieces[i].words` words are a copy of
-/// what was at `pieces[i].start`.
+/// `count <= PIECES`. Of the pieces below `count`, piece `i` is a copy of what was at `pieces[i].start`:
+/// `pieces[i].words` words of `scratch` from `pieces[i].place` on. `latest < PIECES`.
 pub struct CopiedStack<'a> {
     scratch: &'a mut Scratch,
     pieces: [Piece; PIECES],
     count: usize,
+    /// The piece in which a word was last found.
+    latest: usize,
     skip_to: u64,
 }
 
@@ -232,14 +236,20 @@ struct Piece {
     /// A multiple of 8.
     start: u64,
     words: usize,
+    place: usize,
 }
 
 impl<'a> CopiedStack<'a> {
     /// The stack of the calling thread from `sp`, an address in the caller's frame, on. Frames that do
     /// not end above `skip_to` are unwanted.
     pub fn new(scratch: &'a mut Scratch, sp: u64, skip_to: u64) -> CopiedStack<'a> {
-        let mut stack =
-            CopiedStack { scratch, pieces: [Piece::default(); PIECES], count: 0, skip_to };
+        let mut stack = CopiedStack {
+            scratch,
+            pieces: [Piece::default(); PIECES],
+            count: 0,
+            latest: 0,
+            skip_to,
+        };
         if stack.copy(sp).is_none() {
             stack.copy_own_frames(sp);
         }
@@ -250,9 +260,11 @@ impl<'a> CopiedStack<'a> {
     /// nothing to be read.
     fn copy(&mut self, address: u64) -> Option<()> {
         let start = address - address % PAGE_BYTES as u64;
-        let room = self.scratch.0.get_mut(self.count)?;
+        let bytes = PIECE_BYTES.get(self.count)?;
+        let place = PIECE_BYTES[..self.count].iter().sum::<usize>() / 8;
+        let room = self.scratch.0.get_mut(place..place + bytes / 8)?;
         let words = sys::read_own_memory(start as usize, room);
-        self.pieces[self.count] = Piece { start, words };
+        self.pieces[self.count] = Piece { start, words, place };
         self.count += (words > 0) as usize;
         (words > 0).then_some(())
     }
@@ -262,29 +274,33 @@ impl<'a> CopiedStack<'a> {
     fn copy_own_frames(&mut self, sp: u64) {
         let start = sp & !7;
         let own_bytes = self.skip_to.wrapping_sub(start);
-        let last = if own_bytes < PIECE_BYTES as u64 { self.skip_to } else { start };
+        let last = if own_bytes < PIECE_BYTES[0] as u64 { self.skip_to } else { start };
         let end = (last | (PAGE_BYTES as u64 - 1)).wrapping_add(1);
-        let words = ((end.wrapping_sub(start) / 8) as usize).min(PIECE_WORDS);
-        for (i, place) in self.scratch.0[0][..words].iter_mut().enumerate() {
+        let words = ((end.wrapping_sub(start) / 8) as usize).min(PIECE_BYTES[0] / 8);
+        for (i, place) in self.scratch.0[..words].iter_mut().enumerate() {
             let word = (start as usize + i * 8) as *const u64;
             // SAFETY: an aligned word of a mapped page of the thread's own stack. Volatile, because
             // other threads may write to objects there.
             *place = unsafe { word.read_volatile() };
         }
-        self.pieces[0] = Piece { start, words };
+        self.pieces[0] = Piece { start, words, place: 0 };
         self.count = 1;
     }
 
-    fn find(&self, address: u64) -> Option<u64> {
-        // A walk goes outwards: what it wants is in the latest piece, or in none.
-        for i in (0..self.count).rev() {
-            let Piece { start, words } = self.pieces[i];
-            let word = (address.wrapping_sub(start) / 8) as usize;
-            if word < words {
-                return Some(self.scratch.0[i][word]);
-            }
+    fn find(&mut self, address: u64) -> Option<u64> {
+        if let Some(word) = self.in_piece(self.latest, address) {
+            return Some(word);
         }
-        None
+        let (latest, word) =
+            (0..self.count).find_map(|piece| Some((piece, self.in_piece(piece, address)?)))?;
+        self.latest = latest;
+        Some(word)
+    }
+
+    fn in_piece(&self, piece: usize, address: u64) -> Option<u64> {
+        let Piece { start, words, place } = *self.pieces.get(piece)?;
+        let word = (address.wrapping_sub(start) / 8) as usize;
+        if word < words { self.scratch.0.get(place + word).copied() } else { None }
     }
 }
 
@@ -472,11 +488,13 @@ mod tests {
 
     #[test]
     fn no_more_is_copied_than_there_is_room_for() {
-        let bytes = 10 * PIECE_BYTES;
+        let (pieces, piece_bytes) = (10, PIECE_BYTES[PIECES - 1]);
+        let bytes = pieces * piece_bytes;
         let pages = sys::map_metadata(bytes).expect("memory");
         let mut scratch = Box::new(Scratch::new());
         let mut stack = CopiedStack::new(&mut scratch, Registers::here().sp, 0);
-        let read = (0..10).take_while(|i| stack.word((pages + i * PIECE_BYTES) as u64).is_some());
+        let read =
+            (0..pieces).take_while(|i| stack.word((pages + i * piece_bytes) as u64).is_some());
         assert_eq!(read.count(), PIECES - 1, "one piece is the stack's");
         // SAFETY: the pages are this test's own.
         unsafe { sys::unmap(sys::AddressRange { start: pages, bytes }) };

@@ -661,25 +661,28 @@ unsafe fn close(descriptor: c_int) {
 /// the words copied. Reading what other threads write is the kernel's business this way, and an address
 /// at which nothing is mapped does no harm.
 pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
-    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(words) };
-    let mut pages = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; 3];
-    let (mut start, mut left) = (address, local.iov_len);
-    // The kernel promises to stop between entries, not within one.
-    for page in &mut pages {
-        let bytes = left.min(PAGE_BYTES - start % PAGE_BYTES);
-        *page = libc::iovec { iov_base: start as *mut c_void, iov_len: bytes };
-        (start, left) = (start.wrapping_add(bytes), left - bytes);
+    let page_words = (PAGE_BYTES - address % PAGE_BYTES) / 8;
+    match read_own_words(address, words) {
+        // Kernels stop at the page that they cannot read, though they do not promise to. One page is
+        // all or nothing.
+        0 if page_words < words.len() => read_own_words(address, &mut words[..page_words]),
+        read => read,
     }
-    let (to, from) = (&raw const local, pages.as_ptr());
+}
+
+fn read_own_words(address: usize, words: &mut [u64]) -> usize {
+    let iov_len = size_of_val(words);
+    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len };
+    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len };
+    let (to, from) = (&raw const local, &raw const remote);
     // As wide as the kernel takes them: the last is passed in memory.
-    let (local_count, page_count, flags) = (1usize, pages.len(), 0usize);
+    let (count, flags) = (1usize, 0usize);
     // Asked for each time: a child of fork is another process.
     let process = process();
+    let number = libc::SYS_process_vm_readv;
     // SAFETY: the kernel writes to `words`, no more than they are, and refuses what it cannot read.
-    let read = keep_errno(|| unsafe {
-        let number = libc::SYS_process_vm_readv;
-        libc::syscall(number, process, to, local_count, from, page_count, flags)
-    });
+    let read =
+        keep_errno(|| unsafe { libc::syscall(number, process, to, count, from, count, flags) });
     usize::try_from(read).unwrap_or(0) / 8
 }
 
