@@ -27,6 +27,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Serves `address` from a thread of its own: an IP address and a port like `127.0.0.1:9464` or
     /// `[::1]:9464` (port 0 takes any free one), or `unix:/run/service.sock`. See [`http::serve`].
+    /// From here on the stacks of samples are walked by unwind tables.
     ///
     /// # Errors
     ///
@@ -36,6 +37,7 @@ impl Endpoint {
             let message = format!("{address:?}: {expected}");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
+        slackwater_unwind::install();
         Ok(Endpoint { address: http::serve(&address, answer)? })
     }
 

@@ -41,12 +41,18 @@
 //! and `/map.json` are for scripts, `/` is for people. Figures are taken when they are asked for.
 //! `examples/service.rs` is a complete service.
 //!
+//! # Stacks of samples
+//!
+//! Both of these lines also have stacks walked by unwind tables ([`unwind`]), which Rust code has,
+//! where it mostly has no frame pointers. A service that has neither of them, but a [`Publisher`] of
+//! its own, does that itself: `slackwater_exporters::unwind::install()`.
+//!
 //! # What costs what
 //!
 //! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.8 ms of CPU time, and
 //! about 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
 //! ms less. `observer_cpu_seconds_total` says what it was (`benches/scrape_cost.rs` measures it). With
-//! `default-features = false` the library depends on the allocator and the facade alone.
+//! `default-features = false` the library depends on the allocator, its unwinder and the facade alone.
 //!
 //! # The program
 //!
@@ -80,3 +86,4 @@ pub mod residency;
 pub use endpoint::Endpoint;
 pub use families::Sample;
 pub use publisher::{Publisher, publish_every};
+pub use slackwater_unwind as unwind;

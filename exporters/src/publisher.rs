@@ -195,12 +195,14 @@ fn set_series<H, T>(
 
 /// Starts a thread that publishes now and then every `period` (at least 10 ms), for as long as the
 /// process lives. The one line of set-up for a service that has a recorder of its own; the order
-/// of this and of the recorder's installation does not matter.
+/// of this and of the recorder's installation does not matter. From here on the stacks of samples are
+/// walked by unwind tables.
 ///
 /// # Errors
 ///
 /// When the system gives no thread.
 pub fn publish_every(period: Duration) -> io::Result<()> {
+    slackwater_unwind::install();
     let period = period.max(SHORTEST_PERIOD);
     thread::Builder::new().name("slackwater-publish".into()).spawn(move || {
         let mut publisher = Publisher::new();

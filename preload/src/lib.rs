@@ -4,7 +4,8 @@
 //! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
-//! This is the only place with `no_mangle`, and nothing but argument checks happens here.
+//! This is the only place with `no_mangle`, and nothing but argument checks happens here, and one
+//! question to the loader: the programs are of any language, so stacks are walked by unwind tables.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -12,6 +13,15 @@ use core::ptr;
 use slackwater::malloc;
 use slackwater::size_class::GRANULE;
 use slackwater::units::PAGE_BYTES;
+
+/// When the library is loaded.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+extern "C" fn start() {
+    slackwater_unwind::install();
+}
 
 fn set_errno(value: c_int) {
     // SAFETY: libc's location function has no preconditions.

@@ -45,6 +45,10 @@ pub(crate) struct Module {
 pub(crate) fn prepare() -> bool {
     // SAFETY: the name ends with a zero.
     let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+    if function.is_null() {
+        // SAFETY: no preconditions. The error is not left for the program to find.
+        unsafe { libc::dlerror() };
+    }
     // Relaxed: it is an address in libc, which has been there for long.
     FIND_OBJECT.store(function, Ordering::Relaxed);
     !function.is_null()
