@@ -35,7 +35,9 @@ pub(crate) struct Module {
     end: u64,
     /// The address of its `.eh_frame_hdr`.
     pub header: u64,
-    /// Tells it from what may be loaded at the same addresses after it.
+    /// Tells it from what may be loaded at the same addresses after it, by the number of functions and
+    /// the sizes of sections. A plugin that is built again with neither changed is not told apart: its
+    /// stacks may then end early.
     pub identity: u64,
 }
 

@@ -213,3 +213,52 @@ impl Values {
         Some(self.values[self.count])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gimli::Format;
+
+    struct NoMemory;
+
+    impl StackMemory for NoMemory {
+        fn word(&mut self, _: u64) -> Option<u64> {
+            None
+        }
+    }
+
+    fn value(expression: &'static [u8], frame: &Frame) -> Option<u64> {
+        let details = Details {
+            is_signal: false,
+            eh_frame: EhFrame::new(expression, NativeEndian),
+            encoding: Encoding { address_size: 8, format: Format::Dwarf32, version: 1 },
+        };
+        let expression = UnwindExpression { offset: 0, length: expression.len() };
+        evaluate(expression, &details, frame, None, &mut NoMemory)
+    }
+
+    /// What linkers write for the linkage table, whose entries are of 16 bytes: the frame has eight bytes
+    /// more from the entry's eleventh on, where its first has been pushed.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_frame_of_a_linkage_table() {
+        let entry = &[0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
+        for (at, end) in [(0, 1008), (6, 1008), (10, 1008), (11, 1016), (15, 1016), (16, 1008)] {
+            let frame = Frame { address: 0x4000 + at, sp: 1000, fp: 0, lr: None };
+            assert_eq!(value(entry, &frame), Some(end), "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_has_no_value() {
+        let frame = Frame { address: 0x4000, sp: 1000, fp: 2000, lr: None };
+        assert_eq!(value(&[], &frame), None);
+        assert_eq!(value(&[0x22], &frame), None, "plus, of nothing");
+        assert_eq!(value(&[0x06], &frame), None, "a value at no address");
+        assert_eq!(value(&[0x30, 0x06], &frame), None, "a value that cannot be read");
+        assert_eq!(value(&[0x73, 8], &frame), None, "a register that is not followed");
+        assert_eq!(value(&[0x31; 8], &frame), Some(1));
+        assert_eq!(value(&[0x31; 9], &frame), None, "more values than there is room for");
+        assert_eq!(value(&[0x2f, 0xfd, 0xff], &frame), None, "a jump, which might never end");
+    }
+}

@@ -213,6 +213,27 @@ fn code_that_no_module_has_is_left_by_its_frame_pointer() {
     assert_eq!(walk(&registers, &mut memory, &mut frames), 0);
 }
 
+/// Not even if the frame pointer there looks like one.
+#[test]
+fn nobody_has_called_what_a_thread_begins_with() {
+    #[inline(never)]
+    fn frames_here(scratch: &mut Scratch, frames: &mut [u64; MAX_FRAMES]) -> usize {
+        capture(scratch, frames, address_in_frame())
+    }
+    assert!(install());
+    let mut frames = [0; MAX_FRAMES];
+    let count = frames_here(&mut Box::new(Scratch::new()), &mut frames);
+    let stack = 0x7ffe_0000_0000;
+    let walk_from = |pc| {
+        let words = vec![7, 7, stack + 40, frames[0], 7, stack + 56, frames[0]];
+        let mut memory = Words { start: stack, words, asked: 0 };
+        let registers = Registers { pc, sp: stack, fp: stack + 16, lr: 0 };
+        walk(&registers, &mut memory, &mut [0; 1])
+    };
+    assert_eq!(walk_from(frames[count - 1] - 1), 0);
+    assert_eq!(walk_from(stack), 1, "code that no module has");
+}
+
 /// Where the kernel forbids looking, the page that the frames begin on is all there is: of 64 places
 /// in a page, few are so near its end that not even the caller is found.
 #[test]

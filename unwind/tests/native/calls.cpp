@@ -82,3 +82,11 @@ extern "C" void through_odd_frames(Callback callback) {
     grown(1000, callback);
     grown(5000, callback);
 }
+
+#ifdef ANOTHER
+// Last: what is in front of it stays where it is.
+extern "C" int another(Callback callback) {
+    callback();
+    return 1;
+}
+#endif
