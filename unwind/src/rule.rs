@@ -153,6 +153,39 @@ impl Frame {
 mod tests {
     use super::*;
 
+    /// Every word is an address of a program.
+    struct Code;
+
+    impl StackMemory for Code {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            Some(address)
+        }
+    }
+
+    #[test]
+    fn a_caller_is_further_out() {
+        let frame = Frame { address: 0x5000, sp: 0x9000, fp: 0x8000, lr: None };
+        let caller = |from_fp, words| {
+            let place = Place { from_fp, words, return_address: 1, fp: 0 };
+            frame.caller_at(&place, &mut Code).map(|caller| caller.sp)
+        };
+        assert_eq!(caller(false, 1), Some(0x9008));
+        assert_eq!(caller(false, 0), None, "as far in");
+        assert_eq!(caller(true, 2), None, "further in");
+        assert_eq!(caller(true, 0x1000 / 8 + 1), Some(0x9008));
+        assert_eq!(frame.caller(0x5000, 0x8fff, 0).map(|caller| caller.sp), None);
+    }
+
+    #[test]
+    fn what_has_called_nothing_may_have_its_return_address_in_a_register() {
+        let place = Place { from_fp: false, words: 0, return_address: 0, fp: 0 };
+        let frame = Frame { address: 0x5000, sp: 0x9000, fp: 0x8000, lr: Some(0x6000) };
+        let caller = frame.caller_at(&place, &mut Code).expect("a caller");
+        assert_eq!((caller.pc, caller.sp, caller.fp), (0x6000, 0x9000, 0x8000));
+        let frame = Frame::of_caller(&caller);
+        assert!(frame.caller_at(&place, &mut Code).is_none(), "whoever calls has saved it");
+    }
+
     #[test]
     fn a_rule_survives_being_a_word() {
         let numbers = [0, 1, 2, 7, 4095, Place::LIMIT - 2, Place::LIMIT - 1];

@@ -1,9 +1,11 @@
 //! What a module's unwind tables say of an address: `.eh_frame_hdr` finds the entry, `.eh_frame` has it.
 
+use core::ops::RangeInclusive;
+
 use gimli::{
-    AArch64, BaseAddresses, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, NativeEndian,
-    Operation, Pointer, Register, RegisterRule, UnwindContext, UnwindContextStorage,
-    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    AArch64, BaseAddresses, CallFrameInstruction, CallFrameInstructionIter, CfaRule,
+    CommonInformationEntry, EhFrame, EhFrameHdr, Encoding, EndianSlice, NativeEndian, Operation,
+    Pointer, Register, RegisterRule, UnwindExpression, UnwindSection, Vendor, X86_64,
 };
 use slackwater::stack::{StackMemory, program_address};
 
@@ -11,6 +13,7 @@ use crate::loader::Module;
 use crate::rule::{Caller, Frame, Place, Rule};
 
 const IS_X86: bool = cfg!(target_arch = "x86_64");
+const VENDOR: Vendor = if IS_X86 { Vendor::Default } else { Vendor::AArch64 };
 const SP: Register = if IS_X86 { X86_64::RSP } else { AArch64::SP };
 const FP: Register = if IS_X86 { X86_64::RBP } else { AArch64::X29 };
 const RETURN_ADDRESS: Register = if IS_X86 { X86_64::RA } else { AArch64::X30 };
@@ -24,31 +27,26 @@ pub(crate) enum Answer {
 }
 
 type Slice = EndianSlice<'static, NativeEndian>;
-type Row = UnwindTableRow<usize, OnStack>;
 
-/// Room on the stack, about 3 KiB, for what an entry says. A signal's frame has rules for 17 registers,
-/// others for nine at most on x86_64 and 20 on aarch64; states are remembered two deep. An entry that
-/// needs more is not understood.
-struct OnStack;
-
-impl UnwindContextStorage<usize> for OnStack {
-    type Rules = [(Register, RegisterRule<usize>); 21];
-    type Stack = [UnwindTableRow<usize, OnStack>; 4];
+/// The rules that hold at an address, for the registers that are followed. gimli can work out all
+/// registers', and would take 5 KiB of a stack for it that may be a small one.
+#[derive(Clone, Default)]
+struct Row {
+    end: CfaRule<usize>,
+    return_address: Option<RegisterRule<usize>>,
+    fp: Option<RegisterRule<usize>>,
 }
 
 /// Asks the tables of `module`, which `frame`'s address is in. Some hundred nanoseconds.
 #[inline(never)]
 pub(crate) fn ask(module: &Module, frame: &Frame, memory: &mut dyn StackMemory) -> Answer {
-    let mut context = UnwindContext::new_in();
-    match find(module, frame.address, &mut context) {
-        Some((row, details)) => match place(row) {
-            Some(place) if !details.is_signal => Answer::Rule(Rule::Caller(place)),
-            _ if row.register(RETURN_ADDRESS) == Some(RegisterRule::Undefined) => {
-                Answer::Rule(Rule::Outermost)
-            }
-            _ => Answer::Caller(work_out(row, &details, frame, memory)),
-        },
-        None => Answer::Rule(Rule::Unknown),
+    let Some((row, details)) = find(module, frame.address) else {
+        return Answer::Rule(Rule::Unknown);
+    };
+    match row.place() {
+        Some(place) if !details.is_signal => Answer::Rule(Rule::Caller(place)),
+        _ if row.return_address == Some(RegisterRule::Undefined) => Answer::Rule(Rule::Outermost),
+        _ => Answer::Caller(work_out(&row, &details, frame, memory)),
     }
 }
 
@@ -60,17 +58,14 @@ struct Details {
 }
 
 /// The row for `address`.
-fn find<'context>(
-    module: &Module,
-    address: u64,
-    context: &'context mut UnwindContext<usize, OnStack>,
-) -> Option<(&'context Row, Details)> {
+fn find(module: &Module, address: u64) -> Option<(Row, Details)> {
     let bases = BaseAddresses::default().set_eh_frame_hdr(module.header);
     let header = EhFrameHdr::new(module.rest_of_segment(module.header)?, NativeEndian);
     let header = header.parse(&bases, 8).ok()?;
     let Pointer::Direct(eh_frame_at) = header.eh_frame_ptr() else { return None };
     let bases = bases.set_eh_frame(eh_frame_at);
-    let eh_frame = EhFrame::new(module.rest_of_segment(eh_frame_at)?, NativeEndian);
+    let mut eh_frame = EhFrame::new(module.rest_of_segment(eh_frame_at)?, NativeEndian);
+    eh_frame.set_vendor(VENDOR);
     let Pointer::Direct(entry_at) = header.table()?.lookup(address, &bases).ok()? else {
         return None;
     };
@@ -79,32 +74,141 @@ fn find<'context>(
     if !entry.contains(address) {
         return None;
     }
-    let row = entry.unwind_info_for_address(&eh_frame, &bases, context, address).ok()?;
-    let encoding = entry.cie().encoding();
-    Some((row, Details { is_signal: entry.is_signal_trampoline(), eh_frame, encoding }))
+    let cie = entry.cie();
+    let mut row = Row::default();
+    row.execute(cie.instructions(&eh_frame, &bases), cie, 0..=u64::MAX, &Row::default())?;
+    let initial = row.clone();
+    let until_address = entry.initial_address()..=address;
+    row.execute(entry.instructions(&eh_frame, &bases), cie, until_address, &initial)?;
+    let details =
+        Details { is_signal: entry.is_signal_trampoline(), encoding: cie.encoding(), eh_frame };
+    Some((row, details))
 }
 
-/// The row as a [`Place`], if it is one.
-fn place(row: &Row) -> Option<Place> {
-    let &CfaRule::RegisterAndOffset { register, offset } = row.cfa() else { return None };
-    if register != SP && register != FP {
-        return None;
+impl Row {
+    /// Executes what changes the row in the code of `range`. `None` if that is not understood.
+    fn execute(
+        &mut self,
+        mut instructions: CallFrameInstructionIter<'_, Slice>,
+        cie: &CommonInformationEntry<Slice>,
+        range: RangeInclusive<u64>,
+        initial: &Row,
+    ) -> Option<()> {
+        use CallFrameInstruction::*;
+        let factored = |offset: i64| offset.wrapping_mul(cie.data_alignment_factor());
+        let mut remembered = [const { None }; 4];
+        let mut depth = 0;
+        let mut at = *range.start();
+        while let Some(instruction) = instructions.next().ok()? {
+            match instruction {
+                SetLoc { address } => at = address,
+                AdvanceLoc { delta } => {
+                    let bytes = u64::from(delta).wrapping_mul(cie.code_alignment_factor());
+                    at = at.checked_add(bytes)?;
+                }
+                DefCfa { register, offset } => {
+                    self.end = CfaRule::RegisterAndOffset { register, offset: offset as i64 };
+                }
+                DefCfaSf { register, factored_offset } => {
+                    let offset = factored(factored_offset);
+                    self.end = CfaRule::RegisterAndOffset { register, offset };
+                }
+                DefCfaRegister { register: to } => match &mut self.end {
+                    CfaRule::RegisterAndOffset { register, .. } => *register = to,
+                    CfaRule::Expression(_) => return None,
+                },
+                DefCfaOffset { offset: to } => *self.offset()? = to as i64,
+                DefCfaOffsetSf { factored_offset } => *self.offset()? = factored(factored_offset),
+                DefCfaExpression { expression } => self.end = CfaRule::Expression(expression),
+                Undefined { register } => self.set(register, RegisterRule::Undefined),
+                SameValue { register } => self.set(register, RegisterRule::SameValue),
+                Offset { register, factored_offset } => {
+                    self.set(register, RegisterRule::Offset(factored(factored_offset as i64)));
+                }
+                OffsetExtendedSf { register, factored_offset } => {
+                    self.set(register, RegisterRule::Offset(factored(factored_offset)));
+                }
+                ValOffset { register, factored_offset } => {
+                    self.set(register, RegisterRule::ValOffset(factored(factored_offset as i64)));
+                }
+                ValOffsetSf { register, factored_offset } => {
+                    self.set(register, RegisterRule::ValOffset(factored(factored_offset)));
+                }
+                Register { dest_register, src_register } => {
+                    self.set(dest_register, RegisterRule::Register(src_register));
+                }
+                Expression { register, expression } => {
+                    self.set(register, RegisterRule::Expression(expression));
+                }
+                ValExpression { register, expression } => {
+                    self.set(register, RegisterRule::ValExpression(expression));
+                }
+                Restore { register } => {
+                    if let Some(rule) = self.rule(register) {
+                        *rule = initial.clone().rule(register)?.take();
+                    }
+                }
+                RememberState => {
+                    *remembered.get_mut(depth)? = Some(self.clone());
+                    depth += 1;
+                }
+                RestoreState => {
+                    depth = depth.checked_sub(1)?;
+                    *self = remembered.get_mut(depth)?.take()?;
+                }
+                ArgsSize { .. } | NegateRaState | Nop => {}
+            }
+            if at > *range.end() {
+                break;
+            }
+        }
+        Some(())
     }
-    let words = |bytes: i64| {
-        let bytes = u64::try_from(bytes).ok()?;
-        (bytes % 8 == 0 && bytes / 8 < Place::LIMIT).then_some(bytes / 8)
-    };
-    let below_end = |register| match row.register(register) {
-        None | Some(RegisterRule::SameValue) => Some(0),
-        Some(RegisterRule::Offset(offset)) => words(offset.checked_neg()?).filter(|&n| n > 0),
-        Some(_) => None,
-    };
-    Some(Place {
-        from_fp: register == FP,
-        words: words(offset)?,
-        return_address: below_end(RETURN_ADDRESS)?,
-        fp: below_end(FP)?,
-    })
+
+    fn offset(&mut self) -> Option<&mut i64> {
+        match &mut self.end {
+            CfaRule::RegisterAndOffset { offset, .. } => Some(offset),
+            CfaRule::Expression(_) => None,
+        }
+    }
+
+    /// The rule of a register, if it is one that is followed.
+    fn rule(&mut self, register: Register) -> Option<&mut Option<RegisterRule<usize>>> {
+        match register {
+            RETURN_ADDRESS => Some(&mut self.return_address),
+            FP => Some(&mut self.fp),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, register: Register, to: RegisterRule<usize>) {
+        if let Some(rule) = self.rule(register) {
+            *rule = Some(to);
+        }
+    }
+
+    /// The row as a [`Place`], if it is one.
+    fn place(&self) -> Option<Place> {
+        let CfaRule::RegisterAndOffset { register, offset } = self.end else { return None };
+        if register != SP && register != FP {
+            return None;
+        }
+        let words = |bytes: i64| {
+            let bytes = u64::try_from(bytes).ok()?;
+            (bytes % 8 == 0 && bytes / 8 < Place::LIMIT).then_some(bytes / 8)
+        };
+        let below_end = |rule: &Option<RegisterRule<usize>>| match *rule {
+            None | Some(RegisterRule::SameValue) => Some(0),
+            Some(RegisterRule::Offset(offset)) => words(offset.checked_neg()?).filter(|&n| n > 0),
+            Some(_) => None,
+        };
+        Some(Place {
+            from_fp: register == FP,
+            words: words(offset)?,
+            return_address: below_end(&self.return_address)?,
+            fp: below_end(&self.fp)?,
+        })
+    }
 }
 
 /// The caller by rules that are expressions: a signal's frame, a linkage table, a realigned stack.
@@ -114,13 +218,13 @@ fn work_out(
     frame: &Frame,
     memory: &mut dyn StackMemory,
 ) -> Option<Caller> {
-    let end = match *row.cfa() {
+    let end = match row.end {
         CfaRule::RegisterAndOffset { register, offset } => {
             frame.register(register)?.checked_add_signed(offset)?
         }
         CfaRule::Expression(expression) => evaluate(expression, details, frame, None, memory)?,
     };
-    let mut saved = |register| match row.register(register) {
+    let mut saved = |register, rule: &Option<RegisterRule<usize>>| match *rule {
         None | Some(RegisterRule::SameValue) => frame.register(register),
         Some(RegisterRule::Offset(offset)) => memory.word(end.checked_add_signed(offset)?),
         Some(RegisterRule::Expression(expression)) => {
@@ -129,8 +233,8 @@ fn work_out(
         }
         Some(_) => None,
     };
-    let pc = saved(RETURN_ADDRESS)?;
-    let fp = saved(FP)?;
+    let pc = saved(RETURN_ADDRESS, &row.return_address)?;
+    let fp = saved(FP, &row.fp)?;
     if details.is_signal {
         // It may have a stack of its own, so the interrupted function's can be anywhere.
         return Some(Caller { pc: program_address(pc)?, sp: end, fp, interrupted: true });

@@ -213,6 +213,22 @@ fn code_that_no_module_has_is_left_by_its_frame_pointer() {
     assert_eq!(walk(&registers, &mut memory, &mut frames), 0);
 }
 
+/// The table's nearest entry is another function's.
+#[test]
+fn a_place_in_a_module_that_is_no_functions_is_left_by_its_frame_pointer() {
+    assert!(install());
+    let stack = 0x7ffe_0000_0000;
+    let code = walk as *const () as u64;
+    let (headers, _) = mapped_files()[0];
+    // What a function that has pushed nothing or little would return to is none.
+    let words = vec![7, 7, 7, 7, 7, 7, 7, 7, 0, code];
+    let mut memory = Words { start: stack, words, asked: 0 };
+    let registers = Registers { pc: headers, sp: stack, fp: stack + 64, lr: 0 };
+    let mut frames = [0; 1];
+    assert_eq!(walk(&registers, &mut memory, &mut frames), 1);
+    assert_eq!(frames, [code]);
+}
+
 /// Not even if the frame pointer there looks like one.
 #[test]
 fn nobody_has_called_what_a_thread_begins_with() {
