@@ -103,3 +103,27 @@ fn caller_of(
         Rule::Unknown => frame.caller_by_frame_pointer(memory),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Words([u64; 4]);
+
+    impl StackMemory for Words {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            self.0.get(address.checked_sub(0x7000_0000)? as usize / 8).copied()
+        }
+    }
+
+    /// As on a libc that does not say where they are. No test in this program installs.
+    #[test]
+    fn without_tables_frame_pointers_are_followed() {
+        let code = walk as *const () as u64;
+        let mut stack = Words([7, 7, 0, code]);
+        let registers = Registers { pc: code, sp: 0x7000_0000, fp: 0x7000_0010, lr: 0 };
+        let mut frames = [0; 2];
+        assert_eq!(walk(&registers, &mut stack, &mut frames), 1);
+        assert_eq!(frames[0], code);
+    }
+}

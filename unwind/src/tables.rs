@@ -4,8 +4,9 @@ use core::ops::RangeInclusive;
 
 use gimli::{
     AArch64, BaseAddresses, CallFrameInstruction, CallFrameInstructionIter, CfaRule,
-    CommonInformationEntry, EhFrame, EhFrameHdr, Encoding, EndianSlice, NativeEndian, Operation,
-    Pointer, Register, RegisterRule, UnwindExpression, UnwindSection, Vendor, X86_64,
+    CommonInformationEntry, EhFrame, EhFrameHdr, Encoding, EndianSlice, FrameDescriptionEntry,
+    NativeEndian, Operation, Pointer, Register, RegisterRule, UnwindExpression, UnwindSection,
+    Vendor, X86_64,
 };
 use slackwater::stack::{StackMemory, program_address};
 
@@ -74,18 +75,31 @@ fn find(module: &Module, address: u64) -> Option<(Row, Details)> {
     if !entry.contains(address) {
         return None;
     }
-    let cie = entry.cie();
-    let mut row = Row::default();
-    row.execute(cie.instructions(&eh_frame, &bases), cie, 0..=u64::MAX, &Row::default())?;
-    let initial = row.clone();
-    let until_address = entry.initial_address()..=address;
-    row.execute(entry.instructions(&eh_frame, &bases), cie, until_address, &initial)?;
-    let details =
-        Details { is_signal: entry.is_signal_trampoline(), encoding: cie.encoding(), eh_frame };
+    let row = Row::of_entry(&entry, &eh_frame, &bases, address)?;
+    let details = Details {
+        is_signal: entry.is_signal_trampoline(),
+        encoding: entry.cie().encoding(),
+        eh_frame,
+    };
     Some((row, details))
 }
 
 impl Row {
+    fn of_entry(
+        entry: &FrameDescriptionEntry<Slice>,
+        eh_frame: &EhFrame<Slice>,
+        bases: &BaseAddresses,
+        address: u64,
+    ) -> Option<Row> {
+        let cie = entry.cie();
+        let mut row = Row::default();
+        row.execute(cie.instructions(eh_frame, bases), cie, 0..=u64::MAX, &Row::default())?;
+        let initial = row.clone();
+        let until_address = entry.initial_address()..=address;
+        row.execute(entry.instructions(eh_frame, bases), cie, until_address, &initial)?;
+        Some(row)
+    }
+
     /// Executes what changes the row in the code of `range`. `None` if that is not understood.
     fn execute(
         &mut self,
@@ -320,8 +334,11 @@ impl Values {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use gimli::Format;
+    use std::vec;
 
     struct NoMemory;
 
@@ -339,6 +356,77 @@ mod tests {
         };
         let expression = UnwindExpression { offset: 0, length: expression.len() };
         evaluate(expression, &details, frame, None, &mut NoMemory)
+    }
+
+    /// What is said of the code at 0x1000 + `at` by instructions for every function and for one.
+    fn row(for_every: &[u8], for_one: &[u8], at: u64) -> Option<Row> {
+        // Version 1, no augmentation, factors 1 and -8, the return address's register.
+        let mut all = vec![0, 0, 0, 0, 1, 0, 1, 0x78, RETURN_ADDRESS.0 as u8];
+        all.extend(for_every);
+        let mut section = (all.len() as u32).to_ne_bytes().to_vec();
+        section.extend(&all);
+        let offset = section.len();
+        let mut one = (offset as u32 + 4).to_ne_bytes().to_vec();
+        one.extend([0x1000_u64.to_ne_bytes(), 0x100_u64.to_ne_bytes()].concat());
+        one.extend(for_one);
+        section.extend((one.len() as u32).to_ne_bytes());
+        section.extend(&one);
+        let mut eh_frame = EhFrame::new(section.leak(), NativeEndian);
+        eh_frame.set_vendor(VENDOR);
+        let bases = BaseAddresses::default().set_eh_frame(0x9000);
+        let entry = eh_frame.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset);
+        Row::of_entry(&entry.expect("an entry"), &eh_frame, &bases, 0x1000 + at)
+    }
+
+    #[test]
+    fn instructions_hold_from_their_address_on() {
+        let (sp, fp, address) = (SP.0 as u8, FP.0 as u8, RETURN_ADDRESS.0 as u8);
+        let for_every = [0x0c, sp, 8, 0x80 | address, 1];
+        // After a byte: pushed. After three more: end above the frame pointer. Then as at first for
+        // four bytes, and back.
+        let for_one = [
+            0x41,
+            0x0e,
+            16,
+            0x80 | fp,
+            2,
+            0x43,
+            0x0d,
+            fp,
+            0x44,
+            0x0a,
+            0x0c,
+            sp,
+            8,
+            0xc0 | fp,
+            0x44,
+            0x0b,
+        ];
+        let place = |from_fp, words, fp| Some(Place { from_fp, words, return_address: 1, fp });
+        for (at, expected) in [
+            (0, place(false, 1, 0)),
+            (1, place(false, 2, 2)),
+            (3, place(false, 2, 2)),
+            (4, place(true, 2, 2)),
+            (7, place(true, 2, 2)),
+            (8, place(false, 1, 0)),
+            (11, place(false, 1, 0)),
+            (12, place(true, 2, 2)),
+            (200, place(true, 2, 2)),
+        ] {
+            let row = row(&for_every, &for_one, at).expect("a row");
+            assert_eq!(row.place(), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn instructions_that_make_no_sense_have_no_row() {
+        assert!(row(&[], &[0x0b], 0).is_none(), "a state that was not remembered");
+        assert!(row(&[], &[0x0a; 5], 0).is_none(), "more states than there is room for");
+        assert!(row(&[], &[0x3b], 0).is_none(), "no instruction");
+        assert!(row(&[], &[0x0f, 1, 0x30, 0x0e, 8], 0).is_none(), "an offset, to an expression");
+        // What signs return addresses on aarch64 is none elsewhere.
+        assert_eq!(row(&[], &[0x2d], 0).is_some(), !IS_X86);
     }
 
     /// What linkers write for the linkage table, whose entries are of 16 bytes: the frame has eight bytes
