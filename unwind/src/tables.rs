@@ -385,23 +385,10 @@ mod tests {
         // After a byte: pushed. After three more: end above the frame pointer. Then as at first for
         // four bytes, and back.
         let for_one = [
-            0x41,
-            0x0e,
-            16,
-            0x80 | fp,
-            2,
-            0x43,
-            0x0d,
-            fp,
-            0x44,
-            0x0a,
-            0x0c,
-            sp,
-            8,
-            0xc0 | fp,
-            0x44,
-            0x0b,
-        ];
+            &[0x41, 0x0e, 16, 0x80 | fp, 2, 0x43, 0x0d, fp, 0x44, 0x0a, 0x0c, sp, 8][..],
+            &[0x07, address, 0xc0 | address, 0xc0 | fp, 0x44, 0x0b],
+        ]
+        .concat();
         let place = |from_fp, words, fp| Some(Place { from_fp, words, return_address: 1, fp });
         for (at, expected) in [
             (0, place(false, 1, 0)),
