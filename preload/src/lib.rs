@@ -20,7 +20,7 @@ use slackwater::units::PAGE_BYTES;
 static START: extern "C" fn() = start;
 
 extern "C" fn start() {
-    slackwater_unwind::install();
+    slackwater_unwind::install_in_library();
 }
 
 fn set_errno(value: c_int) {

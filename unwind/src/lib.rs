@@ -27,6 +27,8 @@ mod loader;
 mod rule;
 mod tables;
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use slackwater::stack::{self, Registers, StackMemory};
 
 use crate::cache::Cache;
@@ -52,6 +54,30 @@ pub fn install() -> bool {
     found
 }
 
+/// As [`install`], for a shared object that is an allocator and nothing else: what it calls within
+/// itself is no part of its users' stacks, however the compiler has arranged it.
+///
+/// In a program that has the allocator built in, its functions are told from the program's by where
+/// their frames are ([`stack::capture`]); what the compiler puts between is part of the stack.
+pub fn install_in_library() -> bool {
+    let found = install();
+    if let Some(module) = loader::module_of(install_in_library as *const () as u64) {
+        // Relaxed: samples that are taken meanwhile may have a frame more.
+        LIBRARY_START.store(module.start, Ordering::Relaxed);
+        LIBRARY_BYTES.store(module.end - module.start, Ordering::Relaxed);
+    }
+    found
+}
+
+/// Where the library is whose frames are left out; no bytes if there is none.
+static LIBRARY_START: AtomicU64 = AtomicU64::new(0);
+static LIBRARY_BYTES: AtomicU64 = AtomicU64::new(0);
+
+fn is_librarys(address: u64) -> bool {
+    let offset = address.wrapping_sub(LIBRARY_START.load(Ordering::Relaxed));
+    offset < LIBRARY_BYTES.load(Ordering::Relaxed)
+}
+
 /// Fills in return addresses, innermost first, and says how many: a [`stack::Walker`].
 ///
 /// Where a signal has interrupted a function, the place in that function is the instruction's address
@@ -67,7 +93,8 @@ pub fn walk(registers: &Registers, memory: &mut dyn StackMemory, frames: &mut [u
             break;
         }
         let Some(caller) = caller_of(&frame, &mut module, memory) else { break };
-        if memory.is_wanted(caller.sp) {
+        let is_librarys = count == 0 && is_librarys(caller.pc);
+        if memory.is_wanted(caller.sp) && !is_librarys {
             frames[count] = caller.return_address();
             count += 1;
         }

@@ -31,8 +31,8 @@ struct Object {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Module {
     /// Where its first page is, with the ELF header.
-    start: u64,
-    end: u64,
+    pub start: u64,
+    pub end: u64,
     /// The address of its `.eh_frame_hdr`.
     pub header: u64,
     /// Tells it from what may be loaded at the same addresses after it, by the number of functions and
