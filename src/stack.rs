@@ -243,17 +243,16 @@ impl<'a> CopiedStack<'a> {
     /// The stack of the calling thread from `sp`, an address in the caller's frame, on. Frames that do
     /// not end above `skip_to` are unwanted.
     pub fn new(scratch: &'a mut Scratch, sp: u64, skip_to: u64) -> CopiedStack<'a> {
-        let mut stack = CopiedStack {
-            scratch,
-            pieces: [Piece::default(); PIECES],
-            count: 0,
-            latest: 0,
-            skip_to,
-        };
+        let mut stack = CopiedStack::of_anything(scratch, skip_to);
         if stack.copy(sp).is_none() {
             stack.copy_own_frames(sp);
         }
         stack
+    }
+
+    /// The same of a stack that may be no stack: only what the kernel copies is read.
+    fn of_anything(scratch: &'a mut Scratch, skip_to: u64) -> CopiedStack<'a> {
+        CopiedStack { scratch, pieces: [Piece::default(); PIECES], count: 0, latest: 0, skip_to }
     }
 
     /// Copies the piece that begins with the page of `address`; `None` if there is no room for it, or
@@ -326,8 +325,7 @@ impl StackMemory for CopiedStack<'_> {
 ///
 /// `skip_to` is the [`address_in_frame`] of a function of the allocator's that its user has called:
 /// the first return address is the one to which that function returns, whatever the allocator has
-/// called since. Keeps `errno`; costs little more than the
-/// copy.
+/// called since. Keeps `errno`; costs little more than the copy.
 #[inline(never)]
 pub fn capture(scratch: &mut Scratch, frames: &mut [u64; MAX_FRAMES], skip_to: usize) -> usize {
     let registers = Registers::here();
@@ -341,7 +339,7 @@ pub(crate) fn capture_interrupted(
     scratch: &mut Scratch,
     frames: &mut [u64; MAX_FRAMES],
 ) -> usize {
-    let mut memory = CopiedStack::new(scratch, registers.sp, registers.sp);
+    let mut memory = CopiedStack::of_anything(scratch, registers.sp);
     frames[0] = registers.pc;
     1 + walker()(registers, &mut memory, &mut frames[1..]).min(MAX_FRAMES - 1)
 }
@@ -350,6 +348,7 @@ pub(crate) fn capture_interrupted(
 mod tests {
     use super::*;
     use crate::test_random::Random;
+    use std::cell::Cell;
     use std::thread;
 
     /// A stack that begins at [`WORDS_AT`].
@@ -542,24 +541,44 @@ mod tests {
         .unwrap();
     }
 
-    /// Alone in changing the walker: no other test here captures.
+    #[test]
+    fn what_was_interrupted_need_not_have_a_stack() {
+        let mut scratch = Box::new(Scratch::new());
+        let mut frames = [0; MAX_FRAMES];
+        for sp in [0, 8, 4096, WORDS_AT, WORDS_AT + 3, u64::MAX] {
+            let registers = Registers { pc: CODE, sp, fp: sp, lr: 0 };
+            assert_eq!(capture_interrupted(&registers, &mut scratch, &mut frames), 1);
+            assert_eq!(frames[0], CODE);
+        }
+    }
+
+    thread_local! {
+        static IS_CLAIMED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Of this test's thread only: others capture meanwhile.
+    fn claims_too_much(
+        registers: &Registers,
+        memory: &mut dyn StackMemory,
+        frames: &mut [u64],
+    ) -> usize {
+        if !IS_CLAIMED.get() {
+            return walk_frame_pointers(registers, memory, frames);
+        }
+        frames[0] = registers.sp;
+        frames[1] = memory.is_wanted(registers.sp) as u64;
+        frames[2] = memory.is_wanted(registers.sp + (1 << 20)) as u64;
+        frames[3] = memory.word(registers.sp & !7).is_some() as u64;
+        usize::MAX
+    }
+
     #[test]
     fn the_walker_that_is_set_walks_what_capture_copied() {
-        fn frames_that_end_above(
-            registers: &Registers,
-            memory: &mut dyn StackMemory,
-            frames: &mut [u64],
-        ) -> usize {
-            frames[0] = registers.sp;
-            frames[1] = memory.is_wanted(registers.sp) as u64;
-            frames[2] = memory.is_wanted(registers.sp + (1 << 20)) as u64;
-            frames[3] = memory.word(registers.sp & !7).is_some() as u64;
-            usize::MAX
-        }
         let here = address_in_frame();
         let mut scratch = Box::new(Scratch::new());
         let mut frames = [0; MAX_FRAMES];
-        set_walker(frames_that_end_above);
+        IS_CLAIMED.set(true);
+        set_walker(claims_too_much);
         let count = capture(&mut scratch, &mut frames, here);
         set_walker(walk_frame_pointers);
         assert_eq!(count, MAX_FRAMES, "a walker that claims too much is not believed");

@@ -12,10 +12,10 @@
 //! It runs inside malloc: it allocates nothing, takes no lock and does not panic. Three steps lead
 //! from one frame to the next:
 //!
-//! 1. glibc's `_dl_find_object` says which module an address belongs to ([`loader`]);
-//! 2. the module's tables say where its caller's registers are ([`tables`], by gimli). That takes some
+//! 1. glibc's `_dl_find_object` says which module an address belongs to (`loader`);
+//! 2. the module's tables say where its caller's registers are (`tables`, by gimli). That takes some
 //!    hundred nanoseconds, so
-//! 3. what they say is kept ([`cache`]): an address that was seen before costs a few.
+//! 3. what they say is kept (`cache`): an address that was seen before costs a few.
 //!
 //! Code without tables is left by its frame pointer, if that looks like one. Only stack pointer, frame
 //! pointer and return address are followed: the few functions that keep their frame's place in another
@@ -45,7 +45,7 @@ const MAX_UNWANTED: usize = 32;
 /// From now on, stacks of samples are walked by the tables. `false` if this libc does not say where
 /// they are; stacks are then walked by frame pointers.
 ///
-/// Any thread, any number of times, but not inside malloc. About a microsecond.
+/// Any thread, any number of times, but not inside malloc. Under 10 µs.
 pub fn install() -> bool {
     let found = loader::prepare();
     if found {
@@ -62,7 +62,7 @@ pub fn install() -> bool {
 pub fn install_in_library() -> bool {
     let found = install();
     if let Some(module) = loader::module_of(install_in_library as *const () as u64) {
-        // Relaxed: samples that are taken meanwhile may have a frame more.
+        // Relaxed: stacks that are walked meanwhile may have a frame more.
         LIBRARY_START.store(module.start, Ordering::Relaxed);
         LIBRARY_BYTES.store(module.end - module.start, Ordering::Relaxed);
     }
