@@ -189,8 +189,8 @@ impl Arena {
     pub fn size_for_machine() -> usize {
         let physical = sys::physical_bytes() as usize;
         let want = if physical == 0 { DEFAULT_BYTES } else { physical.saturating_mul(4) };
-        // Of a limited address space, leave a part to stacks, libraries and mapped files.
-        let limit = sys::address_space_limit().map_or(usize::MAX, |limit| limit as usize / 4 * 3);
+        // Of a limited address space, leave a part to stacks, libraries, mapped files, and the samples.
+        let limit = sys::address_space_limit().map_or(usize::MAX, |limit| limit as usize / 8 * 5);
         want.next_power_of_two().min(limit).clamp(MIN_BYTES, MAX_BYTES)
     }
 

@@ -119,6 +119,7 @@ impl Heap {
             let reserved = self.arena.reserve(os, want);
             if reserved {
                 sys::set_huge_pages(self.arena.range(), knobs::huge_pages());
+                sys::forbid_huge_pages(self.arena.sample_range());
                 self.sampler.start(self.knobs.get().profile_rate_bytes, knobs::profile_guards());
                 current::create_exit_key();
                 self.has_barrier.store(sys::register_barrier(), Ordering::Relaxed);

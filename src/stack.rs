@@ -333,15 +333,14 @@ pub fn capture(scratch: &mut Scratch, frames: &mut [u64; MAX_FRAMES], skip_to: u
     walker()(&registers, &mut memory, frames).min(MAX_FRAMES)
 }
 
-/// The stack of what a signal interrupted, its own address first.
+/// The stack of what a signal interrupted: its callers.
 pub(crate) fn capture_interrupted(
     registers: &Registers,
     scratch: &mut Scratch,
     frames: &mut [u64; MAX_FRAMES],
 ) -> usize {
     let mut memory = CopiedStack::of_anything(scratch, registers.sp);
-    frames[0] = registers.pc;
-    1 + walker()(registers, &mut memory, &mut frames[1..]).min(MAX_FRAMES - 1)
+    walker()(registers, &mut memory, frames).min(MAX_FRAMES)
 }
 
 #[cfg(test)]
@@ -547,8 +546,7 @@ mod tests {
         let mut frames = [0; MAX_FRAMES];
         for sp in [0, 8, 4096, WORDS_AT, WORDS_AT + 3, u64::MAX] {
             let registers = Registers { pc: CODE, sp, fp: sp, lr: 0 };
-            assert_eq!(capture_interrupted(&registers, &mut scratch, &mut frames), 1);
-            assert_eq!(frames[0], CODE);
+            assert_eq!(capture_interrupted(&registers, &mut scratch, &mut frames), 0);
         }
     }
 

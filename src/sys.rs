@@ -236,12 +236,22 @@ pub(crate) fn set_huge_pages(arena: AddressRange, huge_pages: HugePages) {
     advise_huge_pages(arena);
 }
 
+/// Says that `range` is to have no huge pages, whatever is said of the rest.
+pub(crate) fn forbid_huge_pages(range: AddressRange) {
+    advise(range, libc::MADV_NOHUGEPAGE);
+}
+
 fn advise_huge_pages(range: AddressRange) {
     let advice = HUGE_PAGE_ADVICE.load(Ordering::Relaxed);
     if advice != NO_ADVICE {
-        // SAFETY: this advice changes no content. A kernel without huge pages refuses, which is fine.
-        keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
+        advise(range, advice);
     }
+}
+
+/// About huge pages. A kernel without them refuses, which is fine.
+fn advise(range: AddressRange, advice: c_int) {
+    // SAFETY: this advice changes no content.
+    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
 }
 
 fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Option<usize> {

@@ -128,7 +128,10 @@ fn every_page_and_span_is_what_it_is() {
 /// Nothing that a process may hold makes its reader panic, read on for ever, or read its own memory.
 #[test]
 fn a_process_that_lies_is_no_danger() {
-    slackwater::knobs(); // The heap is there from here on.
+    // So large that each is a sample.
+    let blocks = [(); 20].map(|()| allocate(64 << 20) as usize);
+    let taken = slackwater::snapshot().profile_samples_total;
+    assert!(taken > 0);
     let (mut read, mut refused) = (0, 0);
     for seed in 0..3000 {
         let one_in = 1 + seed % 40;
@@ -140,9 +143,22 @@ fn a_process_that_lies_is_no_danger() {
                 heap.pages(&lying, &place, 0, &mut [SegmentPages::default(); 3])?;
                 heap.spans(&lying, &place, 0)?;
             }
+            heap.profile_head(&lying)?;
+            let mut stacks = 0;
+            heap.each_stack(&lying, &mut |_, frames, _| {
+                assert!(frames.len() <= 128);
+                stacks += 1;
+            })?;
+            let mut samples = 0;
+            heap.each_live_sample(&lying, &mut |_| samples += 1)?;
+            assert!(stacks <= 1 << 14 && samples < 1 << 16, "{stacks} stacks, {samples} samples");
             Ok(())
         });
         *(if outcome.is_ok() { &mut read } else { &mut refused }) += 1;
     }
     assert!(read > 0 && refused > 0, "{read} read, {refused} refused");
+    for block in blocks {
+        // SAFETY: allocated above.
+        unsafe { free(block as *mut u8) };
+    }
 }

@@ -214,7 +214,7 @@ pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let snapshot = slackwater::snapshot();
     let memory = snapshot.memory_bytes;
-    let used = (memory.live + memory.rounding) as usize;
+    let used = (memory.live + memory.rounding + memory.sampled) as usize;
     libc::mallinfo2 {
         arena: snapshot.mapped_bytes as usize,
         ordblks: 0,
@@ -224,7 +224,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
         usmblks: 0,
         fsmblks: 0,
         uordblks: used,
-        fordblks: (snapshot.mapped_bytes as usize).saturating_sub(used),
+        fordblks: (snapshot.mapped_bytes + memory.sampled).saturating_sub(used as u64) as usize,
         keepcost: memory.dirty as usize,
     }
 }
@@ -267,9 +267,10 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
         <total type=\"thread_cache\" size=\"%llu\"/>\n\
         <total type=\"dirty\" size=\"%llu\"/>\n\
         <total type=\"metadata\" size=\"%llu\"/>\n\
+        <total type=\"sampled\" size=\"%llu\"/>\n\
         <system type=\"current\" size=\"%llu\"/>\n\
         </malloc>\n";
-    // SAFETY: the stream is open, and the format takes seven unsigned long longs.
+    // SAFETY: the stream is open, and the format takes eight unsigned long longs.
     let written = unsafe {
         libc::fprintf(
             stream,
@@ -280,6 +281,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
             memory.thread_cache,
             memory.dirty,
             memory.metadata,
+            memory.sampled,
             s.mapped_bytes,
         )
     };
@@ -293,13 +295,14 @@ pub extern "C" fn malloc_stats() {
     let m = s.memory_bytes;
     eprintln!(
         "slackwater: live={} rounding={} free_blocks={} thread_cache={} dirty={} metadata={} \
-         mapped={} purged_pages={}",
+         sampled={} mapped={} purged_pages={}",
         m.live,
         m.rounding,
         m.free_blocks,
         m.thread_cache,
         m.dirty,
         m.metadata,
+        m.sampled,
         s.mapped_bytes,
         s.release_purged_pages_total.sum(),
     );

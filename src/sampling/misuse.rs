@@ -121,20 +121,32 @@ fn tell_history(open: &mut Open<'_>, sample: &Sample) {
 
 /// One stack, each frame as the file it is in and the place there, which `addr2line -e` takes.
 fn tell_stack(what: &str, thread: u32, at: Option<u64>, frames: &[u64]) {
+    tell_heading(what, thread, at, frames.len());
+    tell_callers(0, frames);
+}
+
+fn tell_heading(what: &str, thread: u32, at: Option<u64>, depth: usize) {
     let mut line = Line::new();
     line.text("  ").text(what).text(" by thread ").number(thread as u64);
     if let Some(at) = at {
         let millis = sys::precise_now().since(Nanos(at)).0 / 1_000_000;
         line.text(", ").number(millis).text(" ms ago");
     }
-    line.text(if frames.is_empty() { ": stack unknown" } else { ":" }).send();
-    for (i, &frame) in frames.iter().enumerate() {
-        let mut line = Line::new();
-        line.text("    #").number(i as u64).text(" ").hex(frame as usize);
-        // A return address is behind the call.
-        name_file(&mut line, frame.saturating_sub(1));
-        line.send();
+    line.text(if depth == 0 { ": stack unknown" } else { ":" }).send();
+}
+
+/// Return addresses, from number `first` on. They are behind the calls.
+fn tell_callers(first: u64, frames: &[u64]) {
+    for (&frame, i) in frames.iter().zip(first..) {
+        tell_frame(i, frame, frame.saturating_sub(1));
     }
+}
+
+fn tell_frame(number: u64, address: u64, instruction: u64) {
+    let mut line = Line::new();
+    line.text("    #").number(number).text(" ").hex(address as usize);
+    name_file(&mut line, instruction);
+    line.send();
 }
 
 /// Adds the file that is mapped at `address`, and the place in it as its own addresses count: from
@@ -242,7 +254,9 @@ fn explain_fault(address: usize, registers: Registers) {
     headline(misuse, address, sample.as_ref());
     let mut frames = [0; MAX_FRAMES];
     let depth = stack::capture_interrupted(&registers, &mut open.tables().scratch, &mut frames);
-    tell_stack("here", sys::thread(), None, &frames[..depth]);
+    tell_heading("here", sys::thread(), None, depth + 1);
+    tell_frame(0, registers.pc, registers.pc);
+    tell_callers(1, &frames[..depth]);
     if let Some(sample) = sample {
         tell_history(&mut open, &sample);
     }

@@ -421,11 +421,17 @@ fn amount(bytes: usize, rate: u32) -> Amount {
     Amount { objects: (weight * OBJECT + 0.5) as u64, bytes: (weight * bytes as f64 + 0.5) as u64 }
 }
 
-fn new_sample(address: usize, bytes: usize, rate: u32, stack: StackId, place: Place) -> Sample {
+fn new_sample(
+    address: usize,
+    bytes: usize,
+    amount: Amount,
+    stack: StackId,
+    place: Place,
+) -> Sample {
     Sample {
         address: address as u64,
         bytes: bytes as u64,
-        amount: amount(bytes, rate),
+        amount,
         allocated_at: sys::precise_now().0,
         freed_at: 0,
         stack,
@@ -466,6 +472,9 @@ pub(crate) fn allocate(
     frame: usize,
 ) -> Option<*mut u8> {
     let sampler = &heap.sampler;
+    let amount = amount(bytes, rate);
+    // One of 0 bytes has a place, too.
+    let bytes = bytes.max(1);
     let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
     if !open.state.watches_faults {
         open.state.watches_faults = true;
@@ -482,7 +491,7 @@ pub(crate) fn allocate(
     let pad = (address + bytes) as *mut u8;
     // SAFETY: from the block's end to its page's, which was opened for it.
     unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
-    open.note_allocated(index, new_sample(address, bytes, rate, stack, place));
+    open.note_allocated(index, new_sample(address, bytes, amount, stack, place));
     open.account(&heap.metadata);
     Some(address as *mut u8)
 }
@@ -519,7 +528,7 @@ fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
     pad.iter().position(|&byte| byte != PAD).map(|offset| end + offset)
 }
 
-/// How many bytes the sampled block at `address` has: what was asked for. 0 in a signal handler that
+/// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
 /// interrupted its thread here.
 #[cold]
 pub(crate) fn usable_bytes(heap: &Heap, address: usize) -> usize {
@@ -546,7 +555,7 @@ pub(crate) fn note_large(
     let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
     let stack = open.stack(frame);
     let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
-    open.note_allocated(index, new_sample(address, bytes, rate, stack, nowhere));
+    open.note_allocated(index, new_sample(address, bytes, amount(bytes, rate), stack, nowhere));
     open.account(&heap.metadata);
     Some(index)
 }

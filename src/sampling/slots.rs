@@ -61,9 +61,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// As close to the guard as `align` (a power of two, at most half a slot) allows.
+    /// That of `bytes`, at least one and at most 32 KiB, as close to the guard as `align` (a power of two,
+    /// at most half a slot) allows.
     pub fn of(bytes: usize, align: usize) -> Place {
-        let bytes = bytes.max(1);
         let offset = (SPAN_BYTES - GUARD_BYTES - bytes) & !(align - 1);
         let end_page = (offset + bytes).div_ceil(PAGE_BYTES);
         Place { offset, first_page: offset / PAGE_BYTES, end_page }
@@ -170,15 +170,15 @@ mod tests {
     fn a_block_ends_where_the_guard_begins_if_its_alignment_allows() {
         for shift in 0..=15 {
             let align = 1usize << shift;
-            for bytes in (0..=32 << 10).step_by(7) {
+            for bytes in (1..=32 << 10).step_by(7) {
                 let place = Place::of(bytes, align);
                 assert!(place.offset.is_multiple_of(align));
                 assert!(place.first_page * PAGE_BYTES <= place.offset);
                 assert!(place.offset + bytes <= place.end_page * PAGE_BYTES);
                 assert!(place.end_page * PAGE_BYTES <= SPAN_BYTES - GUARD_BYTES);
-                let to_guard = SPAN_BYTES - GUARD_BYTES - place.offset - bytes.max(1);
+                let to_guard = SPAN_BYTES - GUARD_BYTES - place.offset - bytes;
                 assert!(to_guard < align, "{bytes} at {align}: {to_guard}");
-                assert!(place.pages() >= 1 && place.slack(bytes) < PAGE_BYTES + 1);
+                assert!(place.pages() >= 1 && place.slack(bytes) < PAGE_BYTES);
             }
         }
     }

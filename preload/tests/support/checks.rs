@@ -1,14 +1,8 @@
 //! Programs of named checks (`c/*.c`, `c/*.cpp`): built with the system's compiler when a test first
 //! needs one, then run once per check, so that a crash, a hang or an abort is that check's own.
 
-use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-
-use crate::support::{LIMIT, Outcome, installed, plain, preloaded, run};
-
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
+use crate::programs_in_c::built;
+use crate::support::{LIMIT, Outcome, plain, preloaded, run};
 
 /// Runs one check under the library; none if the machine has no compiler for it.
 pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
@@ -17,6 +11,11 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
     if source == "lifecycle.c" {
         command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
     }
+    if source == "faults.c" {
+        // Guards and the profiler's tables need the system, too.
+        command.env("SLACKWATER_PROFILE_RATE_BYTES", "1K");
+        command.env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "1000000");
+    }
     Some(run(&mut command, "", LIMIT))
 }
 
@@ -24,33 +23,6 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
 pub fn names_in(source: &str) -> Option<Vec<String>> {
     let listed = run(plain(built(source)?).arg("--list"), "", LIMIT).expect_success();
     Some(listed.stdout.lines().map(str::to_owned).collect())
-}
-
-/// The program made from `source`, made now if this process has not made it yet.
-fn built(source: &str) -> Option<PathBuf> {
-    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
-    let compiler = installed(source, if source.ends_with(".cpp") { "c++" } else { "cc" })?;
-    // Held while compiling: other tests wait for the same program rather than make it again. A
-    // failed build poisons it, and every test that needs it says so.
-    let mut built = BUILT.lock().expect("an earlier build failed");
-    let programs = built.get_or_insert_default();
-    if let Some(program) = programs.get(source) {
-        return Some(program.clone());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{source}.program"));
-    // Another test process may run the program of the same name: make it aside and rename it.
-    let aside = target.with_extension(std::process::id().to_string());
-    let mut compile = plain(compiler);
-    compile.args(["-O2", "-g", "-fno-builtin", "-pthread"]);
-    compile.arg(if source.ends_with(".cpp") { "-std=c++17" } else { "-std=gnu11" });
-    if source == "plugin.c" {
-        compile.args(["-shared", "-fPIC"]);
-    }
-    compile.arg(Path::new(SOURCES).join(source)).arg("-o").arg(&aside).arg("-ldl");
-    run(&mut compile, "", LIMIT).expect_success();
-    fs::rename(&aside, &target).expect("put the program in its place");
-    programs.insert(source.to_owned(), target.clone());
-    Some(target)
 }
 
 /// One test per check of a program, and one that finds a check without a test.
