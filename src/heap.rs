@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 
 use crate::arena::Arena;
 use crate::current;
-use crate::knobs::{self, KnobCells};
+use crate::knobs::{self, KnobCells, Knobs};
 use crate::large::Deferred;
 use crate::lock::Lock;
 use crate::metadata::Metadata;
@@ -120,7 +120,9 @@ impl Heap {
             if reserved {
                 sys::set_huge_pages(self.arena.range(), knobs::huge_pages());
                 sys::forbid_huge_pages(self.arena.sample_range());
-                self.sampler.start(self.knobs.get().profile_rate_bytes, knobs::profile_guards());
+                let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
+                let guards = knobs::profile_guards();
+                self.sampler.start(profile_rate_bytes, profile_epoch_samples, guards);
                 current::create_exit_key();
                 self.has_barrier.store(sys::register_barrier(), Ordering::Relaxed);
             } else {

@@ -13,7 +13,7 @@
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 4194304 (4 MiB) |
 //! | `SLACKWATER_PROFILE_RATE_BYTES=N` | [`Knobs::profile_rate_bytes`] | 524288 (512 KiB) |
-//! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 50 |
+//! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 25 |
 //! | `SLACKWATER_PROFILE_GUARDS=on\|off` | none: read once, when the arena is reserved | `on` |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
 //! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
@@ -106,8 +106,8 @@ pub struct Knobs {
     /// The mean distance, in allocated bytes, of the allocations that the profiler remembers; 1 for
     /// every one, 0 for none. At most 1 GiB.
     pub profile_rate_bytes: u64,
-    /// How many it may remember in an epoch: where there are more, the distance grows until they fit. So
-    /// what profiling costs is bounded. 1 to 2³².
+    /// How many it may remember in an epoch: the distance doubles each time that so many have been, and
+    /// comes back by halves. So what profiling costs is bounded. 1 to 2³².
     pub profile_epoch_samples: u64,
 }
 
@@ -228,7 +228,7 @@ impl Knobs {
         epoch_ms: 50,
         cache_bytes: 4 << 20,
         profile_rate_bytes: 512 << 10,
-        profile_epoch_samples: 50,
+        profile_epoch_samples: 25,
     };
 
     const fn numbers(&self) -> [u64; NUMBERS.len()] {

@@ -88,6 +88,6 @@ pub fn set_knobs(knobs: Knobs) -> Result<(), KnobError> {
     // Not before the heap has read the environment, which would undo it.
     HEAP.is_ready(&Linux);
     HEAP.knobs.set(&knobs);
-    HEAP.sampler.countdowns().set_rate(knobs.profile_rate_bytes);
+    HEAP.sampler.set_rate(knobs.profile_rate_bytes, knobs.profile_epoch_samples);
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::span::Gained;
 use crate::sys::{self, Linux, Nanos, Os};
 use crate::tls::ThreadWord;
-use crate::totals::MAX_ATTEMPTS;
+use crate::totals::{MAX_ATTEMPTS, wait_for_writer};
 
 /// What a thread's word says besides the address of its cache. The thread has none yet:
 pub(crate) const UNSET: usize = 0;
@@ -265,8 +265,8 @@ impl ThreadCache {
             if before.is_multiple_of(2) && before == after || attempts == MAX_ATTEMPTS {
                 return sum;
             }
+            wait_for_writer(attempts);
             attempts += 1;
-            sys::yield_now();
         }
     }
 

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::histogram::{BUCKETS, bucket_of};
 use crate::size_class::CLASS_COUNT;
-use crate::sys::{self, PurgeOutcome};
+use crate::sys::{self, Nanos, PurgeOutcome};
 
 /// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +103,18 @@ impl Cell {
     }
 }
 
-/// How often to try for a consistent copy.
-pub(crate) const MAX_ATTEMPTS: u32 = 10_000;
+/// How often to try for a consistent copy: for some tens of milliseconds, in which a writer that was
+/// preempted gets to run again.
+pub(crate) const MAX_ATTEMPTS: u32 = 1000;
+
+/// After so many attempts a reader sleeps between them.
+const BRIEF_ATTEMPTS: u32 = 100;
+const SLEEP: Nanos = Nanos(50_000);
+
+/// Lets a writer go on, after a reader's `attempts` so far.
+pub(crate) fn wait_for_writer(attempts: u32) {
+    if attempts < BRIEF_ATTEMPTS { sys::yield_now() } else { sys::sleep(SLEEP) }
+}
 
 const WORDS: usize = size_of::<Figures<u64>>() / 8;
 
@@ -161,8 +171,8 @@ impl Totals {
             if whole || attempts == MAX_ATTEMPTS {
                 return figures;
             }
+            wait_for_writer(attempts);
             attempts += 1;
-            sys::yield_now();
         }
     }
 

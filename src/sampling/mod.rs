@@ -10,8 +10,8 @@
 //! larger one stays where it is, on its own pages anyhow, and is sampled so often that a guard would
 //! keep it from growing in place.
 //!
-//! All of this is behind one lock and happens some thousand times a second at most: the rate is
-//! stretched when there would be more ([`Sampler::pace`]). What is kept here is read from outside the
+//! All of this is behind one lock and happens some hundred times a second at most: samples are taken at
+//! larger distances when there would be more. What is kept here is read from outside the
 //! allocator, by [`crate::remote`], without the lock.
 
 mod countdown;
@@ -30,7 +30,7 @@ use crate::stack::{self, MAX_FRAMES, Scratch};
 use crate::sys::{self, Linux, Nanos};
 use crate::units::{PAGE_BYTES, SPAN_BYTES};
 
-pub(crate) use countdown::{Countdown, Countdowns, LONGEST, MAX_RATE};
+pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 use misuse::Misuse;
 pub(crate) use slots::{MAX_SLOTS, SlotIndex};
 use slots::{Place, Slots};
@@ -141,7 +141,8 @@ pub(crate) struct Readings {
 pub(crate) struct Sampler {
     pub readings: Readings,
     state: Lock<State>,
-    /// Samples at the last [`Sampler::pace`].
+    /// How many samples an epoch may have, and how many there were before this one.
+    budget: AtomicU64,
     paced: AtomicU64,
 }
 
@@ -171,6 +172,7 @@ impl Sampler {
                 is_refused: false,
                 watches_faults: false,
             }),
+            budget: AtomicU64::new(u64::MAX),
             paced: AtomicU64::new(0),
         }
     }
@@ -180,9 +182,9 @@ impl Sampler {
     }
 
     /// Before anything is sampled.
-    pub fn start(&self, rate: u64, guards: bool) {
+    pub fn start(&self, rate: u64, budget: u64, guards: bool) {
         self.countdowns().set_seed(sys::random_seed());
-        self.countdowns().set_rate(rate);
+        self.set_rate(rate, budget);
         if !guards {
             let mut state = self.state.lock();
             state.slots.switch_guards_off();
@@ -190,14 +192,29 @@ impl Sampler {
         }
     }
 
-    /// Keeps the samples near `budget` an epoch: where there were more in the last `epochs`, the rate is
-    /// stretched at once; it comes back by halves. `rate` is what it should be. Whoever ticks.
+    /// What the rate should be, and how many samples there may be in an epoch.
+    pub fn set_rate(&self, rate: u64, budget: u64) {
+        self.countdowns().set_rate(rate);
+        self.budget.store(budget, Ordering::Relaxed);
+    }
+
+    /// A new epoch: a rate that was stretched comes back by half where few samples were taken in the
+    /// last `epochs`. `rate` is what it should be. Whoever ticks.
     pub fn pace(&self, rate: u64, budget: u64, epochs: u64) {
-        let samples = self.readings.samples.load(Ordering::Relaxed)
-            + self.readings.dropped.load(Ordering::Relaxed);
+        let samples = self.readings.samples.load(Ordering::Relaxed);
         let done = samples.saturating_sub(self.paced.swap(samples, Ordering::Relaxed));
-        let countdowns = self.countdowns();
-        countdowns.set_rate(paced_rate(countdowns.rate(), rate, done / epochs.max(1), budget));
+        let now = self.countdowns().rate();
+        self.set_rate(relaxed_rate(now, rate, done / epochs.max(1), budget), budget);
+    }
+
+    /// A sample has been taken. Each time the budget of an epoch is used up, the next samples are twice
+    /// as far apart.
+    fn stretch(&self, samples: u64) {
+        let done = samples.saturating_sub(self.paced.load(Ordering::Relaxed));
+        if done.is_multiple_of(self.budget.load(Ordering::Relaxed).max(1)) {
+            let countdowns = self.countdowns();
+            countdowns.set_rate(countdowns.rate().saturating_mul(2));
+        }
     }
 
     /// Walks the invariants.
@@ -275,12 +292,10 @@ impl Sampler {
 }
 
 /// The next rate, where `rate` is wanted, `now` holds, and so many samples were taken an epoch.
-fn paced_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
+fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
     if rate == 0 || now < rate {
         rate
-    } else if samples > budget {
-        now.saturating_mul(samples.div_ceil(budget)).min(MAX_RATE)
-    } else if samples * 4 < budget {
+    } else if samples.saturating_mul(4) < budget {
         (now / 2).max(rate)
     } else {
         now
@@ -379,6 +394,7 @@ impl Open<'_> {
             readings.peak_at.store(sample.allocated_at, Ordering::Relaxed);
         }
         add(&readings.samples, 1);
+        self.sampler.stretch(readings.samples.load(Ordering::Relaxed));
         if sample.is_in_slot() {
             add(&readings.live_blocks, 1);
             add(&readings.live_pages, sample.place().pages() as u64);

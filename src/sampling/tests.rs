@@ -1,3 +1,4 @@
+use super::countdown::MAX_RATE;
 use super::*;
 use crate::test_heap::TestHeap;
 use crate::test_random::Random;
@@ -102,15 +103,31 @@ fn samples_of_one_place_share_a_stack() {
 }
 
 #[test]
-fn the_rate_is_stretched_to_keep_the_budget() {
+fn samples_get_further_apart_where_there_would_be_too_many() {
     const RATE: u64 = 512 << 10;
-    assert_eq!(paced_rate(RATE, RATE, 50, 50), RATE);
-    assert_eq!(paced_rate(RATE, RATE, 51, 50), 2 * RATE);
-    assert_eq!(paced_rate(RATE, RATE, 5000, 50), 100 * RATE, "at once");
-    assert_eq!(paced_rate(100 * RATE, RATE, 30, 50), 100 * RATE);
-    assert_eq!(paced_rate(100 * RATE, RATE, 12, 50), 50 * RATE, "it comes back by halves");
-    assert_eq!(paced_rate(RATE + 1, RATE, 0, 50), RATE);
-    assert_eq!(paced_rate(1000, RATE, 5000, 50), RATE, "another rate is wanted");
-    assert_eq!(paced_rate(RATE, 0, 5000, 50), 0, "none is wanted");
-    assert_eq!(paced_rate(MAX_RATE, 1, u64::MAX, 1), MAX_RATE);
+    let test = heap();
+    let sampler = &test.heap.sampler;
+    sampler.set_rate(RATE, 25);
+    let rate_after = |samples: u64| {
+        (0..samples).for_each(|_| give(&test, take(&test, 10, 1)));
+        sampler.countdowns().rate()
+    };
+    assert_eq!(rate_after(24), RATE);
+    assert_eq!(rate_after(1), 2 * RATE);
+    assert_eq!(rate_after(25), 4 * RATE);
+    // An epoch with that many samples: it is about right.
+    sampler.pace(RATE, 25, 1);
+    assert_eq!(rate_after(24), 4 * RATE);
+    sampler.pace(RATE, 25, 1);
+    sampler.pace(RATE, 25, 1);
+    assert_eq!(sampler.countdowns().rate(), 2 * RATE, "after an epoch with none");
+    sampler.pace(RATE, 25, 1);
+    sampler.pace(RATE, 25, 1);
+    assert_eq!(sampler.countdowns().rate(), RATE);
+    sampler.pace(4 * RATE, 25, 1);
+    assert_eq!(sampler.countdowns().rate(), 4 * RATE, "another is wanted");
+    sampler.pace(0, 25, 1);
+    assert_eq!(rate_after(200), 0, "none is wanted");
+    sampler.set_rate(MAX_RATE, 1);
+    assert_eq!(rate_after(3), MAX_RATE);
 }
