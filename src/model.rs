@@ -10,6 +10,7 @@ use std::thread;
 
 use crate::check::check;
 use crate::heap::HEAP;
+use crate::knobs::Knobs;
 use crate::lock::Lock;
 use crate::malloc;
 use crate::test_random::Random;
@@ -249,7 +250,13 @@ fn random_operations_keep_every_invariant() {
         Some(seed) => vec![seed],
         None => vec![1u64, 2, 3, 4],
     };
+    // A good part of the blocks are samples, on pages of their own.
+    let knobs = crate::knobs();
+    let (profile_rate_bytes, profile_epoch_samples) = (64 << 10, 1 << 32);
+    let sampling = Knobs { profile_rate_bytes, profile_epoch_samples, ..knobs };
+    crate::set_knobs(sampling).unwrap();
     for seed in seeds {
         run(seed, steps);
     }
+    assert!(crate::snapshot().profile_samples_total > 100);
 }

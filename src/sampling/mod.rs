@@ -39,8 +39,9 @@ pub(crate) use stacks::{
 };
 use stacks::{StackId, UNKNOWN};
 
-/// How many freed blocks' slots are left alone before one is used again.
-const QUARANTINE: u32 = 1024;
+/// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count
+/// where addresses are limited: 16 MiB.
+const QUARANTINE: u32 = 256;
 
 /// Bytes behind a block, up to its page's end, hold this until it is freed.
 const PAD: u8 = 0xa5;
