@@ -8,6 +8,7 @@ use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
 use crate::release::{ReleaseReason, release_range_definitely_free, start_if_needed, touch};
 use crate::report;
+use crate::sections::{self, Section};
 use crate::size_class::SizeClass;
 use crate::span::{Claim, Gained, Put};
 use crate::span_index;
@@ -42,6 +43,7 @@ fn batch(class: SizeClass, capacity: u32, is_one_way: bool) -> u32 {
 /// Fills an empty bin, growing it if that is due, and pops a block. `None`: out of memory.
 /// Owner only.
 pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Option<*mut u8> {
+    let _section = sections::enter(Section::Refill);
     let bin = cache.bin(class);
     debug_assert_eq!(bin.len.load(Ordering::Relaxed), 0);
     let history = &cache.histories[class.index()];
@@ -178,6 +180,7 @@ pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u
     if count == 0 {
         return;
     }
+    let _section = sections::enter(Section::Spill);
     // SAFETY: the caller owns the cache, and `len` is within the capacity.
     let slots = unsafe { bin.slots(len) };
     put_all(heap, class, &slots[..count as usize]);
@@ -190,6 +193,8 @@ pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u
 }
 
 /// Puts blocks back, with one atomic operation for neighbours that share a bitmap word.
+/// The loop has the registers to itself: inlined, it costs an instruction more for each block.
+#[inline(never)]
 fn put_all(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
     let base = heap.arena.base();
     let mut run = (ChunkIndex(0), 0, 0u64);

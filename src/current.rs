@@ -8,6 +8,7 @@ use crate::central;
 use crate::heap::{HEAP, Heap};
 use crate::large;
 use crate::release::{start_if_needed, tick_if_due};
+use crate::sections;
 use crate::sys::{Linux, Os};
 use crate::thread_cache::{Bins, DEAD, FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::tls::ThreadWord;
@@ -120,6 +121,7 @@ extern "C" fn thread_ends(_cache: *mut c_void) {
         entered.word.set(DEAD);
         core::mem::forget(entered);
         HEAP.threads.detach(cache);
+        sections::thread_ends();
     }
 }
 

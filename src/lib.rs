@@ -42,6 +42,7 @@ pub mod remote;
 mod report;
 mod root;
 mod sampling;
+pub mod sections;
 mod segment;
 pub mod size_class;
 pub mod snapshot;

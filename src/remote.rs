@@ -16,6 +16,7 @@ use crate::sampling::{
     self, ALL_FRAMES, Amount, LIFETIMES, MAX_SLOTS, MAX_STACKS, OBJECT, Sample, StackEntry,
     StackTable, Tables,
 };
+use crate::sections::{Cells, SectionCounts};
 use crate::segment::{Chunk, PageStates, Segment};
 use crate::size_class::{CLASS_COUNT, SizeClass};
 use crate::snapshot::{GateState, Snapshot};
@@ -461,6 +462,17 @@ impl RemoteHeap {
         let cells = read_plain::<KnobCells>(memory, self.root().knobs.addr() as u64)?;
         // SAFETY: it was filled, and is nothing but atomic numbers.
         Ok(unsafe { cells.assume_init_ref() }.get())
+    }
+
+    /// What was counted in its slow sections.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn sections(&self, memory: &impl Memory) -> Result<SectionCounts, RemoteError> {
+        let cells = read_plain::<Cells>(memory, self.root().sections.addr() as u64)?;
+        // SAFETY: it was filled, and is nothing but atomic numbers.
+        Ok(unsafe { cells.assume_init_ref() }.read())
     }
 
     /// Where the heap's memory is; `None` before its first allocation.

@@ -11,6 +11,7 @@ use crate::arena::Arena;
 use crate::heap::{HEAP, Heap, Uncached};
 use crate::knobs::KnobCells;
 use crate::sampling::{self, Tables};
+use crate::sections;
 use crate::segment::Segment;
 use crate::size_class::CLASS_COUNT;
 use crate::thread_cache::ThreadCache;
@@ -21,7 +22,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SLACKWTR");
 
 /// Goes up whenever the meaning or the place of anything reachable from the root changes (a test
 /// compares the places with those of this version).
-pub(crate) const LAYOUT_VERSION: u32 = 2;
+pub(crate) const LAYOUT_VERSION: u32 = 3;
 
 /// The ELF note: its name, with the terminating zero, and its type.
 pub const NOTE_NAME: &[u8] = b"Slackwater\0";
@@ -31,7 +32,8 @@ pub const NOTE_TYPE: u32 = 1;
 /// Everything a reader needs to know before it reads the rest. Never changes while the process lives.
 ///
 /// # Invariants
-/// The addresses are those of parts of [`HEAP`], in the layout that `layout_version` names.
+/// The addresses are those of parts of [`HEAP`] and of [`sections::CELLS`], in the layout that
+/// `layout_version` names.
 #[repr(C)]
 pub(crate) struct Root {
     pub magic: u64,
@@ -49,6 +51,7 @@ pub(crate) struct Root {
     pub uncached: *const Uncached,
     pub knobs: *const KnobCells,
     pub sampler: *const sampling::Readings,
+    pub sections: *const sections::Cells,
     /// The heap, and the places in it of what stands alone.
     pub heap: *const Heap,
     pub singles: Singles<u32>,
@@ -87,6 +90,7 @@ pub(crate) static ROOT: Root = Root {
     uncached: &raw const HEAP.uncached,
     knobs: &raw const HEAP.knobs,
     sampler: &raw const HEAP.sampler.readings,
+    sections: &raw const sections::CELLS,
     heap: &raw const HEAP,
     singles: Singles {
         newest_cache: offset_of!(Heap, threads.newest) as u32,

@@ -11,6 +11,7 @@ use own_memory::Own;
 use slackwater::Snapshot;
 use slackwater::malloc::{allocate, free};
 use slackwater::remote::{Memory, RemoteError, RemoteHeap, SegmentPages, own_root};
+use slackwater::sections::{self, Event, Section};
 use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
 
 /// This process's own memory, but now and then something else is there.
@@ -77,6 +78,9 @@ fn a_heap_read_from_outside_has_the_figures_it_has_inside() {
     });
     assert!(agreed, "the heap was never quiet");
     assert_eq!(heap.knobs(&Own), Ok(slackwater::knobs()));
+    sections::announce(Event::Cycles);
+    sections::add(Section::Purge, Event::Cycles, 7);
+    assert_eq!(heap.sections(&Own), Ok(sections::counts()));
     for block in blocks {
         // SAFETY: allocated above.
         unsafe { free(block as *mut u8) };
@@ -139,6 +143,7 @@ fn a_process_that_lies_is_no_danger() {
         let outcome = RemoteHeap::open(&lying, own_root()).and_then(|heap| {
             heap.snapshot(&lying)?;
             heap.knobs(&lying)?;
+            heap.sections(&lying)?;
             if let Some(place) = heap.place(&lying)? {
                 heap.pages(&lying, &place, 0, &mut [SegmentPages::default(); 3])?;
                 heap.spans(&lying, &place, 0)?;

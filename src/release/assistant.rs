@@ -9,6 +9,7 @@ use crate::biased_lock::OwnerWord;
 use crate::heap::HEAP;
 use crate::lock::Lock;
 use crate::raw_thread::RawThread;
+use crate::sections;
 use crate::sys::{self, Linux};
 use crate::thread_cache::DEAD;
 use crate::tls::ThreadWord;
@@ -53,5 +54,6 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     let limits = *heap.ticker.assistant.limits.lock();
     let (epoch, mut batch) = (heap.release.epoch(), Batch::new());
     purge(&heap.page_heap, &heap.arena, &Linux, &heap.totals, epoch, limits, &mut batch);
+    sections::thread_ends();
     0
 }

@@ -12,6 +12,7 @@ use super::purge::PurgeLimits;
 use crate::arena::ChunkIndex;
 use crate::central;
 use crate::heap::Heap;
+use crate::sections::{self, Section};
 use crate::size_class::SizeClass;
 use crate::span_index;
 use crate::sync::fence_after_rmw;
@@ -46,6 +47,7 @@ pub(super) fn purge_interiors(
     limits: &PurgeLimits,
     batch: &mut InteriorBatch,
 ) -> (Pages, bool) {
+    let _section = sections::enter(Section::Purge);
     let mut purge = Purge { heap, os, limits, batch, pages: 0, calls: 0 };
     let mut is_waiting = false;
     let rows = heap.arena.in_use().div_ceil(64);

@@ -10,6 +10,7 @@ use crate::bits::{PageBits, PageRun};
 use crate::knobs::Coverage;
 use crate::lock::Lock;
 use crate::page_heap::{PENDING, PageHeap};
+use crate::sections::{self, Section};
 use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
 use crate::totals::Totals;
 use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
@@ -65,6 +66,7 @@ pub(crate) fn purge(
     limits: PurgeLimits,
     batch: &mut Batch,
 ) -> Purged {
+    let _section = sections::enter(Section::Purge);
     let mut is_waiting = false;
     let mut left = limits.pages;
     let mut calls = 0;

@@ -14,6 +14,7 @@ use crate::heap::Heap;
 use crate::knobs::{Coverage, Knobs};
 use crate::lock::{Guard, Lock};
 use crate::page_heap::PENDING;
+use crate::sections::{self, Section};
 use crate::snapshot::GateState;
 use crate::sys::{MemoryRoom, Nanos, Os, TEXT_BYTES};
 use crate::thread_cache::{Bins, ThreadCache};
@@ -223,6 +224,7 @@ fn tick_locked(
     now: Nanos,
     by_ticker: Option<ByTicker<'_>>,
 ) -> Ticked {
+    let _section = sections::enter(Section::Tick);
     let release = &heap.release;
     let knobs = heap.knobs.get();
     let length = Nanos::from_millis(knobs.epoch_ms);

@@ -22,6 +22,7 @@ use super::tick::tick;
 use crate::biased_lock::OwnerWord;
 use crate::heap::{HEAP, Heap};
 use crate::raw_thread::RawThread;
+use crate::sections;
 use crate::sys::{self, Linux, Nanos, Os};
 use crate::thread_cache::DEAD;
 use crate::tls::ThreadWord;
@@ -145,6 +146,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
         let knobs = heap.knobs.get();
         let is_itself = heap.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
+            sections::thread_ends();
             heap.ticker.lifecycle.is_over();
             return 0;
         }
@@ -153,6 +155,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
         sleep_epochs =
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
         if rested >= REST_TICKS && ends(heap) {
+            sections::thread_ends();
             return 0;
         }
     }

@@ -30,6 +30,7 @@ fn the_layout_is_that_of_its_version() {
         size_of::<Uncached>(),
         size_of::<ThreadCache>(),
         size_of::<KnobCells>(),
+        size_of::<Cells>(),
         size_of::<Segment>(),
         size_of::<Chunk>(),
         size_of::<Tables>(),
@@ -50,10 +51,10 @@ fn the_layout_is_that_of_its_version() {
     assert_eq!(
         (ROOT.layout_version, places),
         (
-            2,
+            3,
             [
-                120, 936, 1936, 5312, 96, 20480, 576, 11403296, 88, 72, 144, 0, 72, 96, 1952, 2008,
-                3864, 24, 32, 1984, 58
+                128, 936, 1936, 5312, 96, 264, 20480, 576, 11403296, 88, 72, 144, 0, 72, 96, 1952,
+                2008, 3864, 24, 32, 1984, 58
             ]
         )
     );
