@@ -145,7 +145,7 @@ EVERYTHING = {name: ".*" for name in ("cluster", "job", "instance", "comm")}
 def draw_service(program: Path) -> None:
     address = free_address()
     discovery = f"static_configs: [{{targets: ['{address}'], labels: {{cluster: local}}}}]"
-    with observed([str(program), "demo", "--listen", address], discovery, "500ms") as server:
+    with observed([str(program), "demo", "--perf", "--listen", address], discovery, "500ms") as server:
         print(f"the demo runs for {SERVICE_RUN_SECONDS} s", flush=True)
         time.sleep(SERVICE_RUN_SECONDS)
         end = float(int(time.time()) - 2)

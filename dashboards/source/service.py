@@ -451,6 +451,57 @@ CACHES: list[Panel] = [
     ),
 ]
 
+
+def events(event: str) -> str:
+    return rate("perf_events_total", f'event="{event}"')
+
+
+PERF_EVENTS: list[Panel] = [
+    chart(
+        "CPU time in slow sections",
+        "Where the allocator's time goes when it leaves its fast path. Only in processes that count it "
+        "themselves (`count_sections`, or `slackwater demo --perf`); each section includes about 1 µs of "
+        "the counting.",
+        RATIO,
+        [
+            Query(
+                f"{total(events('task_clock_nanoseconds'), 'scope')} / 1e9",
+                "{{scope}}",
+            )
+        ],
+        width=8,
+        stacked=True,
+        colors={"refill": "green", "spill": "orange", "tick": "blue", "purge": "purple"},
+    ),
+    chart(
+        "Faults, switches and misses there",
+        "Page faults in refills: new spans, or pages that were given back too early (see Refaults). "
+        "Context switches: threads wait for each other in the page heap. Misses where the machine counts "
+        "them. Sections not counted: the process had no descriptors left for the thread.",
+        PER_SECOND,
+        [
+            Query(
+                total(rate("perf_events_total", 'event=~"page_faults|context_switches|.*_misses"'), "event"),
+                "{{event}}",
+            ),
+            Query(total(rate("perf_uncounted_sections_total")), "sections not counted", "red"),
+        ],
+        width=8,
+    ),
+    chart(
+        "Instructions per cycle there",
+        "Below 1 the processor mostly waits for memory. Empty where the machine has no counters for it.",
+        NUMBER,
+        [
+            Query(
+                f"{total(events('instructions'), 'scope')} / {total(events('cycles'), 'scope')}",
+                "{{scope}}",
+            )
+        ],
+        width=8,
+    ),
+]
+
 PRESSURE: list[Panel] = [
     chart(
         "Against the container's limit",
@@ -571,6 +622,7 @@ def service() -> dashboard.Dashboard:
             ("Rates", RATES),
             ("Size classes", SIZE_CLASSES),
             ("Caches", CACHES),
+            ("Perf events", PERF_EVENTS),
             ("Pressure", PRESSURE),
             ("Observer", OBSERVER),
         ],

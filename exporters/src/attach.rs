@@ -103,13 +103,14 @@ impl Target {
     }
 
     fn try_sample(&self) -> Result<Sample, AttachError> {
-        let (snapshot, (process, residency)) = self.read(|heap| {
-            let books = || Ok(heap.snapshot(&self.memory)?);
+        let (sections, (snapshot, (process, residency))) = self.read(|heap| {
+            let sections = heap.sections(&self.memory)?;
+            let books = || Ok::<_, ReadError>(heap.snapshot(&self.memory)?);
             let kernel = || {
                 let process = ProcessMemory::of(self.process);
                 Ok((process, residency::read(&self.memory, heap, &self.pagemap)?))
             };
-            Sample::at_one_moment(books, kernel)
+            Ok((sections, Sample::at_one_moment(books, kernel)?))
         })?;
         let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", self.process));
         Ok(Sample {
@@ -119,6 +120,7 @@ impl Target {
             cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
             observer_cpu_seconds: None,
             fleet: None,
+            sections,
         })
     }
 
@@ -295,8 +297,8 @@ impl fmt::Display for AttachError {
 
 impl std::error::Error for AttachError {}
 
-/// A process's name. Anything may be in it, and it ends up on terminals.
-fn comm(process: u32) -> String {
+/// A process's name, or a thread's. Anything may be in it, and it ends up on terminals.
+pub(crate) fn comm(process: u32) -> String {
     let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
     let name = String::from_utf8_lossy(&name);
     name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()

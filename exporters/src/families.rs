@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 use metrics::Unit;
+use slackwater::sections::{self, Event, Section, SectionCounts};
 use slackwater::snapshot::{ByReason, GateState, Histogram, SizeClassBytes, Snapshot};
 
 use crate::breakdown::{Breakdown, HeapResidency};
@@ -42,6 +43,8 @@ pub struct Sample {
     pub observer_cpu_seconds: Option<f64>,
     /// What became of looking at all processes of the host; `None` for processes that do not.
     pub fleet: Option<FleetFigures>,
+    /// What was counted in the allocator's slow sections.
+    pub sections: SectionCounts,
 }
 
 impl Sample {
@@ -53,7 +56,15 @@ impl Sample {
             let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
             let cgroup = CgroupMemory::read();
             let observer_cpu_seconds = Some(observer::cpu_seconds());
-            Sample { snapshot, process, residency, cgroup, observer_cpu_seconds, fleet: None }
+            Sample {
+                snapshot,
+                process,
+                residency,
+                cgroup,
+                observer_cpu_seconds,
+                fleet: None,
+                sections: sections::counts(),
+            }
         })
     }
 
@@ -627,6 +638,34 @@ pub static FAMILIES: &[Family] = &[
             }
         },
     ),
+    counter(
+        "perf_events_total",
+        Unit::Count,
+        &["event", "scope"],
+        "What the processor and the kernel counted in slow sections of the allocator, in each without \
+         those inside it, as far as they can count it here; only in a process that asks for it.",
+        |s, put| {
+            for event in Event::ALL {
+                for scope in Section::ALL {
+                    if let Some(count) = s.sections.count(event, scope) {
+                        let labels = [event.name(), scope.name()].map(LabelValue::Word);
+                        put(&labels, count);
+                    }
+                }
+            }
+        },
+    ),
+    counter(
+        "perf_uncounted_sections_total",
+        Unit::Count,
+        &["scope"],
+        "Slow sections in which nothing was counted, for want of descriptors.",
+        |s, put| {
+            for scope in Section::ALL.into_iter().filter(|_| s.sections.is_counted()) {
+                put(&[LabelValue::Word(scope.name())], s.sections.uncounted[scope as usize]);
+            }
+        },
+    ),
     gauge(
         "export_processes",
         Unit::Count,
@@ -766,6 +805,7 @@ mod tests {
             }),
             observer_cpu_seconds: Some(0.25),
             fleet: Some(FleetFigures::default()),
+            sections: SectionCounts { counts: [[Some(7); 4]; 7], uncounted: [0; 4] },
         }
     }
 
@@ -875,8 +915,14 @@ mod tests {
 
     #[test]
     fn unknown_process_figures_are_absent() {
-        let sample =
-            Sample { process: None, residency: None, cgroup: None, fleet: None, ..sample() };
+        let sample = Sample {
+            process: None,
+            residency: None,
+            cgroup: None,
+            fleet: None,
+            sections: SectionCounts::default(),
+            ..sample()
+        };
         for name in [
             "process_resident_bytes",
             "rss_peak_bytes",
@@ -889,6 +935,8 @@ mod tests {
             "cgroup_pressure_seconds_total",
             "export_processes",
             "export_duration_seconds",
+            "perf_events_total",
+            "perf_uncounted_sections_total",
         ] {
             let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
             family.series(&sample, &mut |_, _| panic!("{name} is not known here"));

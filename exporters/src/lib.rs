@@ -54,6 +54,12 @@
 //! ms less. `observer_cpu_seconds_total` says what it was (`benches/scrape_cost.rs` measures it). With
 //! `default-features = false` the library depends on the allocator, its unwinder and the facade alone.
 //!
+//! # What the processor and the kernel count
+//!
+//! [`perf::count_sections`] counts time, page faults, context switches and, where the machine counts them,
+//! cycles, instructions and misses in the allocator's slow sections (feature `perf`, on by default). That
+//! costs two to three microseconds a section, so nothing is counted unless a service asks for it.
+//!
 //! # The program
 //!
 //! Feature `program` (on by default) builds `slackwater`: `demo` shows the allocator giving memory
@@ -78,6 +84,8 @@ pub mod memory;
 pub mod observer;
 #[cfg(feature = "endpoint")]
 mod page;
+#[cfg(feature = "perf")]
+pub mod perf;
 pub mod process;
 pub mod publisher;
 pub mod residency;

@@ -50,7 +50,7 @@ fn every_query_and_every_rule_has_data() {
     if !common::have_tool("prometheus") {
         return;
     }
-    let free = Demo::start(&[]);
+    let free = Demo::start(&["--perf"]);
     let limited = LimitedDemo::start();
     let demos = [Some(&free), limited.as_ref().map(|limited| &limited.demo)];
     let demos: Vec<&Demo> = demos.into_iter().flatten().collect();

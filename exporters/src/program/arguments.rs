@@ -38,7 +38,7 @@ Exit codes:
     version,
     args_conflicts_with_subcommands = true,
     after_long_help = EXIT_CODES,
-    override_usage = "slackwater [demo] [--listen ADDR] [--seconds N]\n       \
+    override_usage = "slackwater [demo] [--listen ADDR] [--seconds N] [--perf]\n       \
                       slackwater run [--summary] -- CMD ARGS...\n       \
                       slackwater top|report|snapshot PID\n       \
                       slackwater diff A B\n       \
@@ -57,7 +57,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a small service with a burst/idle load under Slackwater (this is the default)
-    #[command(override_usage = "slackwater demo [--listen ADDR] [--seconds N]")]
+    #[command(override_usage = "slackwater demo [--listen ADDR] [--seconds N] [--perf]")]
     Demo(DemoArguments),
     /// Run any program under Slackwater, unchanged
     #[command(override_usage = "slackwater run [--summary] -- CMD ARGS...")]
@@ -73,7 +73,7 @@ pub enum Command {
     Top(TopArguments),
     /// Say why a process's RSS is what it is, what would be released, and what looks wrong
     #[command(
-        override_usage = "slackwater report PID [--seconds N]",
+        override_usage = "slackwater report PID [--seconds N | --perf N]",
         after_long_help = EXIT_CODES
     )]
     Report(ReportArguments),
@@ -106,6 +106,9 @@ pub struct DemoArguments {
     /// Stop after this many seconds instead of at Ctrl-C
     #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<u64>,
+    /// Count perf events in the allocator's slow sections (slackwater_perf_events_total)
+    #[arg(long)]
+    pub perf: bool,
 }
 
 /// `slackwater run`.
@@ -145,6 +148,10 @@ pub struct ReportArguments {
     /// Look again after this many seconds, and say what grew
     #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<u64>,
+    /// The same, and count what its threads do in them: time on a processor, page faults, context
+    /// switches, and cycles, instructions and misses where the machine has counters for them
+    #[arg(long, value_name = "N", value_parser = seconds, conflicts_with = "seconds")]
+    pub perf: Option<u64>,
 }
 
 /// `slackwater snapshot`.

@@ -1,12 +1,12 @@
 //! `slackwater demo`: a small service with a burst/idle load, and what happens to its memory.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use slackwater::Summary;
 use slackwater::snapshot::GateState;
-use slackwater_exporters::{Endpoint, Sample};
+use slackwater_exporters::{Endpoint, Sample, perf};
 
 use super::arguments::DemoArguments;
 use super::console::Console;
@@ -29,6 +29,9 @@ pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
         // Nobody listens any more when the demo is already on its way out.
         let _ = tell.send(());
     })?;
+    if arguments.perf {
+        count_events();
+    }
     let listen = &arguments.listen;
     let endpoint = Endpoint::bind(&listen.to_string())
         .map_err(|error| Failure::not_listening(listen, &error))?;
@@ -45,6 +48,18 @@ pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
         outcome => {
             outcome.map_err(|error| Failure::broken(format_args!("standard output: {error}")))
         }
+    }
+}
+
+/// Counts perf events from now on; says once what cannot be counted.
+fn count_events() {
+    let absent = match perf::count_sections() {
+        Ok(plan) => plan.to_string(),
+        Err(error) => error.to_string(),
+    };
+    if !absent.is_empty() {
+        // With stderr closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "slackwater: --perf: {absent}");
     }
 }
 

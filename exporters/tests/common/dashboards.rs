@@ -14,15 +14,20 @@ use super::prometheus::{Prometheus, Rule};
 pub const DASHBOARDS: [&str; 2] = ["service.json", "fleet.json"];
 
 /// Families that a process has only where its surroundings do (a control group with a limit, a
-/// kernel that tells the group's pressure), and those of `slackwater export`'s own process. Every
-/// other family must be there in every run.
-pub const CONDITIONAL: [&str; 5] = [
+/// kernel that tells the group's pressure), and those of `slackwater export`'s own process, and those
+/// that a process counts if it is asked to. Every other family must be there in every run.
+pub const CONDITIONAL: [&str; 7] = [
     "cgroup_limit_bytes",
     "cgroup_current_bytes",
     "cgroup_pressure_seconds_total",
     "export_processes",
     "export_duration_seconds",
+    "perf_events_total",
+    "perf_uncounted_sections_total",
 ];
+
+/// What only queries about events have that a machine may have no counters for.
+const HARDWARE: &str = "event=\"instructions\"";
 
 /// The repository.
 pub fn root() -> PathBuf {
@@ -118,6 +123,7 @@ pub fn family_of(series: &str) -> &str {
 /// Whether a query reads one of these series.
 pub fn names_one_of(query: &str, names: &BTreeSet<String>) -> bool {
     metric_names(query).iter().any(|name| names.contains(*name))
+        || query.contains(HARDWARE) && names.contains(HARDWARE)
 }
 
 /// The [`CONDITIONAL`] families that none of the scraped pages has, and the recorded series that are
@@ -128,6 +134,9 @@ pub fn absent_series(pages: &[String], rules: &[Rule]) -> BTreeSet<String> {
         .map(|family| format!("{PREFIX}{family}"))
         .filter(|name| pages.iter().all(|page| !page.contains(&format!("\n{name}"))))
         .collect();
+    if pages.iter().all(|page| !page.contains(HARDWARE)) {
+        absent.insert(HARDWARE.to_string());
+    }
     for name in &absent {
         super::note(&format!("no process has {name} here: what reads it is parsed, no more"));
     }

@@ -147,8 +147,13 @@ pub fn have_tool(tool: &str) -> bool {
 
 /// Says that a test is skipped for want of `tool`; in CI, fails it.
 pub fn skip(tool: &str) {
-    assert!(env::var_os("CI").is_none(), "{tool} is not installed, and this is CI");
-    say(&format!("SKIPPED: {tool} is not installed"));
+    skip_because(&format!("{tool} is not installed"));
+}
+
+/// Says that a test is skipped, and why; in CI, fails it.
+pub fn skip_because(why: &str) {
+    assert!(env::var_os("CI").is_none(), "{why}, and this is CI");
+    say(&format!("SKIPPED: {why}"));
 }
 
 /// What a command makes of `input`. It must succeed, and have nothing to say on stderr.

@@ -3,7 +3,9 @@
 use slackwater::knobs::Knobs;
 use slackwater_exporters::Sample;
 use slackwater_exporters::breakdown::Breakdown;
+use slackwater_exporters::perf::PerfError;
 
+use super::events::Watched;
 use crate::program::amounts::share;
 
 /// Amounts below this, or below [`SMALL_SHARE`] of RSS, are not worth a sentence.
@@ -20,6 +22,8 @@ pub struct Evidence {
     pub knobs: Knobs,
     /// The same process some time before.
     pub earlier: Option<Earlier>,
+    /// What its threads did in between, if that was asked for.
+    pub watched: Option<Result<Watched, PerfError>>,
 }
 
 /// The first of two looks.
@@ -87,6 +91,6 @@ impl Evidence {
         snapshot.mapped_bytes = 96 << 20;
         sample.residency = Some(Default::default());
         let breakdown = Breakdown { live: 90 << 20, file: 10 << 20, ..Breakdown::default() };
-        Evidence { sample, breakdown, knobs: slackwater::knobs(), earlier: None }
+        Evidence { sample, breakdown, knobs: slackwater::knobs(), earlier: None, watched: None }
     }
 }

@@ -1,6 +1,7 @@
 //! `slackwater report`: why a process's RSS is what it is, what would be released, what looks wrong.
 
 mod delays;
+mod events;
 mod evidence;
 mod suspects;
 
@@ -22,18 +23,22 @@ use evidence::{Earlier, Evidence, Heard, heard};
 /// Prints the report on a process.
 pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
-    let earlier = match arguments.seconds {
+    let mut watched = None;
+    let earlier = match arguments.seconds.or(arguments.perf) {
         None => None,
         Some(seconds) => {
             let (sample, breakdown) = look(&mut target)?;
             let begin = Instant::now();
-            thread::sleep(Duration::from_secs(seconds));
+            match arguments.perf {
+                Some(_) => watched = Some(events::watch(target.pid(), seconds)),
+                None => thread::sleep(Duration::from_secs(seconds)),
+            }
             Some(Earlier { sample, breakdown, seconds: begin.elapsed().as_secs_f64() })
         }
     };
     let (sample, breakdown) = look(&mut target)?;
     let knobs = target.knobs().map_err(Failure::not_read)?;
-    let evidence = Evidence { sample, breakdown, knobs, earlier };
+    let evidence = Evidence { sample, breakdown, knobs, earlier, watched };
     output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
 }
 
@@ -52,6 +57,12 @@ fn text(name: &str, evidence: &Evidence) -> String {
     write_parts(&mut text, evidence);
     write_due(&mut text, evidence, &delays);
     write_suspects(&mut text, evidence, &suspects);
+    if evidence.sample.sections.is_counted() {
+        events::write_sections(&mut text, &evidence.sample.sections);
+    }
+    if let Some(watched) = &evidence.watched {
+        events::write_threads(&mut text, watched);
+    }
     text
 }
 
