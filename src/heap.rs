@@ -50,7 +50,8 @@ pub(crate) struct Heap {
     has_barrier: AtomicBool,
 }
 
-/// Counters of what is done without a thread cache or to another's, by any thread.
+/// Counters of what is done without a thread cache or to another's, by any thread; and of the time that
+/// ticks take.
 #[repr(C)]
 pub(crate) struct Uncached {
     pub operations: AtomicU64,
@@ -61,6 +62,10 @@ pub(crate) struct Uncached {
     pub takeovers_taken: AtomicU64,
     pub takeovers_busy: AtomicU64,
     pub takeovers_unavailable: AtomicU64,
+    /// Nanoseconds in which bins that rest were put away, and of ticks but for that, the purges they
+    /// made and the wait for their assistant's.
+    pub takeover_nanos: AtomicU64,
+    pub tick_nanos: AtomicU64,
     pub remaps: AtomicU64,
     pub zeroing_calls: AtomicU64,
     pub classes: [UncachedClass; CLASS_COUNT],
@@ -232,6 +237,8 @@ impl Uncached {
             takeovers_taken: AtomicU64::new(0),
             takeovers_busy: AtomicU64::new(0),
             takeovers_unavailable: AtomicU64::new(0),
+            takeover_nanos: AtomicU64::new(0),
+            tick_nanos: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             zeroing_calls: AtomicU64::new(0),
             classes: [const {

@@ -174,6 +174,8 @@ pub(crate) struct UncachedSums {
     pub takeovers_taken: u64,
     pub takeovers_busy: u64,
     pub takeovers_unavailable: u64,
+    pub takeover_nanos: u64,
+    pub tick_nanos: u64,
     pub remaps: u64,
     pub zeroing_calls: u64,
 }
@@ -187,6 +189,8 @@ impl UncachedSums {
             takeovers_taken: uncached.takeovers_taken.load(Ordering::Relaxed),
             takeovers_busy: uncached.takeovers_busy.load(Ordering::Relaxed),
             takeovers_unavailable: uncached.takeovers_unavailable.load(Ordering::Relaxed),
+            takeover_nanos: uncached.takeover_nanos.load(Ordering::Relaxed),
+            tick_nanos: uncached.tick_nanos.load(Ordering::Relaxed),
             remaps: uncached.remaps.load(Ordering::Relaxed),
             zeroing_calls: uncached.zeroing_calls.load(Ordering::Relaxed),
         }

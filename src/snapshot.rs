@@ -25,30 +25,45 @@ pub struct ByReason<T> {
     pub large_free: T,
 }
 
-/// Pages given back, by the reason of their release, or by where they were.
+/// One value for each kind of page that is given back: by the reason of its release, or by where it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PurgedPages {
+pub struct ByPurge<T> {
     /// A span of `small` blocks (16 B to 2 KiB) was retired.
-    pub small_page_retire: u64,
+    pub small_page_retire: T,
     /// A span of `sub4k` blocks (above 2 KiB, to 4 KiB) was retired.
-    pub sub4k_run_retire: u64,
+    pub sub4k_run_retire: T,
     /// A span of `medium` blocks (above 4 KiB, to 32 KiB) was retired.
-    pub medium_run_reclaim: u64,
+    pub medium_run_reclaim: T,
     /// A `large` page run was freed or trimmed.
-    pub large_free: u64,
+    pub large_free: T,
     /// Inside a span in use, on pages without a live block.
-    pub span_interior: u64,
+    pub span_interior: T,
 }
 
-impl PurgedPages {
+impl ByPurge<u64> {
     /// All together.
     pub fn sum(&self) -> u64 {
-        let PurgedPages { small_page_retire, sub4k_run_retire, .. } = *self;
-        let PurgedPages { medium_run_reclaim, large_free, span_interior, .. } = *self;
+        let ByPurge { small_page_retire, sub4k_run_retire, .. } = *self;
+        let ByPurge { medium_run_reclaim, large_free, span_interior, .. } = *self;
         [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free, span_interior]
             .iter()
             .fold(0, |sum, pages| sum.saturating_add(*pages))
     }
+}
+
+/// The time that threads spent on giving memory back, in seconds. The parts exclude each other: their
+/// sum is all of it, on whatever thread (the ticker, its assistant, or one of the program's own).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ReleaseSeconds {
+    /// Ticks, without what is below: looking at caches, operations and limits, and deciding.
+    pub tick: f64,
+    /// Putting away the bins that rest: one's own, and those of caches taken over.
+    pub takeover: f64,
+    /// Purges, without the kernel's part: claiming ranges of pages and settling them afterwards. A
+    /// batch's time is divided among its kinds of pages as the pages are.
+    pub purge: ByPurge<f64>,
+    /// The kernel's part of purges, divided likewise; the sum is that of `purge_duration_seconds`.
+    pub kernel: ByPurge<f64>,
 }
 
 /// One value for each coverage kind.
@@ -171,7 +186,7 @@ pub struct Snapshot {
     /// Of those, the ones that joined a range already pending.
     pub release_coalesced_total: u64,
     /// Pages given back to the system (of 4 KiB).
-    pub release_purged_pages_total: PurgedPages,
+    pub release_purged_pages_total: ByPurge<u64>,
     /// The same in bytes.
     pub release_purged_bytes_total: u64,
     /// System calls made to give pages back.
@@ -196,6 +211,8 @@ pub struct Snapshot {
     pub purge_duration_seconds: Histogram,
     /// The same purges by how many pages they gave back.
     pub purge_batch_pages: Histogram,
+    /// Where the time went that was spent on giving memory back, in seconds.
+    pub release_seconds_total: ReleaseSeconds,
     /// Attempts to take over the cache of another thread whose blocks rest, by result.
     pub takeovers_total: Takeovers,
     /// Ticks by gate decision (the seed's `idle_ticks` and `busy_ticks`).
@@ -244,6 +261,10 @@ pub struct Snapshot {
 /// Sums saturate: figures may have been read from another process, which may hold anything.
 fn add(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 * 1e-9
 }
 
 /// `part` of `whole`, scaled to `of`.
@@ -307,15 +328,8 @@ impl Snapshot {
         memory.sampled = read.sampling.live_pages.saturating_mul(page);
         allocations_total.large = figures.large_allocations;
 
-        let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free] =
-            figures.purged_pages;
-        let purged_pages = PurgedPages {
-            small_page_retire,
-            sub4k_run_retire,
-            medium_run_reclaim,
-            large_free,
-            span_interior: figures.interior_pages,
-        };
+        let [small, sub4k, medium, large] = figures.purged_pages;
+        let purged_pages = ByPurge::from([small, sub4k, medium, large, figures.interior_pages]);
         let left = [purged_pages.sum(), figures.reused_pages, figures.pending_pages]
             .iter()
             .fold(0u64, |sum, pages| sum.saturating_add(*pages))
@@ -342,13 +356,21 @@ impl Snapshot {
             purge_duration_seconds: Histogram::new(
                 figures.purge_micros,
                 1e-6,
-                figures.purge_nanos as f64 * 1e-9,
+                seconds(
+                    figures.kernel_nanos.iter().fold(0, |sum, nanos| sum.saturating_add(*nanos)),
+                ),
             ),
             purge_batch_pages: Histogram::new(
                 figures.purge_batch_pages,
                 1.0,
                 figures.purge_batch_pages_sum as f64,
             ),
+            release_seconds_total: ReleaseSeconds {
+                tick: seconds(uncached.tick_nanos),
+                takeover: seconds(uncached.takeover_nanos),
+                purge: ByPurge::from(figures.purge_nanos.map(seconds)),
+                kernel: ByPurge::from(figures.kernel_nanos.map(seconds)),
+            },
             takeovers_total: Takeovers {
                 taken: uncached.takeovers_taken,
                 busy: uncached.takeovers_busy,
@@ -408,6 +430,21 @@ impl<T: Copy> From<[T; 4]> for ByReason<T> {
     fn from(values: [T; 4]) -> ByReason<T> {
         let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free] = values;
         ByReason { small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free }
+    }
+}
+
+impl<T: Copy> From<[T; 5]> for ByPurge<T> {
+    /// In the order of [`ReleaseReason::ALL`](crate::ReleaseReason::ALL), and last what is inside spans.
+    fn from(values: [T; 5]) -> ByPurge<T> {
+        let [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free, span_interior] =
+            values;
+        ByPurge {
+            small_page_retire,
+            sub4k_run_retire,
+            medium_run_reclaim,
+            large_free,
+            span_interior,
+        }
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct PurgeOutcome {
     pub calls: u64,
     /// Bit `i` is set if the kernel refused range `i`; its pages are as they were.
     pub refused: u64,
-    /// How long it took.
+    /// When it began, and how long it took.
+    pub began: Nanos,
     pub took: Nanos,
 }
 
@@ -73,6 +74,10 @@ pub(crate) trait Os {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome;
     /// The time, to a few milliseconds, for the price of a read from memory.
     fn now(&self) -> Nanos;
+    /// The time to the nanosecond, for some 30 of them.
+    fn exact_now(&self) -> Nanos {
+        self.now()
+    }
     /// The room that a limit leaves the program; `None` where there is no limit. `text` is scratch.
     fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom>;
 }
@@ -122,14 +127,17 @@ impl Os for Linux {
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         debug_assert!(ranges.len() <= PURGE_BATCH);
-        let began = clock(libc::CLOCK_MONOTONIC);
-        let mut outcome = keep_errno(|| purge_batch(ranges));
-        outcome.took = clock(libc::CLOCK_MONOTONIC).since(began);
-        outcome
+        let began = self.exact_now();
+        let outcome = keep_errno(|| purge_batch(ranges));
+        PurgeOutcome { began, took: self.exact_now().since(began), ..outcome }
     }
 
     fn now(&self) -> Nanos {
         clock(libc::CLOCK_MONOTONIC_COARSE)
+    }
+
+    fn exact_now(&self) -> Nanos {
+        clock(libc::CLOCK_MONOTONIC)
     }
 
     fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
@@ -739,7 +747,8 @@ pub(crate) fn abort() -> ! {
 
 #[cfg(test)]
 pub(crate) mod fake {
-    //! A system for tests: a clock that stands still until told, and a kernel that keeps a list.
+    //! A system for tests: a clock that stands still until told, an exact one that goes on a
+    //! microsecond at each look, and a kernel that keeps a list.
 
     use super::*;
     use std::cell::{Cell, RefCell};
@@ -747,6 +756,7 @@ pub(crate) mod fake {
     #[derive(Default)]
     pub(crate) struct FakeOs {
         pub time: Cell<Nanos>,
+        pub exact_time: Cell<Nanos>,
         pub purged: RefCell<Vec<AddressRange>>,
         pub purge_calls: Cell<u64>,
         /// Ranges that contain one of these addresses are refused.
@@ -772,7 +782,9 @@ pub(crate) mod fake {
 
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.purge_calls.set(self.purge_calls.get() + 1);
-            let mut outcome = PurgeOutcome { calls: 1, refused: 0, took: Nanos::from_millis(1) };
+            let (began, took) = (self.exact_now(), Nanos::from_millis(1));
+            self.exact_time.set(Nanos(began.0 + took.0));
+            let mut outcome = PurgeOutcome { calls: 1, refused: 0, began, took };
             for (i, range) in ranges.iter().enumerate() {
                 let within = |&at: &usize| at.wrapping_sub(range.start) < range.bytes;
                 if self.locked.borrow().iter().any(within) {
@@ -786,6 +798,11 @@ pub(crate) mod fake {
 
         fn now(&self) -> Nanos {
             self.time.get()
+        }
+
+        fn exact_now(&self) -> Nanos {
+            self.exact_time.set(Nanos(self.exact_time.get().0 + 1000));
+            self.exact_time.get()
         }
 
         fn memory_room(&self, _: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {

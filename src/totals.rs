@@ -60,25 +60,57 @@ pub(crate) struct Figures<T> {
     /// Ticks, by decision.
     pub idle_ticks: T,
     pub busy_ticks: T,
-    /// Purges (a batch of ranges, one system call or a few) by microseconds and by pages, with the
-    /// nanoseconds of all of them.
+    /// Purges (a batch of ranges, one system call or a few) by microseconds in the kernel and by pages.
     pub purge_micros: [T; BUCKETS],
-    pub purge_nanos: T,
+    /// Nanoseconds of all purges in the kernel, and around it: claiming ranges and settling them. By
+    /// reason, and last inside spans; a batch's time is divided by the pages it was for.
+    pub kernel_nanos: [T; 5],
+    pub purge_nanos: [T; 5],
     pub purge_batch_pages: [T; BUCKETS],
     pub purge_batch_pages_sum: T,
 }
 
+/// One batch of ranges that was handed to the kernel.
+pub(crate) struct PurgedBatch {
+    pub outcome: PurgeOutcome,
+    pub ranges: u64,
+    /// The pages it was for, by reason and last inside spans, and how many of them were given back.
+    pub wanted: [u64; 5],
+    pub pages: u64,
+    /// From the first look at what is pending to the last range's settling, the kernel included.
+    pub took: Nanos,
+}
+
 impl Figures<Cell> {
-    /// Counts one purge of `ranges` ranges that gave `pages` back. Within an update.
-    pub fn note_purge(&self, outcome: &PurgeOutcome, ranges: usize, pages: u64) {
-        self.madvise_calls.add(outcome.calls);
-        self.purge_ranges.add(ranges as u64);
-        self.errors.add(outcome.refused.count_ones() as u64);
-        self.purge_micros[bucket_of(outcome.took.0.div_ceil(1000))].add(1);
-        self.purge_nanos.add(outcome.took.0);
-        self.purge_batch_pages[bucket_of(pages)].add(1);
-        self.purge_batch_pages_sum.add(pages);
+    /// Counts one purge. Within an update.
+    pub fn note_purge(&self, batch: &PurgedBatch) {
+        let kernel = batch.outcome.took;
+        self.madvise_calls.add(batch.outcome.calls);
+        self.purge_ranges.add(batch.ranges);
+        self.errors.add(batch.outcome.refused.count_ones() as u64);
+        self.purge_micros[bucket_of(kernel.0.div_ceil(1000))].add(1);
+        self.purge_batch_pages[bucket_of(batch.pages)].add(1);
+        self.purge_batch_pages_sum.add(batch.pages);
+        for (figures, time) in
+            [(&self.kernel_nanos, kernel), (&self.purge_nanos, batch.took.since(kernel))]
+        {
+            for (figure, share) in figures.iter().zip(shares(time.0, batch.wanted)) {
+                figure.add(share);
+            }
+        }
     }
+}
+
+/// `whole` in shares that are to each other as `parts` are (which are not all 0), and that sum to it.
+fn shares(whole: u64, parts: [u64; 5]) -> [u64; 5] {
+    let all = parts.iter().sum::<u64>().max(1) as u128;
+    let (mut seen, mut given) = (0, 0);
+    parts.map(|part| {
+        seen += part;
+        let share = (whole as u128 * seen as u128 / all) as u64 - given;
+        given += share;
+        share
+    })
 }
 
 /// A number with one writer at a time.
@@ -209,6 +241,19 @@ mod tests {
         assert_eq!(read.spans, [0; CLASS_COUNT]);
         assert_eq!((read.coalesced, read.idle_ticks, read.mprotect_calls), (0, 0, 0));
         assert_eq!(totals.figures().pending_pages.get(), 7);
+    }
+
+    #[test]
+    fn shares_sum_to_the_whole() {
+        assert_eq!(shares(1000, [1, 0, 2, 1, 0]), [250, 0, 500, 250, 0]);
+        assert_eq!(shares(7, [0, 0, 0, 0, 3]), [0, 0, 0, 0, 7]);
+        for whole in [0, 1, 2, 3, 999, u64::MAX] {
+            for parts in [[1, 1, 1, 0, 0], [0, 5, 7, 11, 13], [1 << 40, 1, 0, 1 << 40, 3]] {
+                let shares = shares(whole, parts);
+                assert_eq!(shares.iter().sum::<u64>(), whole, "{whole} {parts:?}");
+                assert!(shares.iter().zip(parts).all(|(&share, part)| part > 0 || share == 0));
+            }
+        }
     }
 
     /// Figures that a writer always changes together are never read apart: the first and the last

@@ -282,6 +282,25 @@ RELEASE: list[Panel] = [
         width=6,
     ),
     chart(
+        "What giving back costs, by stage",
+        "Seconds of work for each second, on whatever thread. kernel is the system calls, purge the books "
+        "around them, takeover what it takes to put resting caches away, tick the rest. All but kernel "
+        "should be next to nothing.",
+        RATIO,
+        [Query(total(rate("release_seconds_total"), "stage"), "{{stage}}")],
+        stacked=True,
+        colors={"tick": "blue", "takeover": "purple", "purge": "green", "kernel": "orange"},
+    ),
+    chart(
+        "What giving back costs, by reason",
+        "Of that, purges and their system calls, by the kind of memory they were for. A batch's time is "
+        "divided as its pages are.",
+        RATIO,
+        [Query(total(rate("release_seconds_total", 'reason!="none"'), "reason"), "{{reason}}")],
+        stacked=True,
+        colors=REASON_COLORS,
+    ),
+    chart(
         "Refaults: given back too early",
         "Reused pages were taken again before their purge: the delay saved a fault. Refaulted ones were "
         "taken again after it, at 1.5 µs each. Refaults near the purged pages: the program's bursts are "

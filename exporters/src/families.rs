@@ -13,7 +13,9 @@ use std::fmt;
 
 use metrics::Unit;
 use slackwater::sections::{self, Event, Section, SectionCounts};
-use slackwater::snapshot::{ByReason, GateState, Histogram, SizeClassBytes, Snapshot};
+use slackwater::snapshot::{
+    ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,
+};
 
 use crate::breakdown::{Breakdown, HeapResidency};
 use crate::cgroup::CgroupMemory;
@@ -214,10 +216,11 @@ const fn histogram(
 
 const fn seconds_total(
     name: &'static str,
+    labels: &'static [&'static str],
     help: &'static str,
     read: fn(&Sample, Put<'_, f64>),
 ) -> Family {
-    Family { name, unit: Some(Unit::Seconds), labels: &[], help, read: Read::Seconds(read) }
+    Family { name, unit: Some(Unit::Seconds), labels, help, read: Read::Seconds(read) }
 }
 
 /// A gauge whose value is a state or a constant, not a quantity.
@@ -237,8 +240,31 @@ macro_rules! words {
     }};
 }
 
+/// The same for a figure of each kind of page that is given back.
+macro_rules! by_purge {
+    ($put:expr, $from:expr, $as:ty) => {
+        words!(
+            $put,
+            $from,
+            $as,
+            [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free, span_interior]
+        )
+    };
+}
+
 fn by_reason(values: &ByReason<u64>, put: Put<'_, u64>) {
     words!(put, values, u64, [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free]);
+}
+
+/// The purges' part of the time spent on release; what is for no kind of page has the reason `none`.
+fn by_stage(seconds: &ReleaseSeconds, put: Put<'_, f64>) {
+    let word = LabelValue::Word;
+    put(&[word("tick"), word("none")], seconds.tick);
+    put(&[word("takeover"), word("none")], seconds.takeover);
+    for (stage, by_reason) in [("purge", &seconds.purge), ("kernel", &seconds.kernel)] {
+        let put: Put<'_, f64> = &mut |labels, value| put(&[word(stage), labels[0]], value);
+        by_purge!(put, by_reason, f64);
+    }
 }
 
 /// Classes without memory are left out, so that a small program has few series.
@@ -273,18 +299,7 @@ pub static FAMILIES: &[Family] = &[
         "Pages of 4 KiB given back to the system: free ones by the reason of their release, and \
          those inside spans in use.",
         |s, put| {
-            words!(
-                put,
-                s.snapshot.release_purged_pages_total,
-                u64,
-                [
-                    small_page_retire,
-                    sub4k_run_retire,
-                    medium_run_reclaim,
-                    large_free,
-                    span_interior
-                ]
-            );
+            by_purge!(put, s.snapshot.release_purged_pages_total, u64);
         },
     ),
     counter(
@@ -361,6 +376,13 @@ pub static FAMILIES: &[Family] = &[
         Unit::Count,
         "How many pages purges gave back, each in one batch of ranges.",
         |s, put| put(&[], s.snapshot.purge_batch_pages),
+    ),
+    seconds_total(
+        "release_seconds_total",
+        &["stage", "reason"],
+        "Time that threads spent on giving memory back: in ticks, taking caches over, around purges \
+         and in the kernel for them. The stages exclude each other.",
+        |s, put| by_stage(&s.snapshot.release_seconds_total, put),
     ),
     counter(
         "takeovers_total",
@@ -511,6 +533,7 @@ pub static FAMILIES: &[Family] = &[
     ),
     seconds_total(
         "cgroup_pressure_seconds_total",
+        &[],
         "For how long some task of the control group has been waiting for memory.",
         |s, put| {
             if let Some(seconds) = s.cgroup.and_then(|cgroup| cgroup.pressure_seconds) {
@@ -631,6 +654,7 @@ pub static FAMILIES: &[Family] = &[
     ),
     seconds_total(
         "observer_cpu_seconds_total",
+        &[],
         "CPU time that collecting, rendering and serving these figures has cost the process.",
         |s, put| {
             if let Some(seconds) = s.observer_cpu_seconds {
@@ -706,6 +730,8 @@ pub static FAMILIES: &[Family] = &[
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+
+    use slackwater::snapshot::ByPurge;
 
     use super::*;
 
@@ -783,6 +809,13 @@ mod tests {
         snapshot.gate_state = GateState::Busy;
         snapshot.purge_duration_seconds.sum = number() as f64;
         snapshot.purge_batch_pages.sum = number() as f64;
+        snapshot.release_seconds_total.tick = number() as f64;
+        snapshot.release_seconds_total.takeover = number() as f64;
+        for stage in
+            [&mut snapshot.release_seconds_total.purge, &mut snapshot.release_seconds_total.kernel]
+        {
+            *stage = ByPurge::from([(); 5].map(|()| number() as f64));
+        }
         for class in &mut snapshot.size_classes {
             *class = SizeClassBytes {
                 block_bytes: number(),
@@ -809,15 +842,19 @@ mod tests {
         }
     }
 
-    /// Every plain number of the snapshot's `Debug` form, as `field` or `field.nested`. The struct
-    /// can have fields that this crate does not know; its `Debug` form knows all of them.
+    /// Every plain number of the snapshot's `Debug` form, as `field`, `field.nested` or deeper. The
+    /// struct can have fields that this crate does not know; its `Debug` form knows all of them.
     fn debug_figures(snapshot: &Snapshot) -> BTreeMap<String, String> {
         let mut figures = BTreeMap::new();
-        let mut field = "";
+        let (mut field, mut nested) = ("", "");
         let text = format!("{snapshot:#?}");
         for line in text.lines() {
             let indent = line.len() - line.trim_start().len();
-            let Some((name, value)) = line.trim().split_once(": ") else { continue };
+            let Some((name, value)) = line.trim().split_once(": ") else {
+                // An element of an array has no name.
+                nested = "";
+                continue;
+            };
             let value = value.trim_end_matches(',');
             match indent {
                 4 => {
@@ -826,8 +863,14 @@ mod tests {
                         figures.insert(name.to_string(), value.to_string());
                     }
                 }
-                8 if !value.ends_with(['{', '[']) => {
-                    figures.insert(format!("{field}.{name}"), value.to_string());
+                8 => {
+                    nested = name;
+                    if !value.ends_with(['{', '[']) {
+                        figures.insert(format!("{field}.{name}"), value.to_string());
+                    }
+                }
+                12 if !nested.is_empty() && !value.ends_with(['{', '[']) => {
+                    figures.insert(format!("{field}.{nested}.{name}"), value.to_string());
                 }
                 _ => {}
             }
@@ -841,7 +884,9 @@ mod tests {
         let mut exported = BTreeMap::new();
         for family in FAMILIES {
             family.series(&sample, &mut |labels, value| {
-                let labels: String = labels.iter().map(|label| format!(".{label}")).collect();
+                // What is for no reason has none in its field's name.
+                let labels = labels.iter().filter(|&&label| label != LabelValue::Word("none"));
+                let labels: String = labels.map(|label| format!(".{label}")).collect();
                 exported.insert(format!("{}{labels}", family.name), value);
             });
             family.histograms(&sample, &mut |_, histogram| {

@@ -53,7 +53,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     let heap = &HEAP;
     let limits = *heap.ticker.assistant.limits.lock();
     let (epoch, mut batch) = (heap.release.epoch(), Batch::new());
-    purge(&heap.page_heap, &heap.arena, &Linux, &heap.totals, epoch, limits, &mut batch);
+    purge(heap, &Linux, epoch, limits, &mut batch);
     sections::thread_ends();
     0
 }

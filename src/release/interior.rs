@@ -8,7 +8,7 @@
 use core::sync::atomic::Ordering;
 
 use super::delays::INTERIOR;
-use super::purge::PurgeLimits;
+use super::purge::{PurgeLimits, Purged};
 use crate::arena::ChunkIndex;
 use crate::central;
 use crate::heap::Heap;
@@ -16,7 +16,8 @@ use crate::sections::{self, Section};
 use crate::size_class::SizeClass;
 use crate::span_index;
 use crate::sync::fence_after_rmw;
-use crate::sys::{AddressRange, Os, PURGE_BATCH};
+use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
+use crate::totals::PurgedBatch;
 use crate::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
 
 /// A span in the hands of a purge, and which of its pages go.
@@ -38,17 +39,18 @@ pub(super) struct InteriorBatch {
     pages: u64,
 }
 
-/// Gives back pages inside spans of segments that have been left alone for long enough; returns how
-/// many, and whether some segment has to rest longer. With the ticking lock held.
+/// Gives back pages inside spans of segments that have been left alone for long enough. With the
+/// ticking lock held.
 pub(super) fn purge_interiors(
     heap: &Heap,
     os: &impl Os,
     now: Epoch,
     limits: &PurgeLimits,
     batch: &mut InteriorBatch,
-) -> (Pages, bool) {
+) -> Purged {
     let _section = sections::enter(Section::Purge);
-    let mut purge = Purge { heap, os, limits, batch, pages: 0, calls: 0 };
+    let began = os.exact_now();
+    let mut purge = Purge { heap, os, limits, batch, pages: 0, calls: 0, counted_until: began };
     let mut is_waiting = false;
     let rows = heap.arena.in_use().div_ceil(64);
     for row in 0..rows {
@@ -75,7 +77,8 @@ pub(super) fn purge_interiors(
         }
     }
     purge.flush();
-    (Pages(purge.pages as u32), is_waiting)
+    let (pages, took) = (Pages(purge.pages as u32), purge.counted_until.since(began));
+    Purged { pages, calls: purge.calls, is_waiting, took }
 }
 
 /// Blocks of a span in this segment came back: there may be something to give back inside. After
@@ -120,6 +123,7 @@ struct Purge<'a, O: Os> {
     batch: &'a mut InteriorBatch,
     pages: u64,
     calls: u64,
+    counted_until: Nanos,
 }
 
 impl<O: Os> Purge<'_, O> {
@@ -193,11 +197,15 @@ impl<O: Os> Purge<'_, O> {
                 heap.arena.span(held.chunk).note_purged(given_back);
                 purged += given_back.count_ones() as u64;
             }
+            let took = self.os.exact_now().since(self.counted_until);
+            self.counted_until.0 += took.0;
+            let (ranges, wanted) = (batch.range_count as u64, [0, 0, 0, 0, batch.pages]);
+            let batch = PurgedBatch { outcome, ranges, wanted, pages: purged, took };
             let _page_heap = heap.page_heap.lock();
             heap.totals.update(|figures| {
                 figures.interior_pages.add(purged);
                 figures.span_pages_retired.add(purged);
-                figures.note_purge(&outcome, batch.range_count, purged);
+                figures.note_purge(&batch);
             });
         }
         self.pages += purged;

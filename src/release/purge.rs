@@ -7,12 +7,12 @@ use super::ReleaseReason;
 use super::delays::KINDS;
 use crate::arena::Arena;
 use crate::bits::{PageBits, PageRun};
+use crate::heap::Heap;
 use crate::knobs::Coverage;
-use crate::lock::Lock;
 use crate::page_heap::{PENDING, PageHeap};
 use crate::sections::{self, Section};
 use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
-use crate::totals::Totals;
+use crate::totals::{PurgedBatch, Totals};
 use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 
 /// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
@@ -43,6 +43,8 @@ pub(crate) struct Purged {
     pub calls: u64,
     /// There are pages that have to rest longer, or for which there was no budget.
     pub is_waiting: bool,
+    /// How long it took, as far as it was counted as the time of a batch.
+    pub took: Nanos,
 }
 
 impl Batch {
@@ -58,22 +60,23 @@ impl Batch {
 
 /// Gives pending pages back, within the limits.
 pub(crate) fn purge(
-    heap: &Lock<PageHeap>,
-    arena: &Arena,
+    heap: &Heap,
     os: &impl Os,
-    totals: &Totals,
     now: Epoch,
     limits: PurgeLimits,
     batch: &mut Batch,
 ) -> Purged {
     let _section = sections::enter(Section::Purge);
+    let Heap { arena, page_heap, totals, .. } = heap;
+    let began = os.exact_now();
+    let mut counted_until = began;
     let mut is_waiting = false;
     let mut left = limits.pages;
     let mut calls = 0;
     let mut purged = 0;
-    let mut scan = Scan::new(heap.lock().purge_from);
+    let mut scan = Scan::new(page_heap.lock().purge_from);
     while left > 0 && calls < limits.calls {
-        let mut pages = heap.lock();
+        let mut pages = page_heap.lock();
         is_waiting |= claim_batch(&mut pages, arena, now, &limits, left, &mut scan, batch);
         drop(pages);
         if batch.len == 0 {
@@ -81,23 +84,29 @@ pub(crate) fn purge(
         }
         let outcome = os.purge(&batch.ranges[..batch.len]);
         calls += outcome.calls;
-        let mut given_by_batch = 0;
-        let mut pages = heap.lock();
+        let (mut wanted, mut given_by_batch) = ([0; KINDS], 0);
+        let mut pages = page_heap.lock();
         for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
             let given_back = outcome.refused >> i & 1 == 0;
-            let given =
+            let by_reason =
                 settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
-            given_by_batch += given.0;
-            left = left.saturating_sub(given.0 as u64);
+            for (wanted, pages) in wanted.iter_mut().zip(by_reason) {
+                *wanted += pages;
+            }
+            let given = if given_back { by_reason.iter().sum() } else { 0 };
+            given_by_batch += given;
+            left = left.saturating_sub(given);
         }
         purged += given_by_batch;
         pages.purge_from = scan.next;
-        totals.update(|figures| {
-            figures.note_purge(&outcome, batch.len, given_by_batch as u64);
-        });
+        let took = os.exact_now().since(counted_until);
+        counted_until.0 += took.0;
+        let (ranges, pages) = (batch.len as u64, given_by_batch);
+        let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
+        totals.update(|figures| figures.note_purge(&purged));
     }
     is_waiting |= left == 0 || calls >= limits.calls;
-    Purged { pages: Pages(purged), calls, is_waiting }
+    Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
 }
 
 /// A walk over the pending segments: from where the last purge stopped, around, to there again.
@@ -203,6 +212,7 @@ fn claim_batch(
     is_waiting
 }
 
+/// Ends a claim. Returns how many dirty pages it was for, by reason.
 fn settle(
     pages: &mut PageHeap,
     arena: &Arena,
@@ -211,18 +221,17 @@ fn settle(
     segment: SegmentIndex,
     run: PageRun,
     given_back: bool,
-) -> Pages {
+) -> [u64; 4] {
     let states = pages.states(arena, segment);
-    let mut given = Pages(0);
+    let bits = states.dirty_in(run);
+    let by_reason =
+        ReleaseReason::ALL.map(|reason| states.with_reason(&bits, reason).count().0 as u64);
     if given_back {
-        let bits = states.dirty_in(run);
-        given = bits.count();
-        let by_reason = ReleaseReason::ALL.map(|reason| states.with_reason(&bits, reason).count());
         totals.update(|figures| {
             for (figure, pages) in figures.purged_pages.iter().zip(by_reason) {
-                figure.add(pages.0 as u64);
+                figure.add(pages);
             }
-            figures.pending_pages.subtract(given.0 as u64);
+            figures.pending_pages.subtract(by_reason.iter().sum());
         });
     } else {
         states.no_purge_before = Epoch(epoch.0 + REFUSED_DELAY_EPOCHS);
@@ -230,7 +239,7 @@ fn settle(
     states.settle(run, given_back, now);
     pages.claimed_pages -= run.pages.0 as u64;
     pages.refresh(arena, segment);
-    given
+    by_reason
 }
 
 #[cfg(test)]

@@ -8,11 +8,18 @@ use core::sync::atomic::Ordering;
 use crate::central;
 use crate::current;
 use crate::heap::Heap;
+use crate::sys::{Nanos, Os};
 use crate::thread_cache::{Bins, Takeovers, ThreadCache};
 
 /// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
-/// is inside. With the ticking lock held.
-pub(super) fn put_unused_bins_away(heap: &Heap, own: Option<&ThreadCache>, patience: u32) {
+/// is inside. With the ticking lock held. Returns how long it took.
+pub(super) fn put_unused_bins_away(
+    heap: &Heap,
+    os: &impl Os,
+    own: Option<&ThreadCache>,
+    patience: u32,
+) -> Nanos {
+    let began = os.exact_now();
     if let Some(cache) = own {
         central::put_away(heap, cache, cache.unused_bins(patience));
     }
@@ -20,11 +27,20 @@ pub(super) fn put_unused_bins_away(heap: &Heap, own: Option<&ThreadCache>, patie
         if cache.is_put_away() { Bins::NONE } else { cache.unused_bins(patience) }
     };
     take_over(heap, unused);
+    note_time(heap, os, began)
 }
 
 /// Puts away every bin of every other thread that is not inside its cache just now.
-pub(super) fn put_all_bins_away(heap: &Heap) {
+pub(super) fn put_all_bins_away(heap: &Heap, os: &impl Os) {
+    let began = os.exact_now();
     take_over(heap, |cache| if cache.is_put_away() { Bins::NONE } else { Bins::ALL });
+    note_time(heap, os, began);
+}
+
+fn note_time(heap: &Heap, os: &impl Os, began: Nanos) -> Nanos {
+    let took = os.exact_now().since(began);
+    heap.uncached.takeover_nanos.fetch_add(took.0, Ordering::Relaxed);
+    took
 }
 
 fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {

@@ -225,6 +225,7 @@ fn tick_locked(
     by_ticker: Option<ByTicker<'_>>,
 ) -> Ticked {
     let _section = sections::enter(Section::Tick);
+    let began = os.exact_now();
     let release = &heap.release;
     let knobs = heap.knobs.get();
     let length = Nanos::from_millis(knobs.epoch_ms);
@@ -257,14 +258,16 @@ fn tick_locked(
             GateState::Busy => figures.busy_ticks.add(1),
         });
     }
-    let ticked = if knobs.release {
+    let (ticked, counted) = if knobs.release {
         let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
         release_pages(heap, os, own, assistant, &limits, epoch, &mut last.workspace)
     } else {
-        Ticked { is_at_rest: true, has_worked: false }
+        (Ticked { is_at_rest: true, has_worked: false }, Nanos(0))
     };
     find_oldest(heap);
+    let rest = os.exact_now().since(began).since(counted);
+    heap.uncached.tick_nanos.fetch_add(rest.0, Ordering::Relaxed);
     Ticked { is_at_rest: ticked.is_at_rest && done == 0, has_worked: ticked.has_worked || done > 0 }
 }
 
@@ -287,6 +290,7 @@ fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch:
     }
 }
 
+/// Returns also how much of its time is counted as that of what it does, or not at all.
 fn release_pages(
     heap: &Heap,
     os: &impl Os,
@@ -295,31 +299,36 @@ fn release_pages(
     limits: &Limits,
     epoch: Epoch,
     workspace: &mut Workspace,
-) -> Ticked {
-    put_unused_bins_away(heap, own, limits.bin_epochs);
+) -> (Ticked, Nanos) {
+    let mut counted = put_unused_bins_away(heap, os, own, limits.bin_epochs);
     let pending = heap.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
     if let Some(assistant) = assistant {
         assistant.start(limits.purge);
     }
     let batch = &mut workspace.batch;
-    let given = purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, limits.purge, batch);
+    let given = purge(heap, os, epoch, limits.purge, batch);
+    counted.0 += given.took.0;
     if let Some(assistant) = assistant {
+        let began = os.exact_now();
         assistant.wait();
+        counted.0 += os.exact_now().since(began).0;
     }
     let pages = limits.purge.pages.saturating_sub(given.pages.0.into());
     let calls = limits.purge.calls.saturating_sub(given.calls);
     let left = PurgeLimits { pages, calls, ..limits.purge };
-    let (interior, is_waiting) = purge_interiors(heap, os, epoch, &left, &mut workspace.interior);
-    if interior.0 > 0 {
+    let inside = purge_interiors(heap, os, epoch, &left, &mut workspace.interior);
+    counted.0 += inside.took.0;
+    if inside.pages.0 > 0 {
         heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
     }
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
     let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
-    Ticked {
-        is_at_rest: !given.is_waiting && !is_waiting && caches_are_away,
-        has_worked: given.pages.0 > 0 || interior.0 > 0,
-    }
+    let ticked = Ticked {
+        is_at_rest: !given.is_waiting && !inside.is_waiting && caches_are_away,
+        has_worked: given.pages.0 > 0 || inside.pages.0 > 0,
+    };
+    (ticked, counted)
 }
 
 /// What became of purged pages so far.
@@ -373,7 +382,7 @@ pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
 /// pages.
 fn purge_everything_with(heap: &Heap, os: &impl Os, batch: &mut Batch) -> Pages {
     let epoch = heap.release.epoch();
-    purge(&heap.page_heap, &heap.arena, os, &heap.totals, epoch, EVERYTHING, batch).pages
+    purge(heap, os, epoch, EVERYTHING, batch).pages
 }
 
 /// The same, for tests.
@@ -393,12 +402,12 @@ pub(crate) fn release_everything(
     let Some(mut last) = heap.release.ticking.lock_unless_mine() else { return Pages(0) };
     let Some(entered) = enter() else { return Pages(0) };
     central::put_away(heap, entered.cache, Bins::ALL);
-    put_all_bins_away(heap);
+    put_all_bins_away(heap, os);
     let Workspace { batch, interior, .. } = &mut last.workspace;
     let pages = purge_everything_with(heap, os, batch);
     // As if all segments had rested for long.
-    let (inside, _) = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
-    Pages(pages.0 + inside.0)
+    let inside = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
+    Pages(pages.0 + inside.pages.0)
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl<'a> Program<'a> {
         let (os, heap) = (&self.test.os, &self.test.heap);
         let calls = os.purge_calls.get();
         os.purged.borrow_mut().clear();
-        let (pages, is_waiting) =
+        let super::Purged { pages, is_waiting, .. } =
             purge_interiors(heap, os, now, &limits, &mut InteriorBatch::new());
         let purged = purged_pages(&os.purged.borrow());
         assert_eq!(purged, *expected);
@@ -373,7 +373,8 @@ fn what_few_calls_leave_is_for_the_next_purge() {
     over_segments(&test, 12);
     let limits = PurgeLimits { calls: 1, ..EVERYTHING };
     let mut purges = 1;
-    while purge_interiors(&test.heap, &test.os, LATE, &limits, &mut InteriorBatch::new()).1 {
+    while purge_interiors(&test.heap, &test.os, LATE, &limits, &mut InteriorBatch::new()).is_waiting
+    {
         purges += 1;
     }
     assert!(purges >= 4, "{purges}");
@@ -385,8 +386,8 @@ fn the_budget_holds() {
     let test = TestHeap::new();
     let program = over_segments(&test, 2);
     let limits = PurgeLimits { pages: 10, ..EVERYTHING };
-    let (pages, _) =
-        purge_interiors(&test.heap, &test.os, LATE, &limits, &mut InteriorBatch::new());
+    let batch = &mut InteriorBatch::new();
+    let pages = purge_interiors(&test.heap, &test.os, LATE, &limits, batch).pages;
     assert!(pages.0 <= 10, "{pages:?}");
     drop(program);
 }
@@ -498,7 +499,8 @@ fn a_block_that_comes_back_during_the_purge_is_for_the_next_one() {
     let cell = std::cell::RefCell::new(program);
     let action = || cell.borrow_mut().free(late.iter().copied());
     let os = During { test: &test, action, done: Cell::new(false) };
-    let (pages, _) = purge_interiors(&test.heap, &os, LATE, &EVERYTHING, &mut InteriorBatch::new());
+    let batch = &mut InteriorBatch::new();
+    let pages = purge_interiors(&test.heap, &os, LATE, &EVERYTHING, batch).pages;
     let mut program = cell.into_inner();
     assert_eq!(purged_pages(&test.os.purged.borrow()), before);
     assert_eq!(pages.0 as usize, before.len());

@@ -17,7 +17,7 @@ const EVERYTHING: PurgeLimits =
 fn purge_with(test: &TestHeap, os: &impl Os, limits: PurgeLimits) -> u64 {
     let (heap, now) = (&test.heap, test.heap.release.epoch());
     let batch = &mut Batch::new();
-    let purged = purge(&heap.page_heap, &heap.arena, os, &heap.totals, now, limits, batch);
+    let purged = purge(heap, os, now, limits, batch);
     let purged = purged.pages.0 as u64;
     test.check();
     purged
@@ -76,9 +76,41 @@ fn ranges_share_calls() {
     // Three purges of 64 pages and one of 8, of a millisecond each.
     assert_eq!(figures.purge_batch_pages, [0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(figures.purge_micros, [0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    assert_eq!((figures.purge_batch_pages_sum, figures.purge_nanos), (200, 4_000_000));
+    assert_eq!(
+        (figures.purge_batch_pages_sum, figures.kernel_nanos),
+        (200, [0, 0, 0, 4_000_000, 0])
+    );
     let expected: Vec<_> = (0..200).map(|i| test.address(0, pages(2 * i, 1))).collect();
     assert_eq!(*test.os.purged.borrow(), expected, "each once, lowest first");
+}
+
+/// A batch's time is divided as its pages are, whether the kernel took them or not; nothing is lost.
+#[test]
+fn time_is_divided_among_reasons() {
+    let test = TestHeap::new();
+    let small = test.take_span(SizeClass::for_bytes(16)).unwrap().0;
+    let medium = test.take_span(SizeClass::for_bytes(8192)).unwrap().0;
+    let large = test.take(32);
+    test.retire_span(medium);
+    test.free(large);
+    test.retire_span(small);
+    let purged = purge(&test.heap, &test.os, Epoch(9), EVERYTHING, &mut Batch::new());
+    let figures = test.figures();
+    assert_eq!(figures.kernel_nanos, [250_000, 0, 250_000, 500_000, 0]);
+    // Two looks at the clock before the kernel's part and one after it, of a microsecond each.
+    let around = figures.purge_nanos;
+    assert_eq!(around.map(|nanos| nanos > 0), [true, false, true, true, false]);
+    let all: u64 = figures.kernel_nanos.iter().chain(&around).sum();
+    assert_eq!(purged.took, Nanos(all));
+    // Nothing to purge takes time as well, but nobody's.
+    assert_eq!(purge(&test.heap, &test.os, Epoch(9), EVERYTHING, &mut Batch::new()).took, Nanos(0));
+
+    let large = test.take(8);
+    test.free(large);
+    test.os.locked.borrow_mut().push(test.address(0, pages(0, 1)).start);
+    purge_with(&test, &test.os, EVERYTHING);
+    assert_eq!(test.figures().errors, 1);
+    assert_eq!(test.figures().kernel_nanos, [250_000, 0, 250_000, 1_500_000, 0]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::biased_lock::{BUSY, OwnerWord};
 use crate::central;
 use crate::heap::Heap;
 use crate::size_class::SizeClass;
+use crate::sys::Linux;
 use crate::test_heap::TestHeap;
 use crate::thread_cache::ThreadCache;
 use crate::tls::ThreadWord;
@@ -44,7 +45,9 @@ fn elsewhere(heap: &Heap, work: impl FnOnce(&Heap) + Send) {
 
 /// A tick's look at the caches, taken by another thread.
 fn look(test: &TestHeap, patience: u32) {
-    elsewhere(&test.heap, |heap| put_unused_bins_away(heap, None, patience));
+    elsewhere(&test.heap, |heap| {
+        put_unused_bins_away(heap, &Linux, None, patience);
+    });
     test.check();
 }
 
@@ -139,7 +142,7 @@ fn an_owner_that_is_inside_is_left_alone() {
     for _ in 0..4 {
         look(&test, 1);
     }
-    elsewhere(&test.heap, put_all_bins_away);
+    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
     assert_eq!((cached(cache, 64), cached(cache, 3000)), held);
     assert!(!cache.lock.is_wanted(), "the owner need not wait");
     word.set(before);
@@ -153,11 +156,11 @@ fn an_owner_that_is_inside_is_left_alone() {
 fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[64, 3000]);
-    put_unused_bins_away(&test.heap, Some(cache), 1);
+    put_unused_bins_away(&test.heap, &Linux, Some(cache), 1);
     touch(cache, 64);
-    put_unused_bins_away(&test.heap, Some(cache), 1);
+    put_unused_bins_away(&test.heap, &Linux, Some(cache), 1);
     assert!(cached(cache, 64) > 0 && cached(cache, 3000) == 0);
-    put_unused_bins_away(&test.heap, None, 1);
+    put_unused_bins_away(&test.heap, &Linux, None, 1);
     assert!(cached(cache, 64) > 0, "not inside its cache: it leaves it alone");
     assert_eq!(counters(&test.heap), [0; 4]);
 }
@@ -166,7 +169,7 @@ fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
 fn everything_can_be_put_away_at_once() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[16, 64, 3000, 20_000]);
-    elsewhere(&test.heap, put_all_bins_away);
+    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
     assert!(cache.is_put_away());
     assert_eq!(counters(&test.heap), [1, 0, 0, 1]);
     test.check();
@@ -177,7 +180,7 @@ fn many_caches_share_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     // All of this thread, as if of 70 threads.
     let caches: Vec<_> = (0..70).map(|_| cache_with(&test, &[64])).collect();
-    elsewhere(&test.heap, put_all_bins_away);
+    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
     assert!(caches.iter().all(|cache| cache.is_put_away()));
     let [taken, busy, _, barriers] = counters(&test.heap);
     assert_eq!((taken, busy, barriers), (70, 0, 3), "32 at a time");
@@ -189,7 +192,7 @@ fn the_caches_of_ended_threads_are_nobodys() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[]);
     test.heap.threads.detach(cache);
-    elsewhere(&test.heap, put_all_bins_away);
+    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
     assert_eq!(counters(&test.heap), [0; 4]);
 }
 

@@ -77,6 +77,25 @@ fn one_thread_ticks_at_a_time() {
     assert_eq!(ticks(&test), (2, 0), "the next one finds the way free");
 }
 
+/// Every moment of a tick is counted once: as the purge's, as the take-over's, or as its own.
+#[test]
+fn the_parts_of_a_ticks_time_sum_to_it() {
+    let test = TestHeap::new();
+    test.free(test.take(10));
+    let began = test.os.exact_time.get();
+    test.tick();
+    let took = test.os.exact_time.get().0 - began.0;
+    let figures = test.figures();
+    let purge: u64 = figures.kernel_nanos.iter().chain(&figures.purge_nanos).sum();
+    assert_eq!(figures.kernel_nanos, [0, 0, 0, 1_000_000, 0]);
+    let uncached = &test.heap.uncached;
+    let takeover = uncached.takeover_nanos.load(Ordering::Relaxed);
+    let tick = uncached.tick_nanos.load(Ordering::Relaxed);
+    assert!(takeover > 0 && tick > 0, "{takeover} {tick}");
+    // The first look at the clock is the beginning.
+    assert_eq!(purge + takeover + tick, took - 1000);
+}
+
 #[test]
 fn operations_make_a_tick_busy() {
     let test = TestHeap::new();
