@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::arena::{Arena, ChunkIndex};
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
+use crate::probes;
 use crate::release::{ReleaseReason, release_range_definitely_free, start_if_needed, touch};
 use crate::report;
 use crate::sections::{self, Section};
@@ -56,8 +57,10 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     cache.refills.add(1);
     if capacity == 0 {
         // No memory for the array: one block will do.
-        return take_one(heap, class, |gained| cache.note_gained(gained, &heap.release))
+        let block = take_one(heap, class, |gained| cache.note_gained(gained, &heap.release))
             .inspect(|_| cache.classes[class.index()].claimed.add(1));
+        probes::refill(class.block_bytes().get() as u64, block.is_some() as u64, 0);
+        return block;
     }
     let want = batch(class, capacity, only_empties);
     let mut got = 0;
@@ -75,6 +78,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     }
     bin.len.store(got, Ordering::Relaxed);
     cache.classes[class.index()].claimed.add(got as u64);
+    probes::refill(class.block_bytes().get() as u64, got as u64, capacity as u64);
     bin.pop()
 }
 
@@ -190,6 +194,7 @@ pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u
     bin.len.store(len - count, Ordering::Relaxed);
     cache.spills.add(1);
     cache.classes[class.index()].spilled.add(count as u64);
+    probes::spill(class.block_bytes().get() as u64, count as u64);
 }
 
 /// Puts blocks back, with one atomic operation for neighbours that share a bitmap word.
@@ -320,6 +325,8 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
         figures.spans[class.index()].subtract(1);
         figures.span_pages_retired.add(resident.count_ones() as u64);
     });
+    let (size, address) = (class.block_bytes().get(), heap.arena.chunk_address(chunk));
+    probes::retire(size as u64, address as u64, resident.count_ones() as u64);
 }
 
 /// One block for a caller without a bin.

@@ -35,6 +35,7 @@ mod metadata;
 mod model;
 mod module;
 mod page_heap;
+pub mod probes;
 mod raw_thread;
 mod readings;
 mod release;

@@ -26,6 +26,11 @@ impl Nanos {
         Nanos(millis * 1_000_000)
     }
 
+    /// Whole microseconds.
+    pub fn micros(self) -> u64 {
+        self.0 / 1000
+    }
+
     pub fn since(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }

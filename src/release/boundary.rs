@@ -5,6 +5,7 @@ use crate::arena::ChunkIndex;
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
 use crate::page_heap::PageHeap;
+use crate::probes;
 use crate::report;
 use crate::size_class::SizeClass;
 use crate::sys::Os;
@@ -63,6 +64,7 @@ pub(crate) fn release_range_definitely_free(
         figures.used_pages.subtract(run.pages.0 as u64);
         figures.pending_pages.add(entered);
     });
+    probes::release(reason as u64, address as u64, run.pages.0 as u64, entered);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::purge::{PurgeLimits, Purged};
 use crate::arena::ChunkIndex;
 use crate::central;
 use crate::heap::Heap;
+use crate::probes;
 use crate::sections::{self, Section};
 use crate::size_class::SizeClass;
 use crate::span_index;
@@ -185,6 +186,7 @@ impl<O: Os> Purge<'_, O> {
         let (heap, batch) = (self.heap, &mut *self.batch);
         let mut purged = 0;
         if batch.range_count > 0 {
+            probes::purge_begin(batch.range_count as u64, 1);
             let outcome = self.os.purge(&batch.ranges[..batch.range_count]);
             self.calls += outcome.calls;
             for held in batch.spans[..batch.span_count].iter().flatten() {
@@ -200,6 +202,7 @@ impl<O: Os> Purge<'_, O> {
             let took = self.os.exact_now().since(self.counted_until);
             self.counted_until.0 += took.0;
             let (ranges, wanted) = (batch.range_count as u64, [0, 0, 0, 0, batch.pages]);
+            probes::purge_end(ranges, purged, outcome.calls, outcome.took.micros(), 1);
             let batch = PurgedBatch { outcome, ranges, wanted, pages: purged, took };
             let _page_heap = heap.page_heap.lock();
             heap.totals.update(|figures| {

@@ -10,6 +10,7 @@ use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
 use crate::knobs::Coverage;
 use crate::page_heap::{PENDING, PageHeap};
+use crate::probes;
 use crate::sections::{self, Section};
 use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
 use crate::totals::{PurgedBatch, Totals};
@@ -82,6 +83,7 @@ pub(crate) fn purge(
         if batch.len == 0 {
             break;
         }
+        probes::purge_begin(batch.len as u64, 0);
         let outcome = os.purge(&batch.ranges[..batch.len]);
         calls += outcome.calls;
         let (mut wanted, mut given_by_batch) = ([0; KINDS], 0);
@@ -102,6 +104,7 @@ pub(crate) fn purge(
         let took = os.exact_now().since(counted_until);
         counted_until.0 += took.0;
         let (ranges, pages) = (batch.len as u64, given_by_batch);
+        probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
         let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
         totals.update(|figures| figures.note_purge(&purged));
     }

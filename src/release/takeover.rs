@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use crate::central;
 use crate::current;
 use crate::heap::Heap;
+use crate::probes;
 use crate::sys::{Nanos, Os};
 use crate::thread_cache::{Bins, Takeovers, ThreadCache};
 
@@ -53,6 +54,7 @@ fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {
     if done.is_refused {
         heap.lose_barrier();
     }
+    probes::takeover(done.taken, done.busy);
     let counters = &heap.uncached;
     counters.barriers.fetch_add(done.barriers, Ordering::Relaxed);
     counters.takeovers_taken.fetch_add(done.taken, Ordering::Relaxed);

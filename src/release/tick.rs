@@ -14,6 +14,7 @@ use crate::heap::Heap;
 use crate::knobs::{Coverage, Knobs};
 use crate::lock::{Guard, Lock};
 use crate::page_heap::PENDING;
+use crate::probes;
 use crate::sections::{self, Section};
 use crate::snapshot::GateState;
 use crate::sys::{MemoryRoom, Nanos, Os, TEXT_BYTES};
@@ -258,17 +259,29 @@ fn tick_locked(
             GateState::Busy => figures.busy_ticks.add(1),
         });
     }
-    let (ticked, counted) = if knobs.release {
+    let released = if knobs.release {
         let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
         release_pages(heap, os, own, assistant, &limits, epoch, &mut last.workspace)
     } else {
-        (Ticked { is_at_rest: true, has_worked: false }, Nanos(0))
+        Released { is_at_rest: true, pages: 0, counted: Nanos(0) }
     };
     find_oldest(heap);
-    let rest = os.exact_now().since(began).since(counted);
-    heap.uncached.tick_nanos.fetch_add(rest.0, Ordering::Relaxed);
-    Ticked { is_at_rest: ticked.is_at_rest && done == 0, has_worked: ticked.has_worked || done > 0 }
+    let took = os.exact_now().since(began);
+    heap.uncached.tick_nanos.fetch_add(took.since(released.counted).0, Ordering::Relaxed);
+    probes::tick(gate.state as u64, done, released.pages, took.micros());
+    Ticked {
+        is_at_rest: released.is_at_rest && done == 0,
+        has_worked: released.pages > 0 || done > 0,
+    }
+}
+
+/// What a tick gave back.
+struct Released {
+    is_at_rest: bool,
+    pages: u64,
+    /// The time that is counted as that of what was done, or not at all.
+    counted: Nanos,
 }
 
 /// How much this tick may do, and how long things must have rested for it.
@@ -290,7 +303,6 @@ fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch:
     }
 }
 
-/// Returns also how much of its time is counted as that of what it does, or not at all.
 fn release_pages(
     heap: &Heap,
     os: &impl Os,
@@ -299,7 +311,7 @@ fn release_pages(
     limits: &Limits,
     epoch: Epoch,
     workspace: &mut Workspace,
-) -> (Ticked, Nanos) {
+) -> Released {
     let mut counted = put_unused_bins_away(heap, os, own, limits.bin_epochs);
     let pending = heap.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
@@ -324,11 +336,11 @@ fn release_pages(
     }
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
     let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
-    let ticked = Ticked {
+    Released {
         is_at_rest: !given.is_waiting && !inside.is_waiting && caches_are_away,
-        has_worked: given.pages.0 > 0 || inside.pages.0 > 0,
-    };
-    (ticked, counted)
+        pages: given.pages.0 as u64 + inside.pages.0 as u64,
+        counted,
+    }
 }
 
 /// What became of purged pages so far.
