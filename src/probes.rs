@@ -76,4 +76,9 @@ probes! {
     purge_end(ranges, pages, calls, micros, interior);
     /// Caches of other threads were to be put away: `taken` were, `busy` were in use just then.
     takeover(taken, busy);
+    /// An allocation of `bytes` was sampled: the block at `address`. It stands for `weighted_bytes` of
+    /// allocations. `stack` is the number of its call stack in the profile, 0 where that is unknown.
+    sample_alloc(address, bytes, weighted_bytes, stack);
+    /// A sampled block of `bytes` at `address` was freed, `age_micros` after its allocation.
+    sample_free(address, bytes, age_micros);
 }

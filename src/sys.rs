@@ -142,7 +142,7 @@ impl Os for Linux {
     }
 
     fn exact_now(&self) -> Nanos {
-        clock(libc::CLOCK_MONOTONIC)
+        precise_now()
     }
 
     fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {

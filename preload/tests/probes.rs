@@ -16,11 +16,15 @@ use std::time::{Duration, Instant};
 use slackwater::probes::CATALOGUE;
 use support::{LIMIT, installed, library, plain, preloaded, run, skipped, unique_path};
 
-/// Blocks of 1,000 bytes that `c/probed.c` allocates, and those that it keeps.
+/// Blocks that `c/probed.c` allocates, of how many bytes, and how many it keeps.
 const BLOCKS: u64 = 4000;
+const REQUEST: u64 = 1000;
 const KEPT: u64 = 250;
 /// Their class.
 const BLOCK_BYTES: u64 = 1024;
+
+/// The mean distance of samples, in bytes.
+const SAMPLE_RATE: u64 = 64 << 10;
 
 /// For a tracer to attach, and to print what there was to see. Generous, as all limits are.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -173,7 +177,8 @@ fn probed(scratch: &Scratch, compiler: &Path) -> Command {
     run(&mut compile, "", LIMIT).expect_success();
     let mut command = preloaded(program);
     command.env("LD_PRELOAD", &scratch.library).env("SLACKWATER_SUMMARY", "1");
-    command.env("SLACKWATER_TICKER", "off");
+    command.env("SLACKWATER_TICKER", "off").env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "1000000");
+    command.env("SLACKWATER_PROFILE_RATE_BYTES", SAMPLE_RATE.to_string());
     command
 }
 
@@ -317,9 +322,12 @@ fn a_tracer_sees_every_probe_with_its_arguments() {
         of(name).iter().filter(|event| event[0] == BLOCK_BYTES).map(|event| event[1]).sum()
     };
 
-    // What was claimed beyond the blocks was spilled with those that were freed.
-    assert!(of_blocks("refill") >= BLOCKS, "{traced:?}");
-    assert_eq!(of_blocks("refill") - of_blocks("spill"), KEPT, "{traced:?}");
+    // Sampled blocks are in no span. What was claimed beyond the others was spilled with those that were
+    // freed.
+    let sampled = |name| of(name).iter().filter(|event| event[1] == REQUEST).count() as u64;
+    assert!(of_blocks("refill") + sampled("sample_alloc") >= BLOCKS, "{traced:?}");
+    let live = sampled("sample_alloc") - sampled("sample_free");
+    assert_eq!(of_blocks("refill") - of_blocks("spill") + live, KEPT, "{traced:?}");
     assert!(of("refill").iter().all(|event| event[1] <= event[2].max(1)), "{traced:?}");
 
     let large = [3, traced.large, 256, 256];
@@ -330,6 +338,14 @@ fn a_tracer_sees_every_probe_with_its_arguments() {
     for event in of("retire") {
         assert!(event[1].is_multiple_of(64 << 10) && event[2] <= 16, "{event:?}");
         assert!(event[0] != BLOCK_BYTES || spans.contains(&event[1]), "{event:?}");
+    }
+
+    // A sample stands for itself and for what lies before it, near the rate on average.
+    let allocated: BTreeSet<_> = of("sample_alloc").iter().map(|event| event[0]).collect();
+    assert!(of("sample_free").iter().all(|event| allocated.contains(&event[0])), "{traced:?}");
+    for event in of("sample_alloc") {
+        let near = event[1]..=event[1] + SAMPLE_RATE + 1;
+        assert!(near.contains(&event[2]), "{event:?}");
     }
 
     assert_eq!(sum("purge_end", 1), traced.summary["purged_pages"], "{traced:?}");

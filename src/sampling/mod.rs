@@ -26,6 +26,7 @@ use crate::arena::Arena;
 use crate::heap::Heap;
 use crate::lock::{Guard, Lock};
 use crate::metadata::Metadata;
+use crate::probes;
 use crate::stack::{self, MAX_FRAMES, Scratch};
 use crate::sys::{self, Linux, Nanos};
 use crate::units::{PAGE_BYTES, SPAN_BYTES};
@@ -400,6 +401,8 @@ impl Open<'_> {
             add(&readings.live_blocks, 1);
             add(&readings.live_pages, sample.place().pages() as u64);
         }
+        let Sample { address, bytes, amount, stack, .. } = sample;
+        probes::sample_alloc(address, bytes, amount.bytes, stack.0 as u64);
     }
 
     /// Counts the end of sample `index`, which is put into quarantine.
@@ -420,6 +423,8 @@ impl Open<'_> {
             subtract(&readings.live_pages, sample.place().pages() as u64);
         }
         self.put(index);
+        let age = Nanos(sample.freed_at).since(Nanos(sample.allocated_at));
+        probes::sample_free(sample.address, sample.bytes, age.micros());
     }
 }
 
