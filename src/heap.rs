@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 
 use crate::arena::Arena;
 use crate::current;
+use crate::journal::Journal;
 use crate::knobs::{self, KnobCells, Knobs};
 use crate::large::Deferred;
 use crate::lock::Lock;
@@ -39,6 +40,7 @@ pub(crate) struct Heap {
     pub sampler: Sampler,
     pub knobs: KnobCells,
     pub uncached: Uncached,
+    pub journal: Journal,
     /// Large blocks that signal handlers gave up while the page heap was not to be had.
     pub deferred: AtomicPtr<Deferred>,
     ready: AtomicU32,
@@ -93,6 +95,7 @@ impl Heap {
             sampler: Sampler::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
+            journal: Journal::new(),
             deferred: AtomicPtr::new(core::ptr::null_mut()),
             ready: AtomicU32::new(UNTOUCHED),
             starter: AtomicUsize::new(0),

@@ -2,7 +2,7 @@
 //!
 //! The models (`tests/models.rs`) put the model checker's in the place of this file.
 
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Keeps the compiler from moving memory operations across. The processor is held back by the other
 /// side's barrier (`sys::barrier_all_threads`).

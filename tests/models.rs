@@ -20,6 +20,8 @@ mod biased_lock;
 mod bit_pyramid;
 #[path = "../src/release/lifecycle.rs"]
 mod lifecycle;
+#[path = "../src/ring.rs"]
+mod ring;
 #[path = "../src/span.rs"]
 mod span;
 #[path = "../src/units.rs"]
@@ -27,7 +29,7 @@ mod units;
 
 /// What stands in the place of `src/sync.rs`.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     /// Stands for the compiler barrier of one side and the system call of the other, which together
     /// are what a sequentially consistent fence on both sides is.
@@ -439,5 +441,55 @@ fn an_operation_has_a_ticker_that_ends_or_starts_meanwhile() {
         let tickers = program.tickers.load(Ordering::Relaxed);
         assert!(tickers <= 1, "one at a time");
         assert!(seen == 2 || tickers == 1, "who looks after the second operation?");
+    });
+}
+
+/// Two writers, one of whom laps the other, beside a reader: each entry is read whole and in its place,
+/// or counted as lost.
+#[test]
+fn an_entry_of_a_ring_is_read_whole_or_counted() {
+    loom::model(|| {
+        let ring = Arc::new(ring::Ring::<1, 2>::new());
+        let mut cursor = ring.oldest();
+        let writers = [1, 2].map(|writer| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.write([writer, writer]))
+        });
+        let mut read = 0;
+        let mut take = |read: &mut u64| {
+            while let Some([first, second]) = ring.read(&mut cursor) {
+                assert_eq!(first, second, "torn");
+                *read += 1;
+            }
+        };
+        take(&mut read);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        take(&mut read);
+        assert_eq!(read + ring.lost(&cursor), 2, "read {read}");
+    });
+}
+
+/// A reader that is slower than a writer: what is overwritten under its eyes is lost, not torn.
+#[test]
+fn an_entry_that_is_overwritten_while_it_is_read_is_lost() {
+    loom::model(|| {
+        let ring = Arc::new(ring::Ring::<1, 2>::new());
+        let mut cursor = ring.oldest();
+        ring.write([1, 1]);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.write([2, 2]))
+        };
+        let first = ring.read(&mut cursor);
+        assert!(matches!(first, None | Some([1, 1] | [2, 2])), "torn: {first:?}");
+        writer.join().unwrap();
+        let mut read = first.is_some() as u64;
+        while let Some(words) = ring.read(&mut cursor) {
+            assert_eq!(words, [2, 2]);
+            read += 1;
+        }
+        assert_eq!(read + ring.lost(&cursor), 2, "first {first:?}");
     });
 }

@@ -204,6 +204,7 @@ impl<O: Os> Purge<'_, O> {
             let (ranges, wanted) = (batch.range_count as u64, [0, 0, 0, 0, batch.pages]);
             probes::purge_end(ranges, purged, outcome.calls, outcome.took.micros(), 1);
             let batch = PurgedBatch { outcome, ranges, wanted, pages: purged, took };
+            heap.journal.record(batch.event());
             let _page_heap = heap.page_heap.lock();
             heap.totals.update(|figures| {
                 figures.interior_pages.add(purged);

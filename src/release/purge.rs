@@ -4,10 +4,11 @@
 //! called without the lock; then the range is settled: free and clean.
 
 use super::ReleaseReason;
-use super::delays::KINDS;
+use super::delays::{INTERIOR, KINDS};
 use crate::arena::Arena;
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
+use crate::journal::{Event, Span};
 use crate::knobs::Coverage;
 use crate::page_heap::{PENDING, PageHeap};
 use crate::probes;
@@ -106,10 +107,20 @@ pub(crate) fn purge(
         let (ranges, pages) = (batch.len as u64, given_by_batch);
         probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
         let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
+        heap.journal.record(purged.event());
         totals.update(|figures| figures.note_purge(&purged));
     }
     is_waiting |= left == 0 || calls >= limits.calls;
     Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
+}
+
+impl PurgedBatch {
+    /// For the journal.
+    pub fn event(&self) -> Event {
+        let kernel = Span::new(self.outcome.began, self.outcome.took);
+        let (ranges, pages, calls) = (self.ranges, self.pages, self.outcome.calls);
+        Event::Purge { span: kernel, ranges, pages, calls, is_interior: self.wanted[INTERIOR] > 0 }
+    }
 }
 
 /// A walk over the pending segments: from where the last purge stopped, around, to there again.

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use crate::central;
 use crate::current;
 use crate::heap::Heap;
+use crate::journal::{Event, Span};
 use crate::probes;
 use crate::sys::{Nanos, Os};
 use crate::thread_cache::{Bins, Takeovers, ThreadCache};
@@ -27,24 +28,23 @@ pub(super) fn put_unused_bins_away(
     let unused = |cache: &ThreadCache| {
         if cache.is_put_away() { Bins::NONE } else { cache.unused_bins(patience) }
     };
-    take_over(heap, unused);
-    note_time(heap, os, began)
+    take_over(heap, os, began, unused)
 }
 
 /// Puts away every bin of every other thread that is not inside its cache just now.
 pub(super) fn put_all_bins_away(heap: &Heap, os: &impl Os) {
     let began = os.exact_now();
-    take_over(heap, |cache| if cache.is_put_away() { Bins::NONE } else { Bins::ALL });
-    note_time(heap, os, began);
+    let all = |cache: &ThreadCache| if cache.is_put_away() { Bins::NONE } else { Bins::ALL };
+    take_over(heap, os, began, all);
 }
 
-fn note_time(heap: &Heap, os: &impl Os, began: Nanos) -> Nanos {
-    let took = os.exact_now().since(began);
-    heap.uncached.takeover_nanos.fetch_add(took.0, Ordering::Relaxed);
-    took
-}
-
-fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {
+/// Returns the time since `began`, which is counted.
+fn take_over(
+    heap: &Heap,
+    os: &impl Os,
+    began: Nanos,
+    wanted: impl Fn(&ThreadCache) -> Bins,
+) -> Nanos {
     let (own_word, _) = current::this_thread();
     let done = if heap.has_barrier() {
         heap.threads.take_over(own_word, wanted, |cache, bins| central::put_away(heap, cache, bins))
@@ -60,6 +60,13 @@ fn take_over(heap: &Heap, wanted: impl Fn(&ThreadCache) -> Bins) {
     counters.takeovers_taken.fetch_add(done.taken, Ordering::Relaxed);
     counters.takeovers_busy.fetch_add(done.busy, Ordering::Relaxed);
     counters.takeovers_unavailable.fetch_add(done.unavailable, Ordering::Relaxed);
+    let took = os.exact_now().since(began);
+    counters.takeover_nanos.fetch_add(took.0, Ordering::Relaxed);
+    if done.taken + done.busy > 0 {
+        let span = Span::new(began, took);
+        heap.journal.record(Event::Takeover { span, taken: done.taken, busy: done.busy });
+    }
+    took
 }
 
 #[cfg(test)]

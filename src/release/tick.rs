@@ -11,6 +11,7 @@ use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::central;
 use crate::current::Entered;
 use crate::heap::Heap;
+use crate::journal::{Event, Span};
 use crate::knobs::{Coverage, Knobs};
 use crate::lock::{Guard, Lock};
 use crate::page_heap::PENDING;
@@ -236,7 +237,9 @@ fn tick_locked(
     let done = operations.saturating_sub(last.operations);
     let may_look = by_ticker.as_ref().is_some_and(|ticker| ticker.has_descriptors);
     if may_look && now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 {
+        let was_scarce = last.room.is_some_and(MemoryRoom::is_scarce);
         last.room = os.memory_room(&mut last.workspace.text);
+        note_pressure(heap, now, last.room, was_scarce);
         last.room_seen = now;
     }
     let epochs = (now.since(last.time).0 / length.0).max(1);
@@ -269,10 +272,28 @@ fn tick_locked(
     find_oldest(heap);
     let took = os.exact_now().since(began);
     heap.uncached.tick_nanos.fetch_add(took.since(released.counted).0, Ordering::Relaxed);
+    let (span, gate_state, pages) = (Span::new(began, took), gate.state, released.pages);
+    heap.journal.record(Event::Tick { span, gate: gate_state, operations: done, pages });
     probes::tick(gate.state as u64, done, released.pages, took.micros());
     Ticked {
         is_at_rest: released.is_at_rest && done == 0,
         has_worked: released.pages > 0 || done > 0,
+    }
+}
+
+/// Writes down that memory is scarce, and that it is so no longer.
+fn note_pressure(heap: &Heap, now: Nanos, room: Option<MemoryRoom>, was_scarce: bool) {
+    let Some(room) = room else { return };
+    if room.is_scarce() || was_scarce {
+        let MemoryRoom { limit_bytes, used_bytes, stalled_percent } = room;
+        let (at_nanos, is_scarce) = (now.0, room.is_scarce());
+        heap.journal.record(Event::Pressure {
+            at_nanos,
+            is_scarce,
+            limit_bytes,
+            used_bytes,
+            stalled_percent,
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use crate::biased_lock::OwnerWord;
 use crate::bits::PageBits;
 use crate::central;
 use crate::heap::Heap;
+use crate::journal::Event;
 use crate::knobs::{Coverage, GateMode};
 use crate::release::purge_everything;
 use crate::size_class::SizeClass;
@@ -94,6 +95,47 @@ fn the_parts_of_a_ticks_time_sum_to_it() {
     assert!(takeover > 0 && tick > 0, "{takeover} {tick}");
     // The first look at the clock is the beginning.
     assert_eq!(purge + takeover + tick, took - 1000);
+}
+
+/// What a tick did is in the journal, before the tick itself.
+#[test]
+fn a_tick_is_written_down_with_what_it_did() {
+    let test = TestHeap::new();
+    test.free(test.take(10));
+    test.work(3);
+    let room = MemoryRoom { limit_bytes: 100, used_bytes: 95, stalled_percent: 1 };
+    test.os.room.set(Some(room));
+    let began = test.os.exact_time.get().0;
+    test.os.advance_millis(1000);
+    tick(&test.heap, &test.os, false, true).expect("nobody else ticks");
+    let ended = test.os.exact_time.get().0;
+    let events = test.heap.journal.events();
+    let [
+        Event::Pressure {
+            is_scarce: true,
+            limit_bytes: 100,
+            used_bytes: 95,
+            stalled_percent: 1,
+            ..
+        },
+        Event::Purge { span: purge, ranges: 1, pages: 10, calls: 1, is_interior: false },
+        Event::Tick { span: whole, gate: GateState::Idle, operations: 3, pages: 10 },
+    ] = events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(purge.took_nanos, 1_000_000);
+    assert_eq!((whole.began_nanos, whole.ended_nanos()), (began + 1000, ended));
+    assert!(whole.began_nanos < purge.began_nanos && purge.ended_nanos() < whole.ended_nanos());
+
+    // Once more when it is over, and no more then.
+    test.os.room.set(Some(MemoryRoom { used_bytes: 10, ..room }));
+    for _ in 0..3 {
+        test.os.advance_millis(1000);
+        tick(&test.heap, &test.os, false, true).expect("nobody else ticks");
+    }
+    let pressure = |event: &&Event| matches!(event, Event::Pressure { is_scarce: false, .. });
+    assert_eq!(test.heap.journal.events().iter().filter(pressure).count(), 1);
 }
 
 #[test]
