@@ -589,6 +589,13 @@ OBSERVER: list[Panel] = [
         width=5,
     ),
     chart(
+        "Events that were not told in time",
+        "Of the allocator's journal, to tracing: drain it more often. Empty where nobody tells them.",
+        PER_SECOND,
+        [Query(total(rate("trace_lost_events_total")), "lost events", "red")],
+        width=12,
+    ),
+    chart(
         "Sampled allocations",
         "Allocations that the profiler remembers, and those that it could not: its tables are full, or "
         "the system had no memory for it. There are 500 a second at most, unless set otherwise.",

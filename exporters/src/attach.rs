@@ -119,6 +119,7 @@ impl Target {
             process,
             cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
             observer_cpu_seconds: None,
+            trace_lost_events: None,
             fleet: None,
             sections,
         })

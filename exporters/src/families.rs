@@ -43,6 +43,9 @@ pub struct Sample {
     /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds;
     /// `None` for another process, which does not say.
     pub observer_cpu_seconds: Option<f64>,
+    /// Events of the allocator's journal that were overwritten before they could be told to `tracing`;
+    /// `None` where nobody tells them, and for another process.
+    pub trace_lost_events: Option<u64>,
     /// What became of looking at all processes of the host; `None` for processes that do not.
     pub fleet: Option<FleetFigures>,
     /// What was counted in the allocator's slow sections.
@@ -58,12 +61,14 @@ impl Sample {
             let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
             let cgroup = CgroupMemory::read();
             let observer_cpu_seconds = Some(observer::cpu_seconds());
+            let trace_lost_events = observer::events_lost();
             Sample {
                 snapshot,
                 process,
                 residency,
                 cgroup,
                 observer_cpu_seconds,
+                trace_lost_events,
                 fleet: None,
                 sections: sections::counts(),
             }
@@ -690,6 +695,17 @@ pub static FAMILIES: &[Family] = &[
             }
         },
     ),
+    counter(
+        "trace_lost_events_total",
+        Unit::Count,
+        &[],
+        "Events of the allocator's journal that were overwritten before they could be told to tracing.",
+        |s, put| {
+            if let Some(lost) = s.trace_lost_events {
+                put(&[], lost);
+            }
+        },
+    ),
     gauge(
         "export_processes",
         Unit::Count,
@@ -837,6 +853,7 @@ mod tests {
                 pressure_seconds: Some(0.5),
             }),
             observer_cpu_seconds: Some(0.25),
+            trace_lost_events: Some(7),
             fleet: Some(FleetFigures::default()),
             sections: SectionCounts { counts: [[Some(7); 4]; 7], uncounted: [0; 4] },
         }

@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static CPU_NANOS: AtomicU64 = AtomicU64::new(0);
 
+/// Events of the journal that were told too late, or [`NOBODY_TELLS`].
+static LOST_EVENTS: AtomicU64 = AtomicU64::new(NOBODY_TELLS);
+const NOBODY_TELLS: u64 = u64::MAX;
+
 thread_local! {
     /// Up to where the thread's CPU time has been counted; `None` while it does something else.
     static COUNTED_UNTIL: Cell<Option<u64>> = const { Cell::new(None) };
@@ -36,6 +40,19 @@ pub fn settle() {
 pub fn cpu_seconds() -> f64 {
     settle();
     CPU_NANOS.load(Ordering::Relaxed) as f64 / 1e9
+}
+
+/// Counts events of the allocator's journal that were overwritten before they could be told. The first
+/// call says that somebody tells them.
+pub fn lost_events(more: u64) {
+    let sum = |lost| Some(if lost == NOBODY_TELLS { more } else { lost + more });
+    // Never an error: the sum is there.
+    let _ = LOST_EVENTS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+}
+
+/// How many events were lost so far; `None` where nobody tells them.
+pub fn events_lost() -> Option<u64> {
+    Some(LOST_EVENTS.load(Ordering::Relaxed)).filter(|&lost| lost != NOBODY_TELLS)
 }
 
 fn thread_cpu_nanos() -> u64 {

@@ -16,7 +16,7 @@ pub const DASHBOARDS: [&str; 2] = ["service.json", "fleet.json"];
 /// Families that a process has only where its surroundings do (a control group with a limit, a
 /// kernel that tells the group's pressure), and those of `slackwater export`'s own process, and those
 /// that a process counts if it is asked to. Every other family must be there in every run.
-pub const CONDITIONAL: [&str; 7] = [
+pub const CONDITIONAL: [&str; 8] = [
     "cgroup_limit_bytes",
     "cgroup_current_bytes",
     "cgroup_pressure_seconds_total",
@@ -24,6 +24,7 @@ pub const CONDITIONAL: [&str; 7] = [
     "export_duration_seconds",
     "perf_events_total",
     "perf_uncounted_sections_total",
+    "trace_lost_events_total",
 ];
 
 /// What only queries about events have that a machine may have no counters for.
