@@ -15,7 +15,7 @@ pub struct Contender {
 }
 
 /// All there are; each comparison has some of them.
-static CONTENDERS: [Contender; 10] = [
+static CONTENDERS: [Contender; 11] = [
     Contender { name: "slackwater", build: "slackwater", environment: &[] },
     Contender {
         name: "slackwater-release-on",
@@ -26,6 +26,11 @@ static CONTENDERS: [Contender; 10] = [
         name: "slackwater-release-off",
         build: "slackwater",
         environment: &[("SLACKWATER_RELEASE", "off")],
+    },
+    Contender {
+        name: "slackwater-profile-off",
+        build: "slackwater",
+        environment: &[("SLACKWATER_PROFILE_RATE_BYTES", "0")],
     },
     Contender { name: "mimalloc", build: "mimalloc", environment: &[] },
     Contender {

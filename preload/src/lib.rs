@@ -216,7 +216,7 @@ pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     let memory = snapshot.memory_bytes;
     let used = (memory.live + memory.rounding + memory.sampled) as usize;
     libc::mallinfo2 {
-        arena: snapshot.mapped_bytes as usize,
+        arena: (snapshot.mapped_bytes + memory.sampled) as usize,
         ordblks: 0,
         smblks: 0,
         hblks: 0,
