@@ -1,0 +1,60 @@
+//! The fast paths keep to a budget of instructions, and the profiler takes none of them: counted by
+//! callgrind, which repeats to the instruction.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::Command;
+
+const FEW: u64 = 100_000;
+const MANY: u64 = 1_100_000;
+
+/// A build without optimization has other paths.
+fn can_count() -> bool {
+    let missing = if cfg!(debug_assertions) {
+        "this is not a release build"
+    } else if Command::new("valgrind").arg("--version").output().is_err() {
+        "valgrind is not installed"
+    } else {
+        return true;
+    };
+    assert!(env::var_os("CI").is_none() || cfg!(debug_assertions), "{missing}, and this is CI");
+    // Not `eprintln!`, which the test runner keeps to itself.
+    let _ = writeln!(io::stderr(), "SKIPPED: {missing}");
+    false
+}
+
+fn instructions(kind: &str, pairs: u64, rate: &str) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args([env!("CARGO_BIN_EXE_instructions"), kind, &pairs.to_string()])
+        .env("SLACKWATER_PROFILE_RATE_BYTES", rate)
+        .env("SLACKWATER_TICKER", "off")
+        .env("SLACKWATER_ARENA_BYTES", "64M")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let counted = said.lines().find_map(|line| line.split_once("Collected : "));
+    counted.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or_else(|| panic!("{said}"))
+}
+
+fn per_pair(kind: &str, rate: &str) -> f64 {
+    let more = instructions(kind, MANY, rate) - instructions(kind, FEW, rate);
+    more as f64 / (MANY - FEW) as f64
+}
+
+#[test]
+fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler() {
+    if !can_count() {
+        return;
+    }
+    // What they took before there was a profiler was 55.02, 74.03 and 68.02. Another compiler may need
+    // some more or less.
+    for (kind, budget) in [("known_size", 58.0), ("any_layout", 77.0), ("malloc_free", 71.0)] {
+        let (off, on) = (per_pair(kind, "0"), per_pair(kind, "512K"));
+        println!("{kind}: {off:.2}; with the profiler, samples included, {on:.2}");
+        assert!(off <= budget, "{kind}: {off} instructions, of {budget}");
+        // Samples are a few thousand instructions each, and one in some thousand pairs.
+        assert!(on - off <= 0.01 * off, "{kind}: {off} without samples, {on} with them");
+    }
+}
