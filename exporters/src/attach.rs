@@ -18,6 +18,7 @@ use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, S
 use slackwater::units::SEGMENT_CHUNKS;
 
 use crate::cgroup::CgroupMemory;
+use crate::elf::{self, Note};
 use crate::families::Sample;
 use crate::map;
 use crate::memory::ProcessMemoryReader;
@@ -326,31 +327,6 @@ fn container_in(cgroup: &str) -> String {
     words.rfind(|word| word.len() == 64).map_or(String::new(), |word| word[..12].to_string())
 }
 
-/// The parts of the ELF format that are read here: see elf(5).
-mod elf {
-    pub const HEADER_BYTES: usize = 64;
-    /// The magic number, 64 bits, little-endian.
-    pub const START: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
-    pub const SEGMENT_BYTES: usize = 56;
-    pub const MAX_SEGMENTS: u16 = 256;
-    pub const LOAD: u32 = 1;
-    pub const NOTE: u32 = 4;
-    /// More notes than this in one place are none of a program's.
-    pub const MAX_NOTE_BYTES: u64 = 64 << 10;
-
-    pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
-        u16::from_le_bytes([bytes[at], bytes[at + 1]])
-    }
-
-    pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-        u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
-    }
-
-    pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-        u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
-    }
-}
-
 /// The address of the root of a process's heap. Where there are two (a program that has the allocator
 /// built in, run under the preload library), that of the larger one.
 fn find_root(process: u32, memory: &ProcessMemoryReader) -> Result<u64, Cause> {
@@ -414,61 +390,20 @@ impl<'a> FileMapping<'a> {
 /// The roots that the notes of the module at `start` lead to.
 fn roots_in(start: u64, memory: &ProcessMemoryReader) -> Result<Vec<u64>, Cause> {
     let mut roots = Vec::new();
-    let mut header = [0; elf::HEADER_BYTES];
-    match memory.try_read(start, &mut header) {
+    match memory.try_read(start, &mut [0]) {
         // A file that is shorter than its mapping, or is mapped no more.
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => return Ok(roots),
         outcome => outcome.map_err(|error| Cause::of_io(&error))?,
     }
-    let count = elf::u16_at(&header, 56);
-    if !header.starts_with(&elf::START)
-        || elf::u16_at(&header, 54) as usize != elf::SEGMENT_BYTES
-        || count > elf::MAX_SEGMENTS
-    {
-        return Ok(roots);
-    }
-    let mut segments = vec![0; count as usize * elf::SEGMENT_BYTES];
-    if memory.try_read(start.wrapping_add(elf::u64_at(&header, 32)), &mut segments).is_err() {
-        return Ok(roots);
-    }
-    let segments = || segments.chunks_exact(elf::SEGMENT_BYTES);
-    // What the module's addresses are relative to: its first bytes are at `start`.
-    let first = segments().find(|s| elf::u32_at(s, 0) == elf::LOAD && elf::u64_at(s, 8) == 0);
-    let bias = start.wrapping_sub(first.map_or(0, |segment| elf::u64_at(segment, 16)));
-    for segment in segments().filter(|segment| elf::u32_at(segment, 0) == elf::NOTE) {
-        let bytes = elf::u64_at(segment, 40);
-        let address = bias.wrapping_add(elf::u64_at(segment, 16));
-        let mut notes = vec![0; bytes.min(elf::MAX_NOTE_BYTES) as usize];
-        if memory.try_read(address, &mut notes).is_ok() {
-            let align = if elf::u64_at(segment, 48) == 8 { 8 } else { 4 };
-            roots.extend(roots_of_notes(&notes, address, align));
-        }
-    }
+    elf::each_note(memory, start, &mut |note| roots.extend(root_of(&note)));
     Ok(roots)
 }
 
-/// The roots that `notes`, read at `address`, lead to.
-fn roots_of_notes(notes: &[u8], address: u64, align: usize) -> Vec<u64> {
-    const HEAD: usize = 12;
-    let mut roots = Vec::new();
-    let mut at = 0;
-    while notes.len() - at >= HEAD {
-        let (name_bytes, content_bytes) =
-            (elf::u32_at(notes, at) as usize, elf::u32_at(notes, at + 4) as usize);
-        let name = at + HEAD;
-        let content = name.saturating_add(name_bytes).next_multiple_of(align);
-        let end = content.saturating_add(content_bytes).checked_next_multiple_of(align);
-        let Some(end) = end.filter(|&end| end <= notes.len()) else { break };
-        let is_ours = elf::u32_at(notes, at + 8) == NOTE_TYPE
-            && notes[name..].starts_with(NOTE_NAME)
-            && (name_bytes, content_bytes) == (NOTE_NAME.len(), 8);
-        if is_ours {
-            let distance = elf::u64_at(notes, content);
-            roots.push(address.wrapping_add(content as u64).wrapping_add(distance));
-        }
-        at = end;
-    }
-    roots
+/// The root that a note leads to, if it is ours.
+fn root_of(note: &Note<'_>) -> Option<u64> {
+    let distance = <[u8; 8]>::try_from(note.content).ok()?;
+    let is_ours = note.kind == NOTE_TYPE && note.name == NOTE_NAME;
+    is_ours.then(|| note.address.wrapping_add(u64::from_le_bytes(distance)))
 }
 
 #[cfg(test)]
@@ -499,6 +434,11 @@ mod tests {
         push(NOTE_NAME, NOTE_TYPE, &[1; 4]);
         push(NOTE_NAME, NOTE_TYPE, &(-16i64).to_le_bytes());
         let content = notes.len() as u64 - 8;
+        let roots_of_notes = |notes: &[u8], address, align| {
+            let mut roots = Vec::new();
+            elf::each_note_in(notes, address, align, &mut |note| roots.extend(root_of(&note)));
+            roots
+        };
         assert_eq!(roots_of_notes(&notes, 0x1000, 4), [0x1000 + content - 16]);
         for cut in 0..notes.len() {
             assert!(roots_of_notes(&notes[..cut], 0x1000, 4).is_empty(), "{cut}");

@@ -74,6 +74,7 @@
 pub mod attach;
 pub mod breakdown;
 pub mod cgroup;
+mod elf;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 #[cfg(feature = "endpoint")]
@@ -92,6 +93,8 @@ mod page;
 #[cfg(feature = "perf")]
 pub mod perf;
 pub mod process;
+#[cfg(feature = "endpoint")]
+pub mod profile;
 pub mod publisher;
 pub mod residency;
 #[cfg(feature = "tracing")]

@@ -1,0 +1,124 @@
+//! Folded stacks as a picture: an SVG that can be searched and zoomed in a browser.
+//!
+//! One colour has one meaning throughout: a function has the same shade in every picture of a kind.
+//! In a comparison red has grown and blue has shrunk.
+
+use std::fmt::Write;
+use std::io;
+
+use inferno::flamegraph::color::{BackgroundColor, BasicPalette, Color};
+use inferno::flamegraph::{self, Options, Palette};
+
+use super::kind::Kind;
+
+/// What is written around the picture.
+#[derive(Clone, Debug)]
+pub struct Caption {
+    /// The first line.
+    pub title: String,
+    /// A second one.
+    pub subtitle: String,
+    /// What is counted.
+    pub unit: &'static str,
+    /// What it is of.
+    pub kind: Kind,
+}
+
+/// Draws folded stacks: with one value on each line, or with two, which are compared.
+///
+/// # Errors
+///
+/// When `folded` is not in that format.
+pub fn render(folded: &str, caption: &Caption) -> io::Result<String> {
+    if folded.is_empty() {
+        return Ok(nothing(caption));
+    }
+    let mut options = Options::default();
+    options.title = caption.title.clone();
+    options.subtitle = Some(caption.subtitle.clone());
+    options.count_name = caption.unit.to_string();
+    options.font_type = "system-ui, sans-serif".to_string();
+    options.colors = Palette::Basic(palette(caption.kind));
+    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xf4, g: 0xf6, b: 0xf7 }));
+    options.hash = true;
+    let mut svg = Vec::new();
+    flamegraph::from_lines(&mut options, folded.lines(), &mut svg).map_err(io::Error::other)?;
+    String::from_utf8(svg).map_err(io::Error::other)
+}
+
+fn palette(kind: Kind) -> BasicPalette {
+    match kind {
+        Kind::Live => BasicPalette::Mem,
+        Kind::Alloc => BasicPalette::Orange,
+        Kind::Peak => BasicPalette::Hot,
+        Kind::Fragmentation => BasicPalette::Aqua,
+        Kind::Release => BasicPalette::Blue,
+    }
+}
+
+/// A picture that says that there is none.
+fn nothing(caption: &Caption) -> String {
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1200 120\" width=\"1200\" \
+         font-family=\"system-ui, sans-serif\" text-anchor=\"middle\">\n\
+         <rect width=\"1200\" height=\"120\" fill=\"#f4f6f7\"/>\n",
+    );
+    let lines =
+        [(&caption.title[..], 34, 17), (&caption.subtitle, 58, 12), ("Nothing yet.", 92, 14)];
+    for (text, y, size) in lines {
+        let text = escaped(text);
+        let _ = writeln!(svg, "<text x=\"600\" y=\"{y}\" font-size=\"{size}\">{text}</text>");
+    }
+    svg + "</svg>\n"
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caption() -> Caption {
+        Caption {
+            title: "Live <memory> & more".to_string(),
+            subtitle: "a subtitle".to_string(),
+            unit: "bytes",
+            kind: Kind::Live,
+        }
+    }
+
+    #[test]
+    fn a_picture_has_every_function_and_is_the_same_again() {
+        let folded = "main;a;b<[u8: 16]> 1000\nmain;c 3000\n";
+        let svg = render(folded, &caption()).expect("well-formed");
+        for text in [
+            "<title>all (4,000 bytes, 100%)</title>",
+            "<title>c (3,000 bytes, 75.00%)</title>",
+            "<title>b&lt;[u8: 16]&gt; (1,000 bytes, 25.00%)</title>",
+            "Live &lt;memory&gt; &amp; more",
+            "a subtitle",
+        ] {
+            assert!(svg.contains(text), "{text}: {svg}");
+        }
+        assert!(!svg.contains("href=\"http"), "nothing comes from elsewhere");
+        assert_eq!(render(folded, &caption()).expect("well-formed"), svg);
+    }
+
+    #[test]
+    fn a_comparison_shows_what_grew_and_what_shrank() {
+        let svg = render("main;grew 10 40\nmain;shrank 30 10\n", &caption()).expect("well-formed");
+        assert!(svg.contains("<title>grew (40 bytes, 80.00%; +60.00%)</title>"), "{svg}");
+        assert!(svg.contains("<title>shrank (10 bytes, 20.00%; -40.00%)</title>"), "{svg}");
+    }
+
+    #[test]
+    fn of_nothing_there_is_a_picture_that_says_so() {
+        let svg = render("", &caption()).expect("well-formed");
+        assert!(
+            svg.contains("Nothing yet.") && svg.contains("Live &lt;memory> &amp; more"),
+            "{svg}"
+        );
+    }
+}

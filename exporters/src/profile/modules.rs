@@ -1,0 +1,276 @@
+//! What is mapped where in a process: the programs and libraries that addresses in it belong to.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use slackwater::remote::Memory;
+
+use crate::elf;
+
+/// The type of the note (named `GNU`) by which linkers tell builds apart.
+const BUILD_ID: u32 = 3;
+
+/// Names longer than this are cut.
+const MAX_BUILD_ID_BYTES: usize = 64;
+
+/// A part of a file (or the kernel's vdso) of which something can be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its first address.
+    pub start: u64,
+    /// One past its last.
+    pub end: u64,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// The address at which the file's first byte is mapped, or would be.
+    pub base: u64,
+    /// The file's name, in the process's own mount namespace; `[vdso]` and the like for what is no
+    /// file.
+    pub path: String,
+    /// The file has been deleted, or replaced by another of this name.
+    pub is_deleted: bool,
+    /// Its inode; 0 for what is no file.
+    pub inode: u64,
+    /// What its linker called this very build, in hexadecimal digits; empty if it did not.
+    pub build_id: String,
+}
+
+impl Mapping {
+    /// The last part of the name.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Where in the file the address is.
+    pub fn file_offset(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.start).wrapping_add(self.offset)
+    }
+
+    /// The address as people find it in the file: `name+0xdistance` from where it was loaded.
+    pub fn place(&self, address: u64) -> String {
+        format!("{}+{:#x}", self.name(), address.wrapping_sub(self.base))
+    }
+}
+
+/// The mappings of a process that can be executed, in the order of their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Modules {
+    mappings: Vec<Mapping>,
+    /// The process, as `/proc` names it; `None` for those that were not read from one.
+    process: Option<u32>,
+}
+
+impl Modules {
+    /// Reads the mappings of a process, and from its memory the names of their builds.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc/PID/maps` cannot be read.
+    pub fn read(process: u32, memory: &impl Memory) -> io::Result<Modules> {
+        let maps = fs::read(format!("/proc/{process}/maps"))?;
+        let mut modules = Modules::parse(&String::from_utf8_lossy(&maps));
+        modules.process = Some(process);
+        for i in 0..modules.mappings.len() {
+            let base = modules.mappings[i].base;
+            // A file has several mappings only where somebody cut its code in pieces.
+            let known = modules.mappings[..i].iter().find(|earlier| earlier.base == base);
+            modules.mappings[i].build_id = match known {
+                Some(known) => known.build_id.clone(),
+                None => build_id(memory, base),
+            };
+        }
+        Ok(modules)
+    }
+
+    /// Reads the text of a `/proc/PID/maps`. Lines that are none are left out.
+    pub fn parse(maps: &str) -> Modules {
+        let mut mappings = Vec::new();
+        // The beginning of the file whose mappings these are.
+        let mut first: Option<Line<'_>> = None;
+        for line in maps.lines().filter_map(Line::parse) {
+            let continues = first.as_ref().is_some_and(|first| first.is_same_file(&line));
+            if !continues || line.offset == 0 {
+                first = Some(line.clone());
+            }
+            if line.is_executable {
+                let base = match &first {
+                    Some(first) => first.start.wrapping_sub(first.offset),
+                    None => line.start.wrapping_sub(line.offset),
+                };
+                mappings.push(line.mapping(base));
+            }
+        }
+        Modules { mappings, process: None }
+    }
+
+    /// All of them.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// The process that they were read from.
+    pub fn process(&self) -> Option<u32> {
+        self.process
+    }
+
+    /// The place in [`Modules::mappings`] of the one that `address` is in.
+    pub fn find(&self, address: u64) -> Option<usize> {
+        let after = self.mappings.partition_point(|mapping| mapping.start <= address);
+        let found = after.checked_sub(1)?;
+        (address < self.mappings[found].end).then_some(found)
+    }
+
+    /// The address as people find it: in a module, or by itself.
+    pub fn place(&self, address: u64) -> String {
+        match self.find(address) {
+            Some(found) => self.mappings[found].place(address),
+            None => format!("{address:#x}"),
+        }
+    }
+
+    /// Where the file of a mapping may be opened from here, the surest first. Whether it is the one
+    /// that is mapped must be looked at: it may have been replaced.
+    pub fn files(&self, mapping: &Mapping) -> Vec<PathBuf> {
+        let Some(process) = self.process else { return Vec::new() };
+        if mapping.inode == 0 {
+            return Vec::new();
+        }
+        let proc = PathBuf::from(format!("/proc/{process}"));
+        let path = mapping.path.trim_start_matches('/');
+        let mut files = vec![proc.join("root").join(path)];
+        // The very file, whatever became of its name; for root alone.
+        files.push(proc.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end)));
+        if fs::read_link(proc.join("exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().trim_end_matches(DELETED) == mapping.path)
+        {
+            files.push(proc.join("exe"));
+        }
+        files
+    }
+}
+
+/// What the kernel adds to the name of a file that has been deleted.
+const DELETED: &str = " (deleted)";
+
+/// A line of `/proc/PID/maps` with a name.
+#[derive(Clone)]
+struct Line<'a> {
+    start: u64,
+    end: u64,
+    offset: u64,
+    is_executable: bool,
+    device: &'a str,
+    inode: u64,
+    path: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Option<Line<'a>> {
+        // The name may have blanks in it, the five fields before it may not.
+        let mut fields = line.splitn(6, ' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let access = fields.next()?;
+        let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let device = fields.next()?;
+        let inode = fields.next()?.parse().ok()?;
+        let path = fields.next()?.trim_start();
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let is_executable = access.contains('x');
+        (start < end && !path.is_empty()).then_some(Line {
+            start,
+            end,
+            offset,
+            is_executable,
+            device,
+            inode,
+            path,
+        })
+    }
+
+    fn is_same_file(&self, other: &Line<'_>) -> bool {
+        (self.device, self.inode, self.path) == (other.device, other.inode, other.path)
+    }
+
+    fn mapping(&self, base: u64) -> Mapping {
+        let path = self.path.strip_suffix(DELETED);
+        Mapping {
+            start: self.start,
+            end: self.end,
+            offset: self.offset,
+            base,
+            path: path.unwrap_or(self.path).to_string(),
+            is_deleted: path.is_some(),
+            inode: self.inode,
+            build_id: String::new(),
+        }
+    }
+}
+
+/// The build id of the module at `base`, in hexadecimal digits; empty if it has none.
+fn build_id(memory: &impl Memory, base: u64) -> String {
+    let mut found = String::new();
+    elf::each_note(memory, base, &mut |note| {
+        if note.name == b"GNU\0" && note.kind == BUILD_ID && found.is_empty() {
+            found = hex(note.content);
+        }
+    });
+    found
+}
+
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(MAX_BUILD_ID_BYTES)];
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::ProcessMemoryReader;
+
+    const MAPS: &str = "00400000-00401000 r--p 00000000 fe:01 11         /srv/my app (deleted)\n\
+        00401000-00402000 r-xp 00001000 fe:01 11         /srv/my app (deleted)\n\
+        00402000-00403000 rw-p 00000000 00:00 0          [heap]\n\
+        7f0000000000-7f0000001000 r-xp 00003000 fe:01 12 /lib/libx.so.1\n\
+        7f0000001000-7f0000002000 r-xp 00000000 00:00 0 \n\
+        7ffd00000000-7ffd00002000 r-xp 00000000 00:00 0  [vdso]\n\
+        nonsense\n";
+
+    #[test]
+    fn executable_mappings_are_found_by_address() {
+        let modules = Modules::parse(MAPS);
+        let names: Vec<&str> = modules.mappings().iter().map(Mapping::name).collect();
+        assert_eq!(names, ["my app", "libx.so.1", "[vdso]"]);
+        assert!(modules.mappings()[0].is_deleted && !modules.mappings()[1].is_deleted);
+        for (address, place) in [
+            (0x40_1000, "my app+0x1000"),
+            (0x40_1fff, "my app+0x1fff"),
+            (0x40_2000, "0x402000"),
+            (0x40_0fff, "0x400fff"),
+            (8, "0x8"),
+            (0x7f00_0000_0010, "libx.so.1+0x3010"),
+            (0x7ffd_0000_0a11, "[vdso]+0xa11"),
+            (u64::MAX, "0xffffffffffffffff"),
+        ] {
+            assert_eq!(modules.place(address), place);
+        }
+        assert_eq!(modules.mappings()[1].file_offset(0x7f00_0000_0010), 0x3010);
+    }
+
+    #[test]
+    fn this_program_has_a_build_and_a_file() {
+        let process = std::process::id();
+        let modules = Modules::read(process, &ProcessMemoryReader::own()).expect("readable");
+        let here = this_function as *const () as u64;
+        let found = modules.find(here).expect("it is executed");
+        let mapping = &modules.mappings()[found];
+        let exe = std::env::current_exe().expect("known");
+        assert_eq!(mapping.path, exe.to_string_lossy());
+        let files = modules.files(mapping);
+        assert!(files[0].exists() && files.last().is_some_and(|last| last.ends_with("exe")));
+    }
+
+    fn this_function() {}
+}

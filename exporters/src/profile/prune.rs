@@ -1,0 +1,107 @@
+//! The allocator's own frames: what lies between `malloc` and the code that wanted the memory.
+//!
+//! Where a stack is shown, these are left out at its inner end. What a person recognises stays: the
+//! C++ library's `operator new`, `strdup`, a vector's growth. `pprof` does the same by the
+//! expressions that a profile brings along ([`drop_frames`] and [`keep_frames`]).
+
+/// Functions of these names.
+const EXACT: [&str; 14] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "posix_memalign",
+    "aligned_alloc",
+    "memalign",
+    "valloc",
+    "pvalloc",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_memalign",
+    "__rust_alloc",
+];
+
+/// Functions whose names begin so.
+const PREFIXES: [&str; 7] = [
+    "slackwater::",
+    "__rust_",
+    "__rustc::__r",
+    "__rdl_",
+    "__rg_",
+    "alloc::alloc::",
+    "<alloc::alloc::Global as ",
+];
+
+/// Methods of these traits, of whatever type.
+const TRAITS: [&str; 1] = [" as core::alloc::global::GlobalAlloc>::"];
+
+/// Of those the ones that are the program's: `slackwater` is the name of our program, too.
+const KEPT: [&str; 2] = ["slackwater::program::", "slackwater::main"];
+
+/// Is it one of the allocator's own?
+pub fn is_allocator(function: &str) -> bool {
+    let is_ours = EXACT.contains(&function)
+        || PREFIXES.iter().any(|start| function.starts_with(start))
+        || TRAITS.iter().any(|part| function.contains(part));
+    is_ours && !KEPT.iter().any(|start| function.starts_with(start))
+}
+
+/// The same as a regular expression, which must match a whole name.
+pub fn drop_frames() -> String {
+    let exact = EXACT.iter().map(|name| name.to_string());
+    let prefixes = PREFIXES.iter().map(|start| format!("{start}.*"));
+    let traits = TRAITS.iter().map(|part| format!(".*{part}.*"));
+    exact.chain(prefixes).chain(traits).collect::<Vec<_>>().join("|")
+}
+
+/// Those that stay although they match.
+pub fn keep_frames() -> String {
+    KEPT.map(|start| format!("{start}.*")).join("|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocators_frames_are_told_from_the_programs() {
+        for ours in [
+            "malloc",
+            "posix_memalign",
+            "slackwater::malloc::allocate",
+            "<slackwater::global::Slackwater as core::alloc::global::GlobalAlloc>::alloc",
+            "__rustc::__rust_alloc",
+            "__rust_alloc_zeroed",
+            "alloc::alloc::exchange_malloc",
+            "alloc::alloc::Global::alloc_impl_runtime",
+            "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
+            "<app::Counting as core::alloc::global::GlobalAlloc>::alloc",
+        ] {
+            assert!(is_allocator(ours), "{ours}");
+        }
+        for theirs in [
+            "operator new(unsigned long)",
+            "xmalloc",
+            "malloc_or_die",
+            "strdup",
+            "main",
+            "alloc::raw_vec::finish_grow",
+            "alloc::vec::Vec<T>::with_capacity",
+            "slackwater::program::demo::work",
+            "slackwater::main",
+            "slackwater_exporters::json::render",
+        ] {
+            assert!(!is_allocator(theirs), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_the_names_is_special_in_an_expression() {
+        let special = |c: char| "\\.+*?()[]{}^$|".contains(c);
+        let all = EXACT.iter().chain(&PREFIXES).chain(&TRAITS).chain(&KEPT);
+        assert!(all.clone().all(|name| !name.contains(special)));
+        assert!(drop_frames().starts_with("malloc|calloc|"));
+        assert!(drop_frames().contains("|slackwater::.*|"));
+    }
+}
