@@ -199,7 +199,7 @@ impl Target {
             (Some(started), Ok(found)) if started == self.started => return Ok(found),
             (Some(started), Err(error)) if started == self.started => match error {
                 ReadError::Heap(error) => Cause::Heap(error),
-                ReadError::Pagemap(error) => Cause::of_io(&error),
+                ReadError::Proc(error) => Cause::of_io(&error),
             },
             _ => Cause::Ended,
         };
@@ -298,6 +298,12 @@ impl fmt::Display for AttachError {
 }
 
 impl std::error::Error for AttachError {}
+
+/// A process as people know it: `redis-server (1234)`.
+#[cfg(feature = "endpoint")]
+pub(crate) fn name(process: u32) -> String {
+    format!("{} ({process})", comm(process))
+}
 
 /// A process's name, or a thread's. Anything may be in it, and it ends up on terminals.
 pub(crate) fn comm(process: u32) -> String {

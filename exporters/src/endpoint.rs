@@ -1,5 +1,5 @@
-//! This process's figures over HTTP: `/metrics`, `/snapshot.json`, `/map.json` and a page for
-//! people.
+//! This process's figures over HTTP: `/metrics`, `/snapshot.json`, `/map.json`, profiles under
+//! `/debug/`, and a page for people.
 
 use std::fmt::Display;
 use std::io;
@@ -10,7 +10,7 @@ use hyper::header;
 use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
 use crate::http::{self, Address, Answer, Request, Response};
-use crate::{json, map, page, residency};
+use crate::{json, map, page, profiles, residency};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -61,10 +61,14 @@ fn answer(request: &Request) -> Answer {
             })
         })
         .into(),
-        path => {
-            let line = format!("{path}: expected /, /metrics, /snapshot.json or /map.json");
+        path => profiles::answer(request).unwrap_or_else(|| {
+            let line = format!(
+                "{path}: expected /, /metrics, /snapshot.json, /map.json, /debug/pprof/, \
+                 /debug/leaks or one of /debug/flame/live.svg, alloc.svg, peak.svg, \
+                 fragmentation.svg, release.svg"
+            );
             Response::refusal(StatusCode::NOT_FOUND, line).into()
-        }
+        }),
     }
 }
 

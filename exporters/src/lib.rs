@@ -95,6 +95,8 @@ pub mod perf;
 pub mod process;
 #[cfg(feature = "endpoint")]
 pub mod profile;
+#[cfg(feature = "endpoint")]
+mod profiles;
 pub mod publisher;
 pub mod residency;
 #[cfg(feature = "tracing")]

@@ -1,7 +1,7 @@
 //! The live page: one file, joined here from its parts when the program is built.
 //!
 //! The parts are in `page/`: the text, the style, and the script in the order in which its pieces
-//! build on each other. No script, style, font or picture comes from elsewhere, and the policy says
+//! build on each other. The page of profiles has the same style and no script. No script, style, font or picture comes from elsewhere, and the policy says
 //! so to the browser.
 
 /// What the page may do: run what is written in it, and ask the server that it came from.
@@ -23,4 +23,18 @@ pub const PAGE: &str = concat!(
     include_str!("page/figures.js"),
     include_str!("page/page.js"),
     "</script>\n</html>\n",
+);
+
+/// What the page of profiles may do: nothing.
+pub const PROFILES_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:";
+
+/// The page of profiles: what there is, and how to come by it.
+pub const PROFILES: &str = concat!(
+    "<!doctype html>\n<html lang=\"en\">\n<style>\n",
+    include_str!("page/page.css"),
+    include_str!("page/profiles.css"),
+    "</style>\n",
+    include_str!("page/profiles.html"),
+    "</html>\n",
 );

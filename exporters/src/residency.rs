@@ -142,13 +142,13 @@ fn set_pages(segments: &mut [SegmentResidency], from: usize, to: usize, is_huge:
     }
 }
 
-/// Why residency could not be read.
+/// Why something of a heap could not be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The heap's own records could not be read.
     Heap(RemoteError),
-    /// The kernel's page map could not be read.
-    Pagemap(io::Error),
+    /// What the kernel has under `/proc` about the process could not be read.
+    Proc(io::Error),
 }
 
 impl From<RemoteError> for ReadError {
@@ -159,7 +159,7 @@ impl From<RemoteError> for ReadError {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> ReadError {
-        ReadError::Pagemap(error)
+        ReadError::Proc(error)
     }
 }
 
@@ -167,7 +167,7 @@ impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ReadError::Heap(error) => error.fmt(f),
-            ReadError::Pagemap(error) => write!(f, "its page map cannot be read: {error}"),
+            ReadError::Proc(error) => write!(f, "its files under /proc cannot be read: {error}"),
         }
     }
 }

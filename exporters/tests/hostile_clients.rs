@@ -29,6 +29,7 @@ const LARGE_BYTES: usize = 64 << 20;
 /// The server's limits (http/mod.rs).
 const MAX_CONNECTIONS: usize = 32;
 const MAX_LASTING: usize = 4;
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// What lasting answers wait for.
 #[derive(Default)]
@@ -85,6 +86,9 @@ fn server() -> (&'static Server, MutexGuard<'static, ()>) {
                         Response::ok(TEXT, "at last\n")
                     }))
                 }
+                "/body" if request.is_post() => Answer::ToBody(Box::new(|body| {
+                    Response::ok(TEXT, format!("{} bytes\n", body.len()))
+                })),
                 _ => Response::ok(TEXT, "good\n").into(),
             }
         };
@@ -224,6 +228,44 @@ fn clients_that_are_slow_are_given_up() {
     // Their own ends are all that is left, though nobody has read a byte.
     before.assert_returned(never_reading.len());
     drop(never_reading);
+    before.assert_returned(0);
+}
+
+#[test]
+fn bodies_are_read_where_they_are_wanted_and_up_to_a_bound() {
+    let (server, _alone) = server();
+    let before = before(server);
+    let address = server.address;
+    let post = |path: &str, length: usize, body: &str| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        exchange(address, (head + body).as_bytes())
+    };
+    let response = post("/body", 5, "hello");
+    assert_eq!((response.status, response.body.as_str()), (200, "5 bytes\n"));
+    assert_eq!(post("/body", 0, "").body, "0 bytes\n");
+    let longest = "x".repeat(MAX_BODY_BYTES);
+    assert_eq!(post("/body", longest.len(), &longest).body, "1048576 bytes\n");
+    drop(longest);
+    assert_eq!(post("/body", MAX_BODY_BYTES + 1, "x").status, 413);
+    assert_eq!(post("/", 5, "hello").status, 405);
+    let chunked = "POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense";
+    assert_eq!(exchange(address, chunked.as_bytes()).status, 400);
+
+    // Bodies that never come take no place from those who ask.
+    let held: Vec<TcpStream> = (0..2 * MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = connect(address);
+            let head = "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
+            stream.write_all(head.as_bytes()).expect("sent");
+            stream
+        })
+        .collect();
+    for _ in 0..10 {
+        assert_serves(address);
+    }
+    for stream in held {
+        assert_closed(stream);
+    }
     before.assert_returned(0);
 }
 

@@ -4,9 +4,10 @@
 //! One thread serves every client, so that watching a process adds one thread to it and not one for
 //! each connection; answers that take seconds have threads of their own while they do. What a client
 //! can do is bounded: so many connections at once, so many bytes of request head, so many seconds to
-//! send it and to take the response, one request per connection. When all connections are taken, the
-//! one whose client has kept the server waiting for longest makes room: who asks at once is answered,
-//! however many others hold on to theirs.
+//! send it and to take the response, one request per connection. Bodies are read where an answer is
+//! made from one ([`Answer::ToBody`]), up to a bound. When all connections are taken, the one whose
+//! client has kept the server waiting for longest makes room: who asks at once is answered, however
+//! many others hold on to theirs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,7 +20,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -31,7 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{self, AbortHandle};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::observer;
 
@@ -54,6 +55,12 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// From accepting a connection to the end of the request's head.
 const MAX_HEAD_TIME: Duration = Duration::from_secs(10);
 
+/// The longest body that is read.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// From the end of the head to that of the body.
+const MAX_BODY_TIME: Duration = Duration::from_secs(10);
+
 /// From the response to its last byte in the system's buffers.
 const MAX_SEND_TIME: Duration = Duration::from_secs(10);
 
@@ -66,19 +73,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The type of a line of text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The head of a GET (or HEAD) request without a body.
+/// The type of what is packed already, and gains nothing by being packed again.
+pub const PACKED: &str = "application/octet-stream";
+
+/// The head of a GET (or HEAD) request without a body, or of a POST request.
 pub struct Request(Parts);
 
 impl Request {
+    /// Whether it is a POST. Only [`Answer::ToBody`] is an answer to one.
+    pub fn is_post(&self) -> bool {
+        self.0.method == Method::POST
+    }
+
     /// The path, as sent.
     pub fn path(&self) -> &str {
         self.0.uri.path()
     }
 
+    /// The query as sent, without its question mark.
+    pub fn query(&self) -> &str {
+        self.0.uri.query().unwrap_or_default()
+    }
+
     /// Names and values of the query, in its order and as sent.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let query = self.0.uri.query().unwrap_or_default();
-        let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+        let parameters = self.query().split('&').filter(|parameter| !parameter.is_empty());
         parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
     }
 
@@ -123,7 +142,8 @@ impl Response {
 
     /// The same in another encoding, if it is long enough to gain by one.
     fn encoded(mut self, encoding: Encoding) -> Response {
-        if self.body.len() < encoding::MIN_BYTES {
+        let is_packed = self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == PACKED);
+        if self.body.len() < encoding::MIN_BYTES || is_packed {
             return self;
         }
         if encoding == Encoding::Gzip {
@@ -150,6 +170,9 @@ pub enum Answer {
     Now(Response),
     /// On a thread of its own, where it may take as long as it likes.
     Later(Box<dyn FnOnce() -> Response + Send>),
+    /// The same from the body of a POST request, of 1 MiB at most. Every other answer to one is
+    /// replaced by a refusal.
+    ToBody(Box<dyn FnOnce(&[u8]) -> Response + Send>),
 }
 
 impl From<Response> for Answer {
@@ -279,12 +302,12 @@ where
 {
     let answered = Notify::new();
     let (server, client, answered) = (&*server, &*client, &answered);
-    let answer_one = service_fn(|request| async move {
+    let answer_one = service_fn(|request: hyper::Request<Incoming>| async move {
         client.waits.store(true, Ordering::Relaxed);
-        let response = server.respond(request).await;
+        let response = server.respond(request, client).await;
         client.waits.store(false, Ordering::Relaxed);
         answered.notify_one();
-        Ok::<_, Infallible>(response)
+        Ok::<_, Infallible>(hyper::Response::<Full<Bytes>>::from(response))
     });
     let mut exchange = pin!(
         http1::Builder::new()
@@ -310,23 +333,52 @@ where
     observer::settle();
 }
 
+fn wrong_method(method: &Method) -> Response {
+    let line = format!("{method}: expected GET or HEAD");
+    Response::refusal(StatusCode::METHOD_NOT_ALLOWED, line).with_header(header::ALLOW, "GET, HEAD")
+}
+
+/// Reads a body to its end, while the client keeps the server waiting.
+async fn read_body(body: Incoming, client: &Client) -> Result<Bytes, Response> {
+    let too_long = || {
+        let line = format!("a longer body: expected {MAX_BODY_BYTES} bytes at most");
+        Response::refusal(StatusCode::PAYLOAD_TOO_LARGE, line)
+    };
+    // One that says so before it comes is not waited for.
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(too_long());
+    }
+    client.waits.store(false, Ordering::Relaxed);
+    let read = timeout(MAX_BODY_TIME, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    client.waits.store(true, Ordering::Relaxed);
+    match read {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(_)) => Err(Response::refusal(StatusCode::BAD_REQUEST, "a body without its end")),
+        Err(_) => Err(Response::refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come")),
+    }
+}
+
 impl<F: Fn(&Request) -> Answer> Server<F> {
-    async fn respond(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    async fn respond(&self, request: hyper::Request<Incoming>, client: &Client) -> Response {
         let (head, body) = request.into_parts();
-        if head.method != Method::GET && head.method != Method::HEAD {
-            let line = format!("{}: expected GET or HEAD", head.method);
-            return Response::refusal(StatusCode::METHOD_NOT_ALLOWED, line)
-                .with_header(header::ALLOW, "GET, HEAD")
-                .into();
+        let is_post = head.method == Method::POST;
+        if !is_post && head.method != Method::GET && head.method != Method::HEAD {
+            return wrong_method(&head.method);
         }
-        if !body.is_end_stream() {
+        if !is_post && !body.is_end_stream() {
             let line = "a body: expected a request without one";
-            return Response::refusal(StatusCode::PAYLOAD_TOO_LARGE, line).into();
+            return Response::refusal(StatusCode::PAYLOAD_TOO_LARGE, line);
         }
         let encoding = Encoding::accepted(&joined(&head.headers, header::ACCEPT_ENCODING));
         match (self.answer)(&Request(head)) {
-            Answer::Now(response) => response.encoded(encoding).into(),
-            Answer::Later(work) => self.do_lasting(move || work().encoded(encoding)).await.into(),
+            Answer::ToBody(work) => match read_body(body, client).await {
+                Ok(body) => self.do_lasting(move || work(&body).encoded(encoding)).await,
+                Err(refusal) => refusal,
+            },
+            _ if is_post => wrong_method(&Method::POST),
+            Answer::Now(response) => response.encoded(encoding),
+            Answer::Later(work) => self.do_lasting(move || work().encoded(encoding)).await,
         }
     }
 

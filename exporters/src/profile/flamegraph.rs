@@ -9,7 +9,10 @@ use std::io;
 use inferno::flamegraph::color::{BackgroundColor, BasicPalette, Color};
 use inferno::flamegraph::{self, Options, Palette};
 
+use super::folded;
 use super::kind::Kind;
+use super::reading::Reading;
+use super::symbols::Names;
 
 /// What is written around the picture.
 #[derive(Clone, Debug)]
@@ -22,6 +25,54 @@ pub struct Caption {
     pub unit: &'static str,
     /// What it is of.
     pub kind: Kind,
+}
+
+/// Draws what `kind` is of: of everything ever, or of the time between two readings. For what only
+/// ever grows that is what was added; else the readings are compared. `whose` is for the caption.
+///
+/// # Errors
+///
+/// As [`render`], whose format is kept here.
+pub fn draw(
+    kind: Kind,
+    whose: &str,
+    before: Option<&Reading>,
+    after: &Reading,
+    names: &Names,
+) -> io::Result<String> {
+    let now = kind.folded(after, names);
+    let (lines, window) = match before {
+        None => (folded::render(&now), String::new()),
+        Some(before) => {
+            let earlier = kind.folded(before, names);
+            let seconds = after.profile.seconds_since(&before.profile);
+            if kind.is_total() {
+                (folded::render_growth(&earlier, &now), format!(", in {seconds:.1} s"))
+            } else {
+                let what = format!(", and what changed in {seconds:.1} s: red grew, blue shrank");
+                (folded::render_both(&earlier, &now), what)
+            }
+        }
+    };
+    let caption = Caption {
+        title: format!("{} — {whose}", kind.title()),
+        subtitle: format!("{}{window}", source(kind, after)),
+        unit: kind.unit(),
+        kind,
+    };
+    render(&lines, &caption)
+}
+
+/// Where the figures are from.
+fn source(kind: Kind, reading: &Reading) -> String {
+    if !kind.has_stacks() {
+        return "the time of all purges, divided in proportion to the pages given back".to_string();
+    }
+    let samples: u64 = reading.profile.stacks.iter().map(|stack| stack.samples).sum();
+    match reading.profile.rate_bytes {
+        0 => format!("estimated from {samples} samples; none are taken now"),
+        rate => format!("estimated from {samples} samples, one for each {} KiB", rate >> 10),
+    }
 }
 
 /// Draws folded stacks: with one value on each line, or with two, which are compared.
@@ -51,8 +102,8 @@ fn palette(kind: Kind) -> BasicPalette {
         Kind::Live => BasicPalette::Mem,
         Kind::Alloc => BasicPalette::Orange,
         Kind::Peak => BasicPalette::Hot,
-        Kind::Fragmentation => BasicPalette::Aqua,
-        Kind::Release => BasicPalette::Blue,
+        Kind::Fragmentation => BasicPalette::Yellow,
+        Kind::Release => BasicPalette::Aqua,
     }
 }
 

@@ -78,6 +78,12 @@ pub fn render_both(before: &[Folded], after: &[Folded]) -> String {
     text
 }
 
+/// What was added since `before`, of values that only ever grow.
+pub fn render_growth(before: &[Folded], after: &[Folded]) -> String {
+    let negated = before.iter().map(|one| Folded { path: one.path.clone(), value: -one.value });
+    render(&negated.chain(after.iter().cloned()).collect::<Vec<_>>())
+}
+
 fn sums<const N: usize>(lists: [&[Folded]; N]) -> BTreeMap<String, [u64; N]> {
     let mut sums: BTreeMap<String, [f64; N]> = BTreeMap::new();
     for (i, list) in lists.into_iter().enumerate() {
@@ -148,6 +154,7 @@ pub(crate) mod tests {
         assert_eq!(render(&list), "a;b 3\n");
         let after = [Folded::new(["c"], 7.0), Folded::new(["a", "b"], 0.0)];
         assert_eq!(render_both(&list, &after), "a;b 3 0\nc 0 7\n");
+        assert_eq!(render_growth(&list, &after), "a 5\nc 7\n");
     }
 
     #[test]

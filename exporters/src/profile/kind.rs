@@ -7,17 +7,9 @@ use slackwater::snapshot::Snapshot;
 
 use super::folded::{self, Folded};
 use super::fragmentation::{self, FreeBlocks};
+use super::reading::Reading;
 use super::symbols::Names;
 use super::{Profile, Stack};
-
-/// A profile, and the figures of the heap at the same moment.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    /// What the sampler knows.
-    pub profile: Profile,
-    /// What the allocator counts.
-    pub snapshot: Snapshot,
-}
 
 /// What a flamegraph is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,8 +18,11 @@
 //! What this cannot tell: a cache that is still being filled, at an even rate and for longer than
 //! was observed, looks the same from outside.
 
+use std::fmt::Write;
 use std::time::Duration;
 
+use super::folded::{UNKNOWN, call_sites};
+use super::symbols::Names;
 use super::{LIFETIME_BOUNDS, LiveSample, Profile, Stack};
 
 /// Fewer live samples than this are no evidence.
@@ -66,6 +69,41 @@ pub fn suspects(profile: &Profile) -> Vec<Suspect> {
         sites.filter_map(|(place, (stack, live))| suspect(place, stack, live, observed)).collect();
     suspects.sort_by(|a, b| b.bytes_per_second.total_cmp(&a.bytes_per_second));
     suspects
+}
+
+/// The suspects as text, each with its stack.
+pub fn render(profile: &Profile, names: &Names) -> String {
+    let suspects = suspects(profile);
+    let observed = profile.observed.unwrap_or_default().as_secs_f64();
+    let live = profile.live.len();
+    let mut text = match suspects.len() {
+        0 => "No call site looks as if it leaks".to_string(),
+        1 => "One call site looks as if it leaks".to_string(),
+        more => format!("{more} call sites look as if they leak"),
+    };
+    let _ = writeln!(
+        text,
+        ": what is live there is old and grows. Seen in {live} live samples, after {observed:.0} s."
+    );
+    for suspect in &suspects {
+        let _ = writeln!(
+            text,
+            "\n{:.1} KiB/s for {:.0} s: {:.1} KiB live, in {} samples; {:.1}% of the objects were freed",
+            suspect.bytes_per_second / 1024.0,
+            suspect.span.as_secs_f64(),
+            suspect.live_bytes / 1024.0,
+            suspect.samples,
+            100.0 * suspect.freed_share,
+        );
+        let frames = &profile.stacks[suspect.stack].frames;
+        if frames.is_empty() {
+            let _ = writeln!(text, "  {UNKNOWN}");
+        }
+        for site in call_sites(profile, names, frames) {
+            let _ = writeln!(text, "  {site}");
+        }
+    }
+    text
 }
 
 fn suspect(
@@ -174,6 +212,11 @@ mod tests {
         let [suspect] = &found[..] else { panic!("{found:?}") };
         assert!((suspect.bytes_per_second - 1024.0).abs() < 10.0, "{suspect:?}");
         assert_eq!((suspect.freed_share, suspect.samples), (0.0, 401));
+        let text = render(&history(400.0, leak()), &Names::default());
+        let expected = "One call site looks as if it leaks: what is live there is old and grows. \
+             Seen in 401 live samples, after 400 s.\n\n1.0 KiB/s for 400 s: 401.0 KiB live, in 401 \
+             samples; 0.0% of the objects were freed\n  [stack unknown]\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

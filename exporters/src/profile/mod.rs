@@ -27,6 +27,7 @@ pub mod legacy;
 pub mod modules;
 pub mod pprof;
 pub mod prune;
+pub mod reading;
 pub mod symbols;
 pub mod table;
 

@@ -11,6 +11,7 @@
 //! some memory: it is never done inside `malloc`, and never unasked.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,15 @@ pub struct Frame {
     pub file: String,
     /// The line; 0: not known.
     pub line: u32,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file[..] {
+            "" => f.write_str(&self.function),
+            file => write!(f, "{} {file}:{}", self.function, self.line),
+        }
+    }
 }
 
 /// The functions at one address: first the innermost that was inlined there, last the one that they

@@ -67,7 +67,7 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
             format!("{:.0}", row.live.objects.round() + 0.0),
             bytes(row.allocated.bytes / seconds),
             bytes(row.at_peak.bytes),
-            place(site),
+            site,
             if row.is_suspect { "  (leak?)" } else { "" },
         );
     }
@@ -102,13 +102,6 @@ fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
         let _ = write!(text, "; {} more found no place and are missing", profile.dropped);
     }
     text + "\n\n"
-}
-
-fn place(site: &Frame) -> String {
-    match &site.file[..] {
-        "" => site.function.clone(),
-        file => format!("{} {file}:{}", site.function, site.line),
-    }
 }
 
 /// An amount in the largest unit of which there is at least one; it may be negative.

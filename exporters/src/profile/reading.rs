@@ -1,0 +1,172 @@
+//! From a heap to a [`Profile`]: the one place that knows how the sampler's tables are read.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use slackwater::remote::{Memory, RemoteHeap};
+use slackwater::snapshot::Snapshot;
+
+use super::modules::Modules;
+use super::symbols::Names;
+use super::{LiveSample, Profile, Stack};
+use crate::memory::ProcessMemoryReader;
+use crate::residency::ReadError;
+
+/// A profile, and the figures of the heap at the same moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What the sampler knows.
+    pub profile: Profile,
+    /// What the allocator counts.
+    pub snapshot: Snapshot,
+}
+
+impl Reading {
+    /// Reads this process.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` is not to be had.
+    pub fn of_this_process() -> Result<Reading, ReadError> {
+        let memory = ProcessMemoryReader::own();
+        let heap = RemoteHeap::open(&memory, slackwater::remote::own_root())?;
+        Reading::take(std::process::id(), &memory, &heap)
+    }
+
+    /// Reads a process by its memory.
+    ///
+    /// # Errors
+    ///
+    /// When its heap or its mappings cannot be read.
+    pub fn take(
+        process: u32,
+        memory: &impl Memory,
+        heap: &RemoteHeap,
+    ) -> Result<Reading, ReadError> {
+        let modules = Modules::read(process, memory)?;
+        let snapshot = heap.snapshot(memory)?;
+        let tables = Tables::default();
+        Ok(Reading { profile: tables.profile(modules, SystemTime::now()), snapshot })
+    }
+
+    /// What its addresses are called: see [`Names::find`]. Stacks are never forgotten, so these are
+    /// the names of all earlier readings, too.
+    pub fn names(&self) -> Names {
+        Names::find(&self.profile.modules, &self.profile.addresses())
+    }
+
+    /// The profile, or what has changed in it since an earlier reading, and in how many seconds.
+    pub fn since(&self, before: Option<&Reading>) -> (Cow<'_, Profile>, Option<f64>) {
+        match before {
+            None => (Cow::Borrowed(&self.profile), None),
+            Some(Reading { profile: before, .. }) => {
+                let seconds = self.profile.seconds_since(before);
+                (Cow::Owned(self.profile.since(before)), Some(seconds))
+            }
+        }
+    }
+}
+
+/// What the sampler's tables hold, in the words of the allocator: stacks have ids, and times are those
+/// of the kernel's monotonic clock, in nanoseconds.
+#[derive(Debug, Default)]
+struct Tables {
+    /// The time of the reading.
+    now: u64,
+    /// That of the first sample; 0: there is none.
+    started: u64,
+    /// That of the peak; 0: there is none.
+    peak_at: u64,
+    rate_bytes: u64,
+    dropped: u64,
+    stacks: Vec<(u32, Stack)>,
+    live: Vec<Block>,
+}
+
+/// A sampled block that is live.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    stack: u32,
+    bytes: u64,
+    weight: f64,
+    allocated_at: u64,
+}
+
+impl Tables {
+    fn profile(self, modules: Modules, time: SystemTime) -> Profile {
+        let mut profile = Profile::empty(modules, time);
+        let since = |time: u64| Duration::from_nanos(self.now.saturating_sub(time));
+        profile.observed = (self.started > 0).then(|| since(self.started));
+        profile.peak_age = (self.peak_at > 0).then(|| since(self.peak_at));
+        profile.rate_bytes = self.rate_bytes;
+        profile.dropped = self.dropped;
+        let mut place_of = HashMap::new();
+        let mut place_of_frames: HashMap<Vec<u64>, usize> = HashMap::new();
+        for (id, stack) in self.stacks {
+            let next = profile.stacks.len();
+            let place = *place_of_frames.entry(stack.frames.clone()).or_insert(next);
+            place_of.insert(id, place);
+            match profile.stacks.get_mut(place) {
+                None => profile.stacks.push(stack),
+                Some(known) => known.add(&stack),
+            }
+        }
+        // A block whose stack was entered after the stacks were read has none here yet.
+        profile.live = self
+            .live
+            .iter()
+            .filter_map(|block| {
+                Some(LiveSample {
+                    stack: *place_of.get(&block.stack)?,
+                    bytes: block.bytes,
+                    weight: block.weight,
+                    age: since(block.allocated_at),
+                })
+            })
+            .collect();
+        profile
+    }
+}
+
+impl Stack {
+    /// The same stack once more.
+    fn add(&mut self, other: &Stack) {
+        self.allocated += other.allocated;
+        self.freed += other.freed;
+        self.at_peak += other.at_peak;
+        self.samples += other.samples;
+        for (count, other) in self.lifetimes.iter_mut().zip(other.lifetimes) {
+            *count += other;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::objects;
+    use super::*;
+
+    #[test]
+    fn ids_become_places_and_times_ages() {
+        let stack = |id, frames: &[u64]| {
+            let allocated = objects(2.0, 8.0);
+            (id, Stack { frames: frames.to_vec(), allocated, samples: 1, ..Stack::default() })
+        };
+        let block = |stack, allocated_at| Block { stack, bytes: 8, weight: 1.0, allocated_at };
+        let tables = Tables {
+            now: 5_000_000_000,
+            started: 1_000_000_000,
+            stacks: vec![stack(7, &[1, 2]), stack(4, &[]), stack(9, &[1, 2])],
+            live: vec![block(9, 4_000_000_000), block(4, 6_000_000_000), block(1, 0)],
+            ..Tables::default()
+        };
+        let profile = tables.profile(Modules::default(), SystemTime::UNIX_EPOCH);
+        assert_eq!(profile.observed, Some(Duration::from_secs(4)));
+        assert_eq!(profile.peak_age, None);
+        assert_eq!(profile.stacks.len(), 2);
+        assert_eq!(profile.stacks[0].allocated, objects(4.0, 8.0));
+        let live: Vec<_> = profile.live.iter().map(|one| (one.stack, one.age.as_secs())).collect();
+        assert_eq!(live, [(0, 1), (1, 0)], "of no known stack, or from the future");
+    }
+}

@@ -1,0 +1,235 @@
+//! Where memory comes from, over HTTP: `/debug/pprof/` as Go's programs have it, `/debug/flame/` and
+//! `/debug/leaks`.
+//!
+//! Everything here has a thread of its own while it is made: names are looked up in files, and a
+//! window lasts as long as was asked for.
+
+use std::fmt::{Display, Write};
+use std::thread;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header;
+
+use crate::attach;
+use crate::http::{Answer, PACKED, Request, Response, TEXT};
+use crate::page;
+use crate::profile::kind::Kind;
+use crate::profile::modules::Modules;
+use crate::profile::pprof::{self, DefaultType};
+use crate::profile::reading::Reading;
+use crate::profile::symbols::Names;
+use crate::profile::{flamegraph, leaks, legacy};
+
+/// The longest window. A client waits for as long, and takes one of few places.
+const MAX_SECONDS: u64 = 600;
+
+/// What a picture may do: run the script that is in it, to be searched and zoomed.
+const PICTURE_POLICY: &str =
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+
+/// Answers a request for a profile of this process; `None`: it is for something else.
+pub fn answer(request: &Request) -> Option<Answer> {
+    let answer = match request.path() {
+        "/debug/pprof" | "/debug/pprof/" => {
+            let page = Response::ok("text/html; charset=utf-8", page::PROFILES);
+            Ok(page.with_header(header::CONTENT_SECURITY_POLICY, page::PROFILES_POLICY).into())
+        }
+        "/debug/pprof/heap" => profile(request, DefaultType::InuseSpace),
+        "/debug/pprof/allocs" => profile(request, DefaultType::AllocSpace),
+        "/debug/pprof/symbol" => Ok(symbol(request)),
+        "/debug/leaks" => Query::parse(request, &[]).map(|_| later(leaks)),
+        path => {
+            let kind = path.strip_prefix("/debug/flame/")?.strip_suffix(".svg")?;
+            kind.parse().ok().map(|kind| flame(request, kind))?
+        }
+    };
+    Some(answer.unwrap_or_else(|line| Response::refusal(StatusCode::BAD_REQUEST, line).into()))
+}
+
+/// The values that the routes take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Query {
+    /// Over how long to look.
+    window: Option<Duration>,
+    /// Text instead of a message.
+    is_text: bool,
+}
+
+impl Query {
+    /// Reads the values of those names. The error is for who asked: one line.
+    fn parse(request: &Request, names: &[&str]) -> Result<Query, String> {
+        Query::read(request.parameters(), names)
+    }
+
+    fn read<'a>(
+        parameters: impl Iterator<Item = (&'a str, &'a str)>,
+        names: &[&str],
+    ) -> Result<Query, String> {
+        let mut query = Query::default();
+        for (name, value) in parameters {
+            match name {
+                _ if !names.contains(&name) => {
+                    let expected = if names.is_empty() { "nothing" } else { &names.join(", ") };
+                    return Err(format!("{name}: expected {expected}"));
+                }
+                "seconds" => match value.parse() {
+                    Ok(seconds @ 1..=MAX_SECONDS) => {
+                        query.window = Some(Duration::from_secs(seconds));
+                    }
+                    _ => {
+                        let expected = format!("a whole number from 1 to {MAX_SECONDS}");
+                        return Err(format!("seconds={value}: expected {expected}"));
+                    }
+                },
+                "debug" => match value {
+                    "0" => query.is_text = false,
+                    "1" => query.is_text = true,
+                    _ => return Err(format!("debug={value}: expected 0 or 1")),
+                },
+                // Go collects garbage first, if it is 1. There is none here.
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+}
+
+fn later(make: impl FnOnce() -> Result<Response, String> + Send + 'static) -> Answer {
+    Answer::Later(Box::new(move || {
+        make().unwrap_or_else(|line| Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, line))
+    }))
+}
+
+/// The process now, and before the window if there is one.
+fn look(window: Option<Duration>) -> Result<(Option<Reading>, Reading), String> {
+    let read = || Reading::of_this_process().map_err(unreadable);
+    let before = match window {
+        None => None,
+        Some(window) => {
+            let before = read()?;
+            thread::sleep(window);
+            Some(before)
+        }
+    };
+    Ok((before, read()?))
+}
+
+fn unreadable(error: impl Display) -> String {
+    format!("the heap cannot be read: {error}")
+}
+
+fn profile(request: &Request, default: DefaultType) -> Result<Answer, String> {
+    let query = Query::parse(request, &["seconds", "debug", "gc"])?;
+    Ok(later(move || {
+        let (before, after) = look(query.window)?;
+        let names = after.names();
+        let (profile, seconds) = after.since(before.as_ref());
+        if query.is_text {
+            return Ok(Response::ok(TEXT, legacy::render(&profile, &names)));
+        }
+        let message = pprof::render(&profile, &names, default, seconds);
+        let name = match default {
+            DefaultType::InuseSpace => "attachment; filename=\"heap.pb.gz\"",
+            DefaultType::AllocSpace => "attachment; filename=\"allocs.pb.gz\"",
+        };
+        Ok(Response::ok(PACKED, message).with_header(header::CONTENT_DISPOSITION, name))
+    }))
+}
+
+fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
+    let query = Query::parse(request, &["seconds"])?;
+    Ok(later(move || {
+        let (before, after) = look(query.window)?;
+        let names = if kind.has_stacks() { after.names() } else { Names::default() };
+        let whose = attach::name(std::process::id());
+        let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
+        let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
+        Ok(Response::ok("image/svg+xml", picture)
+            .with_header(header::CONTENT_SECURITY_POLICY, PICTURE_POLICY))
+    }))
+}
+
+fn leaks() -> Result<Response, String> {
+    let (_, reading) = look(None)?;
+    let names = reading.names();
+    Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
+}
+
+/// Names of functions for addresses, as `pprof` asks for them: separated by `+`, in the query or in
+/// the body of a POST request.
+fn symbol(request: &Request) -> Answer {
+    if request.is_post() {
+        return Answer::ToBody(Box::new(|body| symbols(&String::from_utf8_lossy(body))));
+    }
+    let addresses = request.query().to_string();
+    Answer::Later(Box::new(move || symbols(&addresses)))
+}
+
+fn symbols(addresses: &str) -> Response {
+    // That there are any is all that is said of how many.
+    let mut text = "num_symbols: 1\n".to_string();
+    let mut numbers = Vec::new();
+    for address in addresses.trim().split('+').filter(|address| !address.is_empty()) {
+        let digits = address.strip_prefix("0x").unwrap_or(address);
+        match u64::from_str_radix(digits, 16) {
+            Ok(number) => numbers.push(number),
+            Err(_) => {
+                let shown: String = address.chars().take(40).collect();
+                let line = format!("{shown}: expected addresses like 0x4010f3+0x401123");
+                return Response::refusal(StatusCode::BAD_REQUEST, line);
+            }
+        }
+    }
+    if numbers.is_empty() {
+        return Response::ok(TEXT, text);
+    }
+    let memory = crate::memory::ProcessMemoryReader::own();
+    let modules = match Modules::read(std::process::id(), &memory) {
+        Ok(modules) => modules,
+        Err(error) => {
+            return Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, unreadable(error));
+        }
+    };
+    // They are those of calls; names are looked up by where calls return to.
+    let returns: Vec<u64> = numbers.iter().map(|number| number.wrapping_add(1)).collect();
+    let names = Names::find(&modules, &returns);
+    for (number, address) in numbers.iter().zip(returns) {
+        // What was inlined there has no place in this format.
+        let function = names.get(address).and_then(|frames| frames.last());
+        if let Some(frame) = function {
+            let _ = writeln!(text, "{number:#x} {}", frame.function);
+        }
+    }
+    Response::ok(TEXT, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str, names: &[&str]) -> Result<Query, String> {
+        let parameters = query.split('&').filter(|one| !one.is_empty());
+        Query::read(parameters.map(|one| one.split_once('=').unwrap_or((one, ""))), names)
+    }
+
+    #[test]
+    fn queries_are_read_strictly() {
+        let names = ["seconds", "debug", "gc"];
+        assert_eq!(read("", &names), Ok(Query::default()));
+        let window = Some(Duration::from_secs(5));
+        let query = read("gc=1&seconds=5&debug=1", &names);
+        assert_eq!(query, Ok(Query { window, is_text: true }));
+        for (query, line) in [
+            ("seconds=0", "seconds=0: expected a whole number from 1 to 600"),
+            ("seconds=601", "seconds=601: expected a whole number from 1 to 600"),
+            ("seconds=1.5", "seconds=1.5: expected a whole number from 1 to 600"),
+            ("seconds", "seconds=: expected a whole number from 1 to 600"),
+            ("debug=2", "debug=2: expected 0 or 1"),
+            ("second=5", "second: expected seconds, debug, gc"),
+        ] {
+            assert_eq!(read(query, &names), Err(line.to_string()));
+        }
+        assert_eq!(read("x=1", &[]), Err("x: expected nothing".to_string()));
+    }
+}
