@@ -23,6 +23,8 @@ use crate::families::Sample;
 use crate::map;
 use crate::memory::ProcessMemoryReader;
 use crate::process::ProcessMemory;
+#[cfg(feature = "endpoint")]
+use crate::profile::reading::Reading;
 use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
 
 /// A running process that has a heap of Slackwater's. Holds one file descriptor.
@@ -124,6 +126,26 @@ impl Target {
             fleet: None,
             sections,
         })
+    }
+
+    /// Its profile, now, with the figures of the heap. A process that has executed another program
+    /// since is looked at anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`].
+    #[cfg(feature = "endpoint")]
+    pub fn reading(&mut self) -> Result<Reading, AttachError> {
+        let read = |target: &Target| {
+            target.read(|heap| Reading::take(target.process, &target.memory, heap))
+        };
+        match read(self) {
+            Err(error) if error.is_worth_another_look() => {
+                *self = Target::open(self.process)?;
+                read(self)
+            }
+            outcome => outcome,
+        }
     }
 
     /// The knobs in force there.

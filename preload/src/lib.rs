@@ -7,6 +7,8 @@
 //! This is the only place with `no_mangle`, and nothing but argument checks happens here, and one
 //! question to the loader: the programs are of any language, so stacks are walked by unwind tables.
 
+mod exit;
+
 use core::ffi::{c_int, c_void};
 use core::ptr;
 

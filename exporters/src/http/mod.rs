@@ -169,11 +169,17 @@ pub enum Answer {
     /// most.
     Now(Response),
     /// On a thread of its own, where it may take as long as it likes.
-    Later(Box<dyn FnOnce() -> Response + Send>),
+    Later(Work),
     /// The same from the body of a POST request, of 1 MiB at most. Every other answer to one is
     /// replaced by a refusal.
-    ToBody(Box<dyn FnOnce(&[u8]) -> Response + Send>),
+    ToBody(WorkOnBody),
 }
+
+/// What makes a response.
+pub type Work = Box<dyn FnOnce() -> Response + Send>;
+
+/// What makes a response from a body.
+pub type WorkOnBody = Box<dyn FnOnce(&[u8]) -> Response + Send>;
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Answer {

@@ -146,6 +146,8 @@ impl Modules {
         {
             files.push(proc.join("exe"));
         }
+        // For a process that has ended, and was in this mount namespace.
+        files.push(PathBuf::from(&mapping.path));
         files
     }
 }
@@ -269,7 +271,7 @@ mod tests {
         let exe = std::env::current_exe().expect("known");
         assert_eq!(mapping.path, exe.to_string_lossy());
         let files = modules.files(mapping);
-        assert!(files[0].exists() && files.last().is_some_and(|last| last.ends_with("exe")));
+        assert!(files[0].exists() && files.iter().any(|file| file.ends_with("exe")));
     }
 
     fn this_function() {}

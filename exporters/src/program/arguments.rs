@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use slackwater_exporters::http::Address;
+use slackwater_exporters::profile::kind::Kind;
 
 use super::failure::Failure;
 
@@ -42,6 +43,9 @@ Exit codes:
                       slackwater run [--summary] -- CMD ARGS...\n       \
                       slackwater top|report|snapshot PID\n       \
                       slackwater diff A B\n       \
+                      slackwater flame PID [--kind KIND] [-o FILE]\n       \
+                      slackwater profile PID [-o FILE]\n       \
+                      slackwater profile run [-o FILE] -- CMD ARGS...\n       \
                       slackwater export [--listen ADDR]\n       \
                       slackwater completions SHELL\n       \
                       slackwater man [-o DIR]"
@@ -83,6 +87,24 @@ pub enum Command {
     /// Say what changed between two saved snapshots
     #[command(override_usage = "slackwater diff A B [--json]", after_long_help = EXIT_CODES)]
     Diff(DiffArguments),
+    /// Draw where a process's memory comes from, as a flamegraph (SVG)
+    #[command(
+        override_usage = "slackwater flame PID [--kind KIND] [--seconds N] [-o FILE]",
+        after_long_help = EXIT_CODES
+    )]
+    Flame(FlameArguments),
+    /// Save a profile of a process: what is live, and what was ever allocated, by call site
+    ///
+    /// Figures are estimates from samples. Nothing is injected into the process and nothing is
+    /// stopped.
+    #[command(
+        override_usage = "slackwater profile PID [--seconds N] [-o FILE] [--format FORMAT]\n       \
+                          slackwater profile run [-o FILE] [--format FORMAT] -- CMD ARGS...",
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_long_help = EXIT_CODES
+    )]
+    Profile(ProfileArguments),
     /// Serve /metrics for all processes of this host that can be read
     ///
     /// Each series has the labels pid, comm (the process's name) and container (the short id of its
@@ -179,6 +201,86 @@ pub struct DiffArguments {
     pub json: bool,
 }
 
+/// `slackwater flame`.
+#[derive(Args, Debug)]
+pub struct FlameArguments {
+    /// The process
+    #[arg(value_name = "PID", value_parser = process)]
+    pub process: u32,
+    /// What it is of: live, alloc, peak, fragmentation or release
+    #[arg(long, value_name = "KIND", default_value = "live")]
+    pub kind: Kind,
+    /// Look again after this many seconds: draw what was added, or what changed
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<u64>,
+    /// The file to write, whole or not at all; standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `slackwater profile`.
+#[derive(Args, Debug)]
+pub struct ProfileArguments {
+    #[command(subcommand)]
+    pub run: Option<ProfileCommand>,
+    /// The process
+    #[arg(value_name = "PID", value_parser = process, required = true)]
+    pub process: Option<u32>,
+    /// Look again after this many seconds: what happened in between
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<u64>,
+    #[command(flatten)]
+    pub result: ResultArguments,
+}
+
+/// `slackwater profile run`.
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// Run any program under Slackwater, unchanged, and save its profile when it ends
+    ///
+    /// The profile is read when the program has run its exit handlers. A program that ends without
+    /// them (by a signal, or by _exit) was last read up to a second before. Without -o the profile is
+    /// a table on standard error.
+    #[command(
+        override_usage = "slackwater profile run [-o FILE] [--format FORMAT] -- CMD ARGS...",
+        after_long_help = EXIT_CODES
+    )]
+    Run(ProfileRunArguments),
+}
+
+/// `slackwater profile run`.
+#[derive(Args, Debug)]
+pub struct ProfileRunArguments {
+    #[command(flatten)]
+    pub result: ResultArguments,
+    /// The program and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Where a profile goes.
+#[derive(Args, Debug)]
+pub struct ResultArguments {
+    /// The file to write, whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// pprof (profile.proto, gzipped), folded (live bytes by stack) or text (a table); without it,
+    /// pprof for a file and text elsewhere
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub format: Option<Format>,
+}
+
+/// How a profile is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Gzipped `profile.proto`.
+    Pprof,
+    /// A line for each stack.
+    Folded,
+    /// A table of call sites.
+    Text,
+}
+
 /// `slackwater export`.
 #[derive(Args, Debug)]
 pub struct ExportArguments {
@@ -261,6 +363,15 @@ fn process(text: &str) -> Result<u32, &'static str> {
     match text.parse() {
         Ok(process @ 1..=MAX_PROCESS) => Ok(process),
         _ => Err("expected the id of a process, like 1234"),
+    }
+}
+
+fn format(text: &str) -> Result<Format, &'static str> {
+    match text {
+        "pprof" => Ok(Format::Pprof),
+        "folded" => Ok(Format::Folded),
+        "text" => Ok(Format::Text),
+        _ => Err("expected pprof, folded or text"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `slackwater man`: the manual, from the definition of the command line.
 
+use std::path::Path;
+
 use clap_mangen::Man;
 
 use super::arguments::{Arguments, ManArguments};
@@ -13,14 +15,21 @@ pub fn man(arguments: &ManArguments) -> Result<(), Failure> {
     let Some(folder) = &arguments.output else {
         return output::print(&page(definition)?);
     };
+    write_pages(folder, "slackwater", &definition)?;
+    output::write_file(&folder.join("slackwater.1"), page(definition)?)
+}
+
+/// The pages of a command's commands, and of theirs.
+fn write_pages(folder: &Path, of: &str, command: &clap::Command) -> Result<(), Failure> {
     // `slackwater help` is clap's, and explains what the other pages do.
-    let commands = definition.get_subcommands().filter(|command| command.get_name() != "help");
-    for mut command in commands.cloned() {
-        let name = format!("slackwater-{command}");
-        command = command.display_name(&name);
-        output::write_file(&folder.join(format!("{name}.1")), &page(command)?)?;
+    let commands = command.get_subcommands().filter(|command| command.get_name() != "help");
+    for command in commands {
+        let name = format!("{of}-{}", command.get_name());
+        write_pages(folder, &name, command)?;
+        let page = page(command.clone().display_name(&name))?;
+        output::write_file(&folder.join(format!("{name}.1")), page)?;
     }
-    output::write_file(&folder.join("slackwater.1"), &page(definition)?)
+    Ok(())
 }
 
 fn page(command: clap::Command) -> Result<String, Failure> {

@@ -9,11 +9,13 @@ mod diff;
 mod export;
 mod failure;
 mod figures;
+mod flame;
 mod library;
 mod load;
 mod man;
 mod output;
 mod parts;
+mod profile;
 mod proof;
 mod report;
 mod run;
@@ -36,6 +38,11 @@ pub fn main() -> ExitCode {
         Ok(Some(Command::Report(arguments))) => report::report(&arguments),
         Ok(Some(Command::Snapshot(arguments))) => snapshot::snapshot(&arguments),
         Ok(Some(Command::Diff(arguments))) => diff::diff(&arguments),
+        Ok(Some(Command::Flame(arguments))) => flame::flame(&arguments),
+        Ok(Some(Command::Profile(arguments))) => match profile::profile(&arguments) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Ok(Some(Command::Export(arguments))) => export::export(&arguments),
         Ok(Some(Command::Completions(arguments))) => completions::completions(&arguments),
         Ok(Some(Command::Man(arguments))) => man::man(&arguments),

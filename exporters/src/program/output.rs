@@ -9,10 +9,10 @@ use slackwater_exporters::http::Address;
 
 use super::failure::Failure;
 
-/// Writes `text` to `path`. A file that is there keeps its content until the new one is complete and
-/// on disk; what is no plain file (a pipe, a device) is written to as it is.
-pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    write(path, text).map_err(|error| {
+/// Writes `content` to `path`. A file that is there keeps its content until the new one is complete
+/// and on disk; what is no plain file (a pipe, a device) is written to as it is.
+pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    write(path, content.as_ref()).map_err(|error| {
         let path = path.display();
         Failure::bad_input(match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -29,7 +29,7 @@ pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
     })
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     // The file that a link leads to is what is meant, and stays where it is.
     let path = match fs::canonicalize(path) {
         Ok(path) => path,
@@ -39,7 +39,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     match fs::metadata(&path) {
         Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
-            return File::options().write(true).open(path)?.write_all(text.as_bytes());
+            return File::options().write(true).open(path)?.write_all(content);
         }
         // One that its owner has made read-only is not replaced either.
         Ok(_) => drop(File::options().append(true).open(&path)?),
@@ -51,10 +51,18 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         // As any new file: what the creation mask leaves of this.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    new.write_all(text.as_bytes())?;
+    new.write_all(content)?;
     new.as_file().sync_all()?;
     new.persist(&path)?;
     Ok(())
+}
+
+/// Writes `content` to `path`, or to standard output where there is none.
+pub fn write_or_print(path: Option<&Path>, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    match path {
+        Some(path) => write_file(path, content),
+        None => print_bytes(content.as_ref()).map(|_| ()),
+    }
 }
 
 /// Writes `text` to standard output. A reader that has seen enough (`| head`) is no failure.
@@ -64,8 +72,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// The same for one of many texts: says whether anybody still reads.
 pub fn print_on(text: &str) -> Result<bool, Failure> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(content: &[u8]) -> Result<bool, Failure> {
     let mut out = io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(content).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::broken(format_args!("standard output: {error}"))),

@@ -1,7 +1,7 @@
 //! `slackwater run`: any program under the preload library.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -13,24 +13,32 @@ use super::library;
 /// Replaces this process by the program, so that its signals, its terminal and its exit code are
 /// its own and nothing stands between it and its parent. Returns only when that failed.
 pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let mut command = under_slackwater(&arguments.command)?;
+    if arguments.summary {
+        command.env("SLACKWATER_SUMMARY", "1");
+    }
+    let error = command.exec();
+    Err(not_started(command.get_program(), &error))
+}
+
+/// A program and its arguments, under the preload library.
+pub fn under_slackwater(command: &[OsString]) -> Result<Command, Failure> {
     let mut preload = library::find()?.into_os_string();
     if let Some(already) = env::var_os("LD_PRELOAD").filter(|value| !value.is_empty()) {
         preload.push(":");
         preload.push(already);
     }
-    let (program, rest) = match arguments.command.split_first() {
+    let (program, rest) = match command.split_first() {
         Some((program, rest)) if !program.is_empty() => (program, rest),
         _ => return Err(Failure::bad_input("'': expected the name of a program")),
     };
     let mut command = Command::new(program);
     command.args(rest).env("LD_PRELOAD", preload);
-    if arguments.summary {
-        command.env("SLACKWATER_SUMMARY", "1");
-    }
-    Err(not_started(program, &command.exec()))
+    Ok(command)
 }
 
-fn not_started(program: &OsString, error: &io::Error) -> Failure {
+/// Why a program could not be started.
+pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {
     let program = program.to_string_lossy();
     Failure::bad_input(match error.kind() {
         io::ErrorKind::NotFound => {

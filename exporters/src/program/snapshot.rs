@@ -12,8 +12,5 @@ pub fn snapshot(arguments: &SnapshotArguments) -> Result<(), Failure> {
     let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
     let sample = target.sample().map_err(Failure::not_read)?;
     let text = Saved::new(&target, &sample).to_text();
-    match &arguments.output {
-        Some(path) => output::write_file(path, &text),
-        None => output::print(&text),
-    }
+    output::write_or_print(arguments.output.as_deref(), text)
 }

@@ -1,0 +1,74 @@
+//! `slackwater profile`: where a process's memory comes from, for `pprof` and for people.
+
+mod run;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use slackwater_exporters::attach::Target;
+use slackwater_exporters::profile::folded;
+use slackwater_exporters::profile::kind::Kind;
+use slackwater_exporters::profile::pprof::{self, DefaultType};
+use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::table;
+
+use super::arguments::{Format, ProfileArguments, ProfileCommand, ResultArguments};
+use super::failure::Failure;
+use super::flame::look;
+use super::output;
+
+/// Writes the profile of a process, or of a program that is run for it. The exit code is that of the
+/// program.
+pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
+    if let Some(ProfileCommand::Run(arguments)) = &arguments.run {
+        return run::run(arguments);
+    }
+    let Some(process) = arguments.process else {
+        return Err(Failure::bad_input("expected the id of a process, or run"));
+    };
+    let format = format(&arguments.result)?;
+    let mut target = Target::open(process).map_err(Failure::not_opened)?;
+    let (before, after) = look(&mut target, arguments.seconds)?;
+    let content = render(format, before.as_ref(), &after);
+    output::write_or_print(arguments.result.output.as_deref(), content)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The format that is meant. What nobody can read is not written to a terminal.
+fn format(arguments: &ResultArguments) -> Result<Format, Failure> {
+    let has_file = arguments.output.is_some();
+    match arguments.format {
+        Some(Format::Pprof) if !has_file && io::stdout().is_terminal() => Err(Failure::bad_input(
+            "--format pprof: standard output is a terminal; expected -o FILE, or --format text",
+        )),
+        Some(format) => Ok(format),
+        None if has_file => Ok(Format::Pprof),
+        None => Ok(Format::Text),
+    }
+}
+
+fn render(format: Format, before: Option<&Reading>, after: &Reading) -> Vec<u8> {
+    let names = after.names();
+    let (profile, seconds) = after.since(before);
+    match format {
+        Format::Pprof => pprof::render(&profile, &names, DefaultType::InuseSpace, seconds),
+        Format::Text => table::render(&profile, &names, seconds).into_bytes(),
+        Format::Folded => match before {
+            None => folded::render(&Kind::Live.folded(after, &names)).into_bytes(),
+            Some(before) => {
+                let [before, after] = [before, after].map(|one| Kind::Alloc.folded(one, &names));
+                folded::render_growth(&before, &after).into_bytes()
+            }
+        },
+    }
+}
+
+/// Writes to the file, or to standard error: standard output is the program's.
+fn write_beside(arguments: &ResultArguments, content: &[u8]) -> Result<(), Failure> {
+    match &arguments.output {
+        Some(path) => output::write_file(path, content),
+        None => io::stderr()
+            .write_all(content)
+            .map_err(|error| Failure::broken(format_args!("standard error: {error}"))),
+    }
+}

@@ -1,0 +1,176 @@
+//! `slackwater profile run`: a program's profile as of its end.
+//!
+//! A process's memory is gone with it, so it has to be read before. The preload library connects to a
+//! socket that it finds named in its environment when the program's exit handlers have run, and waits
+//! until it is closed (preload/src/exit.rs); that is when the profile is read. A program that ends
+//! without its exit handlers was last read within the second before.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use slackwater_exporters::attach::{AttachError, Target};
+use slackwater_exporters::profile::reading::Reading;
+
+use super::super::arguments::{Format, ProfileRunArguments};
+use super::super::failure::Failure;
+use super::super::run::{not_started, under_slackwater};
+use super::super::signals;
+use super::{render, write_beside};
+
+/// How far the readings are apart that are for a sudden end.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often to look whether the program has ended.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Names the socket to the preload library.
+const VARIABLE: &str = "SLACKWATER_EXIT_SOCKET";
+
+/// The program, as long as it runs; 0: it does not.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+
+/// Runs the program and writes its profile; its exit code is the result.
+pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
+    let mut command = under_slackwater(&arguments.command)?;
+    let format = match (arguments.result.format, &arguments.result.output) {
+        (Some(Format::Pprof), None) => {
+            return Err(Failure::bad_input("--format pprof: expected -o FILE"));
+        }
+        (Some(format), _) => format,
+        (None, Some(_)) => Format::Pprof,
+        (None, None) => Format::Text,
+    };
+    let no_socket = |error| Failure::broken(format_args!("a socket for the end: {error}"));
+    // A folder that nobody else may look into.
+    let folder = tempfile::tempdir().map_err(no_socket)?;
+    let socket = folder.path().join("exit");
+    let listener = UnixListener::bind(&socket).map_err(no_socket)?;
+    listener.set_nonblocking(true).map_err(no_socket)?;
+    // Who stops this program means that one. A terminal has told it already.
+    signals::on_stop(|| {
+        let program = PROGRAM.load(Ordering::Relaxed);
+        if program != 0 && !io::stdin().is_terminal() {
+            // SAFETY: a signal to a child that has not been waited for.
+            unsafe { libc::kill(program, libc::SIGTERM) };
+        }
+    })?;
+    let mut child = command
+        .env(VARIABLE, &socket)
+        .spawn()
+        .map_err(|error| not_started(command.get_program(), &error))?;
+    PROGRAM.store(child.id() as libc::pid_t, Ordering::Relaxed);
+    let watched = watch(&mut child, &listener);
+    let (status, found) = watched
+        .map_err(|error| Failure::broken(format_args!("process {}: {error}", child.id())))?;
+    match found {
+        Found::AtTheEnd(reading) => {
+            write_beside(&arguments.result, &render(format, None, &reading))?;
+        }
+        Found::Before(reading, age) => {
+            let _ = writeln!(
+                io::stderr(),
+                "slackwater: the program ended without its exit handlers; its profile is as of \
+                 {:.1} s before",
+                age.as_secs_f64()
+            );
+            write_beside(&arguments.result, &render(format, None, &reading))?;
+        }
+        Found::Nothing(Some(error)) => return Err(Failure::broken(error)),
+        Found::Nothing(None) => {
+            let line = "the program ended without its exit handlers, before it could be read";
+            return Err(Failure::broken(line));
+        }
+    }
+    Ok(exit_code(status))
+}
+
+/// What could be read of a program.
+enum Found {
+    AtTheEnd(Box<Reading>),
+    /// So long before it.
+    Before(Box<Reading>, Duration),
+    /// And why not.
+    Nothing(Option<AttachError>),
+}
+
+/// Reads the program now and then, and at its end.
+fn watch(child: &mut Child, listener: &UnixListener) -> io::Result<(ExitStatus, Found)> {
+    let mut last: Option<(Box<Reading>, Instant)> = None;
+    let mut error = None;
+    let mut next = Instant::now() + GLANCE;
+    loop {
+        while let Ok((stream, _)) = listener.accept() {
+            // A child of the program's, which has the socket's name too, is let go at once.
+            if peer(&stream) == Some(child.id()) {
+                let reading = read(child);
+                drop(stream);
+                let status = child.wait()?;
+                PROGRAM.store(0, Ordering::Relaxed);
+                match reading {
+                    Ok(reading) => return Ok((status, Found::AtTheEnd(reading))),
+                    Err(found) => error = Some(found),
+                }
+                return Ok((status, found(last, error)));
+            }
+        }
+        if let Some(status) = child.try_wait()? {
+            PROGRAM.store(0, Ordering::Relaxed);
+            return Ok((status, found(last, error)));
+        }
+        let now = Instant::now();
+        if now >= next {
+            next = now + PERIOD;
+            match read(child) {
+                Ok(reading) => last = Some((reading, now)),
+                Err(found) => error = Some(found),
+            }
+        }
+        wait_for_a_caller(listener);
+    }
+}
+
+/// Waits until somebody connects, or it is time to look elsewhere.
+fn wait_for_a_caller(listener: &UnixListener) {
+    let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is one valid entry.
+    unsafe { libc::poll(&mut poll, 1, GLANCE.as_millis() as libc::c_int) };
+}
+
+fn found(last: Option<(Box<Reading>, Instant)>, error: Option<AttachError>) -> Found {
+    match last {
+        Some((reading, time)) => Found::Before(reading, time.elapsed()),
+        None => Found::Nothing(error.filter(|error| !error.is_gone())),
+    }
+}
+
+fn read(child: &Child) -> Result<Box<Reading>, AttachError> {
+    Target::open(child.id())?.reading().map(Box::new)
+}
+
+/// The process at the other end.
+fn peer(stream: &UnixStream) -> Option<u32> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `found` is a valid place of `bytes` bytes for what this option is.
+    let outcome = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &mut bytes,
+        )
+    };
+    (outcome == 0).then_some(found.pid as u32)
+}
+
+/// As shells have it: 128 and the signal, for a program that a signal ended.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(code as u8)
+}

@@ -1,0 +1,84 @@
+//! A word at the end, for who wants to read the heap as it is then.
+//!
+//! `slackwater profile run` names a socket in the environment. When the program's exit handlers have
+//! run, this connects to it, and waits until the other end is closed: until it has been read. Nobody
+//! there, or nobody who answers: the program ends all the same, ten seconds later at most. A program
+//! that ends by a signal or by `_exit` says nothing.
+
+use core::cell::UnsafeCell;
+use core::ffi::c_int;
+
+/// Names the socket.
+const VARIABLE: &core::ffi::CStr = c"SLACKWATER_EXIT_SOCKET";
+
+/// The longest that the program waits.
+static PATIENCE: libc::timeval = libc::timeval { tv_sec: 10, tv_usec: 0 };
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
+/// The socket's address, copied when the program starts: later the environment may be anything.
+struct Address(UnsafeCell<libc::sockaddr_un>);
+
+// SAFETY: written by `start`, before the program has a second thread, and read by `finish`.
+unsafe impl Sync for Address {}
+
+static ADDRESS: Address = Address(UnsafeCell::new(libc::sockaddr_un {
+    sun_family: libc::AF_UNIX as libc::sa_family_t,
+    sun_path: [0; 108],
+}));
+
+extern "C" fn start() {
+    // SAFETY: the name is a C string.
+    let name = unsafe { libc::getenv(VARIABLE.as_ptr()) };
+    if name.is_null() {
+        return;
+    }
+    let path = ADDRESS.0.get();
+    // SAFETY: a place inside of the static.
+    let path = unsafe { &raw mut (*path).sun_path };
+    // SAFETY: `getenv` returned a C string.
+    let bytes = unsafe { libc::strlen(name) };
+    // One that does not fit, with a zero at its end, is none.
+    if bytes < size_of::<[libc::c_char; 108]>() {
+        // SAFETY: that many bytes are there, and have room; nobody else looks at them yet.
+        unsafe { path.cast::<libc::c_char>().copy_from_nonoverlapping(name, bytes) };
+    }
+}
+
+extern "C" fn finish() {
+    let address = ADDRESS.0.get();
+    // SAFETY: nobody writes to it any more.
+    let first = unsafe { (*address).sun_path[0] };
+    if first == 0 {
+        return;
+    }
+    // SAFETY: plain numbers.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if socket >= 0 {
+        wait_at(socket, address);
+        // SAFETY: it is ours.
+        unsafe { libc::close(socket) };
+    }
+}
+
+fn wait_at(socket: c_int, address: *const libc::sockaddr_un) {
+    for option in [libc::SO_SNDTIMEO, libc::SO_RCVTIMEO] {
+        let bytes = size_of::<libc::timeval>() as libc::socklen_t;
+        let patience = (&raw const PATIENCE).cast();
+        // SAFETY: the value is of that many bytes.
+        unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, patience, bytes) };
+    }
+    let bytes = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the address is of that many bytes, with a zero after the path.
+    if unsafe { libc::connect(socket, address.cast(), bytes) } == 0 {
+        let mut byte = 0u8;
+        // SAFETY: one byte has room.
+        unsafe { libc::read(socket, (&raw mut byte).cast(), 1) };
+    }
+}
