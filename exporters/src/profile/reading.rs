@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use slackwater::remote::{Memory, RemoteHeap};
+use slackwater::remote::{self, Memory, RemoteError, RemoteHeap, StackFigures};
 use slackwater::snapshot::Snapshot;
 
 use super::modules::Modules;
 use super::symbols::Names;
-use super::{LiveSample, Profile, Stack};
+use super::{LiveSample, Profile, Stack, Weighted};
 use crate::memory::ProcessMemoryReader;
 use crate::residency::ReadError;
 
@@ -30,7 +30,7 @@ impl Reading {
     /// When `/proc` is not to be had.
     pub fn of_this_process() -> Result<Reading, ReadError> {
         let memory = ProcessMemoryReader::own();
-        let heap = RemoteHeap::open(&memory, slackwater::remote::own_root())?;
+        let heap = RemoteHeap::open(&memory, remote::own_root())?;
         Reading::take(std::process::id(), &memory, &heap)
     }
 
@@ -46,7 +46,7 @@ impl Reading {
     ) -> Result<Reading, ReadError> {
         let modules = Modules::read(process, memory)?;
         let snapshot = heap.snapshot(memory)?;
-        let tables = Tables::default();
+        let tables = Tables::read(memory, heap)?;
         Ok(Reading { profile: tables.profile(modules, SystemTime::now()), snapshot })
     }
 
@@ -81,19 +81,26 @@ struct Tables {
     rate_bytes: u64,
     dropped: u64,
     stacks: Vec<(u32, Stack)>,
-    live: Vec<Block>,
-}
-
-/// A sampled block that is live.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    stack: u32,
-    bytes: u64,
-    weight: f64,
-    allocated_at: u64,
+    live: Vec<remote::LiveSample>,
 }
 
 impl Tables {
+    fn read(memory: &impl Memory, heap: &RemoteHeap) -> Result<Tables, RemoteError> {
+        let mut tables = Tables::default();
+        let Some(head) = heap.profile_head(memory)? else { return Ok(tables) };
+        // What is live first: its stacks are there by then.
+        heap.each_live_sample(memory, &mut |sample| tables.live.push(*sample))?;
+        heap.each_stack(memory, &mut |id, frames, figures| {
+            tables.stacks.push((id, Stack::new(frames, figures)));
+        })?;
+        tables.now = monotonic_nanos();
+        tables.started = head.started;
+        tables.peak_at = head.peak_at;
+        tables.rate_bytes = head.rate_bytes;
+        tables.dropped = head.dropped_total;
+        Ok(tables)
+    }
+
     fn profile(self, modules: Modules, time: SystemTime) -> Profile {
         let mut profile = Profile::empty(modules, time);
         let since = |time: u64| Duration::from_nanos(self.now.saturating_sub(time));
@@ -112,7 +119,7 @@ impl Tables {
                 Some(known) => known.add(&stack),
             }
         }
-        // A block whose stack was entered after the stacks were read has none here yet.
+        // What a process says of itself may be anything.
         profile.live = self
             .live
             .iter()
@@ -129,7 +136,32 @@ impl Tables {
     }
 }
 
+/// The time of the clock of samples.
+fn monotonic_nanos() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl From<remote::Weighted> for Weighted {
+    fn from(amount: remote::Weighted) -> Weighted {
+        Weighted { objects: amount.objects, bytes: amount.bytes }
+    }
+}
+
 impl Stack {
+    fn new(frames: &[u64], figures: &StackFigures) -> Stack {
+        Stack {
+            frames: frames.to_vec(),
+            allocated: figures.allocated.into(),
+            freed: figures.freed.into(),
+            at_peak: figures.at_peak.into(),
+            samples: figures.samples,
+            lifetimes: figures.lifetimes,
+        }
+    }
+
     /// The same stack once more.
     fn add(&mut self, other: &Stack) {
         self.allocated += other.allocated;
@@ -153,7 +185,13 @@ mod tests {
             let allocated = objects(2.0, 8.0);
             (id, Stack { frames: frames.to_vec(), allocated, samples: 1, ..Stack::default() })
         };
-        let block = |stack, allocated_at| Block { stack, bytes: 8, weight: 1.0, allocated_at };
+        let block = |stack, allocated_at| remote::LiveSample {
+            address: 4096,
+            bytes: 8,
+            weight: 1.0,
+            stack,
+            allocated_at,
+        };
         let tables = Tables {
             now: 5_000_000_000,
             started: 1_000_000_000,
