@@ -18,7 +18,7 @@ use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, S
 use slackwater::units::SEGMENT_CHUNKS;
 
 use crate::cgroup::CgroupMemory;
-use crate::elf::{self, Note};
+use crate::elf::{Module, Note};
 use crate::families::Sample;
 use crate::map;
 use crate::memory::ProcessMemoryReader;
@@ -423,7 +423,9 @@ fn roots_in(start: u64, memory: &ProcessMemoryReader) -> Result<Vec<u64>, Cause>
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => return Ok(roots),
         outcome => outcome.map_err(|error| Cause::of_io(&error))?,
     }
-    elf::each_note(memory, start, &mut |note| roots.extend(root_of(&note)));
+    if let Some(module) = Module::read(memory, start) {
+        module.each_note(memory, &mut |note| roots.extend(root_of(&note)));
+    }
     Ok(roots)
 }
 
@@ -464,7 +466,9 @@ mod tests {
         let content = notes.len() as u64 - 8;
         let roots_of_notes = |notes: &[u8], address, align| {
             let mut roots = Vec::new();
-            elf::each_note_in(notes, address, align, &mut |note| roots.extend(root_of(&note)));
+            crate::elf::each_note_in(notes, address, align, &mut |note| {
+                roots.extend(root_of(&note))
+            });
             roots
         };
         assert_eq!(roots_of_notes(&notes, 0x1000, 4), [0x1000 + content - 16]);

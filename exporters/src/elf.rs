@@ -25,35 +25,53 @@ pub struct Note<'a> {
     pub address: u64,
 }
 
-/// Calls `see` for each note of the module whose first bytes are at `start`. What is no module, or
-/// cannot be read, has none.
-pub fn each_note(memory: &impl Memory, start: u64, see: &mut dyn FnMut(Note<'_>)) {
-    let mut header = [0; HEADER_BYTES];
-    if !memory.read(start, &mut header) {
-        return;
+/// A program or library in the memory of a process.
+pub struct Module {
+    segments: Vec<u8>,
+    bias: u64,
+}
+
+impl Module {
+    /// Reads the head of the one whose first bytes are at `start`; `None`: there is none, or it cannot
+    /// be read.
+    pub fn read(memory: &impl Memory, start: u64) -> Option<Module> {
+        let mut header = [0; HEADER_BYTES];
+        if !memory.read(start, &mut header) {
+            return None;
+        }
+        let count = u16_at(&header, 56);
+        if !header.starts_with(&START)
+            || u16_at(&header, 54) as usize != SEGMENT_BYTES
+            || count > MAX_SEGMENTS
+        {
+            return None;
+        }
+        let mut segments = vec![0; count as usize * SEGMENT_BYTES];
+        if !memory.read(start.wrapping_add(u64_at(&header, 32)), &mut segments) {
+            return None;
+        }
+        let mut each = segments.chunks_exact(SEGMENT_BYTES);
+        let first = each.find(|s| u32_at(s, 0) == LOAD && u64_at(s, 8) == 0);
+        let bias = start.wrapping_sub(first.map_or(0, |segment| u64_at(segment, 16)));
+        Some(Module { segments, bias })
     }
-    let count = u16_at(&header, 56);
-    if !header.starts_with(&START)
-        || u16_at(&header, 54) as usize != SEGMENT_BYTES
-        || count > MAX_SEGMENTS
-    {
-        return;
+
+    /// What is added to the module's own addresses where it is.
+    pub fn bias(&self) -> u64 {
+        self.bias
     }
-    let mut segments = vec![0; count as usize * SEGMENT_BYTES];
-    if !memory.read(start.wrapping_add(u64_at(&header, 32)), &mut segments) {
-        return;
-    }
-    let segments = || segments.chunks_exact(SEGMENT_BYTES);
-    // What the module's addresses are relative to: its first bytes are at `start`.
-    let first = segments().find(|s| u32_at(s, 0) == LOAD && u64_at(s, 8) == 0);
-    let bias = start.wrapping_sub(first.map_or(0, |segment| u64_at(segment, 16)));
-    for segment in segments().filter(|segment| u32_at(segment, 0) == NOTE) {
-        let bytes = u64_at(segment, 40);
-        let address = bias.wrapping_add(u64_at(segment, 16));
-        let mut notes = vec![0; bytes.min(MAX_NOTE_BYTES) as usize];
-        if memory.read(address, &mut notes) {
-            let align = if u64_at(segment, 48) == 8 { 8 } else { 4 };
-            each_note_in(&notes, address, align, see);
+
+    /// Calls `see` for each note. What cannot be read has none.
+    pub fn each_note(&self, memory: &impl Memory, see: &mut dyn FnMut(Note<'_>)) {
+        let segments = self.segments.chunks_exact(SEGMENT_BYTES);
+        for segment in segments.filter(|segment| u32_at(segment, 0) == NOTE) {
+            let bytes = u64_at(segment, 40);
+            let address = self.bias.wrapping_add(u64_at(segment, 16));
+            let mut notes = vec![0; bytes.min(MAX_NOTE_BYTES) as usize];
+            if memory.read(address, &mut notes) {
+                let align = if u64_at(segment, 48) == 8 { 8 } else { 4 };
+                each_note_in(&notes, address, align, see);
+            }
         }
     }
 }

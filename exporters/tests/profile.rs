@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
+use std::{env, fs};
 
 use common::{exchange, get};
 use slackwater_exporters::Endpoint;
@@ -205,4 +206,247 @@ fn the_reference_tool_reads_the_text_too() {
     assert!(line("100     102400        100     102400: "), "{raw}");
     assert!(line("5000     320000       1000      64000: "), "{raw}");
     assert!(raw.contains(" /srv/app") && raw.contains("1: 0x401010 M=1"), "{raw}");
+}
+
+/// Holds 40,000,000 bytes by `hold`, `outer` and `inlined`, has freed a million elsewhere, says so, and
+/// waits for a line. What it ends with: `exit`, or with an argument `_exit`.
+const HOLDER: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void *held[4000];
+
+static inline __attribute__((always_inline)) void *inlined(size_t bytes) {
+    void *block = malloc(bytes);
+    memset(block, 1, bytes);
+    return block;
+}
+
+__attribute__((noinline)) void *outer(size_t bytes) {
+    void *block = inlined(bytes);
+    __asm__ volatile("" ::: "memory");
+    return block;
+}
+
+__attribute__((noinline)) void hold(void) {
+    for (int i = 0; i < 4000; i++) held[i] = outer(10000);
+    __asm__ volatile("" ::: "memory");
+}
+
+__attribute__((noinline)) void churn(void) {
+    for (int i = 0; i < 1000; i++) {
+        void *block = malloc(1000);
+        __asm__ volatile("" : : "r"(block) : "memory");
+        free(block);
+    }
+}
+
+int main(int count, char **arguments) {
+    (void)arguments;
+    hold();
+    churn();
+    puts("ready");
+    fflush(stdout);
+    getchar();
+    if (count > 1) _exit(7);
+    return 3;
+}
+"#;
+
+const HELD: f64 = 40e6;
+
+/// The program, compiled as `name`; `None` without a compiler.
+fn holder(name: &str) -> Option<PathBuf> {
+    if !common::have_tool("gcc") {
+        return None;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("profile-{name}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a writable place");
+    let program = folder.join(name);
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-g", "-O2", "-fno-omit-frame-pointer", "-Wl,--build-id=sha1", "-xc", "-", "-o"]);
+    common::output_of(gcc.arg(&program), HOLDER.as_bytes());
+    Some(program)
+}
+
+/// Makes samples of so many allocations that estimates are right to a few percent.
+fn with_many_samples(command: &mut Command) -> &mut Command {
+    command
+        .env("SLACKWATER_PROFILE_RATE_BYTES", "16384")
+        .env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "100000")
+}
+
+/// A program that waits for a line; killed if the test ends before it does.
+struct Waiting(Child);
+
+impl Waiting {
+    /// Starts it, and waits until it says that it is ready.
+    fn start(command: &mut Command) -> Waiting {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = with_many_samples(piped).spawn().expect("it starts");
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        output.read_line(&mut line).expect("readable");
+        assert_eq!(line, "ready\n");
+        Waiting(child)
+    }
+
+    fn under_slackwater(program: &Path) -> Waiting {
+        Waiting::start(common::slackwater().args(["run", "--"]).arg(program))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `slackwater` writes on its standard output.
+fn written(arguments: &[&str]) -> Vec<u8> {
+    let output = common::slackwater().args(arguments).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
+    output.stdout
+}
+
+fn folded(process: u32) -> String {
+    let process = process.to_string();
+    String::from_utf8(written(&["profile", &process, "--format", "folded"])).expect("text")
+}
+
+/// The value of the stacks that end so.
+fn value_of(folded: &str, end: &str) -> f64 {
+    let values = folded.lines().filter_map(|line| {
+        let (path, value) = line.rsplit_once(' ')?;
+        path.ends_with(end).then(|| value.parse::<f64>().expect("a number"))
+    });
+    values.sum()
+}
+
+/// The C functions have their names and what they hold.
+fn assert_named(folded: &str) {
+    let held = value_of(folded, "main;hold;outer;inlined");
+    assert!((held - HELD).abs() < 0.15 * HELD, "{held}:\n{folded}");
+}
+
+#[test]
+fn functions_of_a_c_program_are_named_also_inlined_ones() {
+    let Some(program) = holder("named") else { return };
+    let waiting = Waiting::under_slackwater(&program);
+    assert_named(&folded(waiting.0.id()));
+
+    // The very same file gone: it is found by the process.
+    fs::remove_file(&program).expect("it was there");
+    assert_named(&folded(waiting.0.id()));
+    // Another in its place is not taken for it.
+    fs::copy("/bin/true", &program).expect("a writable place");
+    assert_named(&folded(waiting.0.id()));
+}
+
+#[test]
+fn a_stripped_program_is_named_by_its_debug_file() {
+    let Some(program) = holder("stripped").filter(|_| common::have_tool("objcopy")) else { return };
+    let debug = program.with_extension("debug");
+    let objcopy = |arguments: &[&str], files: &[&Path]| {
+        common::output_of(Command::new("objcopy").args(arguments).args(files), b"");
+    };
+    objcopy(&["--only-keep-debug"], &[&program, &debug]);
+    objcopy(&["--strip-all", &format!("--add-gnu-debuglink={}", debug.display())], &[&program]);
+    let waiting = Waiting::under_slackwater(&program);
+    assert_named(&folded(waiting.0.id()));
+
+    // Without it there is nothing but places in the file.
+    fs::remove_file(&debug).expect("it was there");
+    let unnamed = folded(waiting.0.id());
+    assert!(!unnamed.contains("outer"), "{unnamed}");
+    assert!(unnamed.contains(";stripped+0x"), "{unnamed}");
+}
+
+/// The program stands on a file system that only the process sees, and so does its debug file, where
+/// distributions have theirs.
+#[test]
+fn a_process_in_another_mount_namespace_is_named() {
+    let Some(program) = holder("elsewhere").filter(|_| common::have_tool("objcopy")) else {
+        return;
+    };
+    let script = "set -e; mkdir -p /usr/lib/debug; mount -t tmpfs none /usr/lib/debug; \
+         id=$(readelf -n \"$1\" | sed -n 's/.*Build ID: //p'); \
+         folder=/usr/lib/debug/.build-id/$(echo $id | cut -c1-2); mkdir -p $folder; \
+         objcopy --only-keep-debug \"$1\" $folder/$(echo $id | cut -c3-).debug; \
+         mount -t tmpfs none /mnt; objcopy --strip-all \"$1\" /mnt/elsewhere; \
+         exec \"$0\" run -- /mnt/elsewhere";
+    let unshare = ["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_slackwater")];
+    let may = Command::new("unshare").args(["--mount", "true"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        common::skip("the right to make a mount namespace");
+        return;
+    }
+    let waiting = Waiting::start(Command::new("unshare").args(unshare).arg(&program));
+    assert!(!Path::new("/mnt/elsewhere").exists());
+    assert_named(&folded(waiting.0.id()));
+}
+
+#[test]
+fn pprof_and_the_table_and_the_picture_agree() {
+    let Some(program) = holder("agree") else { return };
+    let waiting = Waiting::under_slackwater(&program);
+    let process = &waiting.0.id().to_string();
+    let file = program.with_extension("pb.gz");
+    let path = file.to_str().expect("text");
+    assert!(written(&["profile", process, "-o", path]).is_empty());
+    let content = fs::read(&file).expect("written");
+    if let Some(top) = go_pprof(&["-top", "-unit=B"], "agree.pb.gz", &content) {
+        let (flat, _, function) = &rows(&top)[0];
+        let flat: f64 = flat.trim_end_matches('B').parse().expect("a number");
+        assert!((flat - HELD).abs() < 0.15 * HELD && function == "inlined (inline)", "{top}");
+        assert!(rows(&top).iter().any(|row| row.2 == "main"), "{top}");
+        let allocated = go_pprof(&["-top", "-sample_index=alloc_space"], "agree.pb.gz", &content);
+        assert!(allocated.is_some_and(|top| top.contains("churn")), "what was freed counts there");
+    }
+    let table = String::from_utf8(written(&["profile", process])).expect("text");
+    let first = table.lines().nth(3).expect("a row");
+    assert!(first.contains(" MiB ") && first.contains("  inlined /") && table.contains("  churn "));
+    let svg = String::from_utf8(written(&["flame", process])).expect("text");
+    assert!(svg.contains("<title>inlined (") && !svg.contains("<title>churn ("), "{svg}");
+    let svg = String::from_utf8(written(&["flame", process, "--kind", "alloc"])).expect("text");
+    assert!(svg.contains("<title>churn ("), "{svg}");
+    let svg = written(&["flame", process, "--kind", "alloc", "--seconds", "1"]);
+    assert!(String::from_utf8_lossy(&svg).contains("Nothing yet."), "it waits all the time");
+}
+
+#[test]
+fn a_program_is_profiled_to_its_end() {
+    let Some(program) = holder("ending") else { return };
+    let run = |arguments: &[&str]| {
+        let mut command = common::slackwater();
+        command.args(["profile", "run", "--format", "folded", "--"]).arg(&program).args(arguments);
+        with_many_samples(&mut command).stdin(Stdio::null()).output().expect("it starts")
+    };
+    let output = run(&[]);
+    assert_eq!(output.stdout, b"ready\n", "it has standard output for itself");
+    assert_eq!(output.status.code(), Some(3), "the exit code is the program's");
+    assert_named(&String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_sudden_end_is_admitted() {
+    let Some(program) = holder("sudden") else { return };
+    let mut command = common::slackwater();
+    command.args(["profile", "run", "--format", "folded", "--"]).arg(&program).arg("suddenly");
+    let mut waiting = Waiting::start(command.stderr(Stdio::piped()));
+    // Longer than readings are apart.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    drop(waiting.0.stdin.take());
+    let stderr = std::io::read_to_string(waiting.0.stderr.take().expect("piped")).expect("text");
+    assert_eq!(waiting.0.wait().expect("it ends").code(), Some(7));
+    let (admission, profile) = stderr.split_once('\n').expect("a line of its own");
+    let start = "slackwater: the program ended without its exit handlers; its profile is as of ";
+    assert!(admission.starts_with(start), "{stderr}");
+    assert_named(profile);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use slackwater::remote::Memory;
 
-use crate::elf;
+use crate::elf::Module;
 
 /// The type of the note (named `GNU`) by which linkers tell builds apart.
 const BUILD_ID: u32 = 3;
@@ -23,8 +23,8 @@ pub struct Mapping {
     pub end: u64,
     /// Where in the file it begins.
     pub offset: u64,
-    /// The address at which the file's first byte is mapped, or would be.
-    pub base: u64,
+    /// What is added to the file's own addresses here.
+    pub bias: u64,
     /// The file's name, in the process's own mount namespace; `[vdso]` and the like for what is no
     /// file.
     pub path: String,
@@ -42,14 +42,14 @@ impl Mapping {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
-    /// Where in the file the address is.
-    pub fn file_offset(&self, address: u64) -> u64 {
-        address.wrapping_sub(self.start).wrapping_add(self.offset)
+    /// The address as the file has it, in its symbols and in what is printed of it.
+    pub fn own_address(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.bias)
     }
 
-    /// The address as people find it in the file: `name+0xdistance` from where it was loaded.
+    /// The address as `addr2line` and the like take it: `name+0xaddress`.
     pub fn place(&self, address: u64) -> String {
-        format!("{}+{:#x}", self.name(), address.wrapping_sub(self.base))
+        format!("{}+{:#x}", self.name(), self.own_address(address))
     }
 }
 
@@ -72,13 +72,14 @@ impl Modules {
         let mut modules = Modules::parse(&String::from_utf8_lossy(&maps));
         modules.process = Some(process);
         for i in 0..modules.mappings.len() {
-            let base = modules.mappings[i].base;
-            // A file has several mappings only where somebody cut its code in pieces.
-            let known = modules.mappings[..i].iter().find(|earlier| earlier.base == base);
-            modules.mappings[i].build_id = match known {
-                Some(known) => known.build_id.clone(),
-                None => build_id(memory, base),
+            // Where the file's first bytes are.
+            let start = modules.mappings[i].bias;
+            let (bias, build_id) = match Module::read(memory, start) {
+                Some(module) => (module.bias(), build_id(memory, &module)),
+                None => continue,
             };
+            let mapping = &mut modules.mappings[i];
+            (mapping.bias, mapping.build_id) = (bias, build_id);
         }
         Ok(modules)
     }
@@ -94,11 +95,9 @@ impl Modules {
                 first = Some(line.clone());
             }
             if line.is_executable {
-                let base = match &first {
-                    Some(first) => first.start.wrapping_sub(first.offset),
-                    None => line.start.wrapping_sub(line.offset),
-                };
-                mappings.push(line.mapping(base));
+                // As for a file whose addresses are its offsets.
+                let origin = first.as_ref().unwrap_or(&line);
+                mappings.push(line.mapping(origin.start.wrapping_sub(origin.offset)));
             }
         }
         Modules { mappings, process: None }
@@ -150,7 +149,17 @@ impl Modules {
         files.push(PathBuf::from(&mapping.path));
         files
     }
+
+    /// Where separate debug files are: the process's own folders first.
+    pub fn debug_folders(&self) -> Vec<PathBuf> {
+        let root = self.process.map(|process| format!("/proc/{process}/root"));
+        let roots = root.into_iter().chain([String::new()]);
+        roots.flat_map(|root| DEBUG_FOLDERS.map(|at| PathBuf::from(root.clone() + at))).collect()
+    }
 }
+
+/// Where distributions have their debug files.
+const DEBUG_FOLDERS: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 
 /// What the kernel adds to the name of a file that has been deleted.
 const DELETED: &str = " (deleted)";
@@ -195,13 +204,13 @@ impl<'a> Line<'a> {
         (self.device, self.inode, self.path) == (other.device, other.inode, other.path)
     }
 
-    fn mapping(&self, base: u64) -> Mapping {
+    fn mapping(&self, bias: u64) -> Mapping {
         let path = self.path.strip_suffix(DELETED);
         Mapping {
             start: self.start,
             end: self.end,
             offset: self.offset,
-            base,
+            bias,
             path: path.unwrap_or(self.path).to_string(),
             is_deleted: path.is_some(),
             inode: self.inode,
@@ -210,10 +219,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The build id of the module at `base`, in hexadecimal digits; empty if it has none.
-fn build_id(memory: &impl Memory, base: u64) -> String {
+/// The build id of a module, in hexadecimal digits; empty if it has none.
+fn build_id(memory: &impl Memory, module: &Module) -> String {
     let mut found = String::new();
-    elf::each_note(memory, base, &mut |note| {
+    module.each_note(memory, &mut |note| {
         if note.name == b"GNU\0" && note.kind == BUILD_ID && found.is_empty() {
             found = hex(note.content);
         }
@@ -258,7 +267,6 @@ mod tests {
         ] {
             assert_eq!(modules.place(address), place);
         }
-        assert_eq!(modules.mappings()[1].file_offset(0x7f00_0000_0010), 0x3010);
     }
 
     #[test]

@@ -91,10 +91,10 @@ impl Names {
     }
 
     fn find_in(&mut self, modules: &Modules, mapping: &Mapping, mut addresses: Vec<u64>) {
-        let offset = |address: u64| mapping.file_offset(address.wrapping_sub(1));
+        let own = |address: u64| mapping.own_address(address.wrapping_sub(1));
         let file = FileKey::of(mapping);
         let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.retain(|&address| match cache.get(&file, offset(address)) {
+        addresses.retain(|&address| match cache.get(&file, own(address)) {
             Some(known) => {
                 self.add(address, known);
                 false
@@ -105,11 +105,11 @@ impl Names {
         if addresses.is_empty() {
             return;
         }
-        let offsets: Vec<u64> = addresses.iter().map(|&address| offset(address)).collect();
-        let found = read(modules, mapping, &offsets);
+        let calls: Vec<u64> = addresses.iter().map(|&address| own(address)).collect();
+        let found = read(modules, mapping, &calls);
         let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((address, offset), frames) in addresses.into_iter().zip(offsets).zip(found) {
-            cache.put(&file, offset, frames.clone());
+        for ((address, call), frames) in addresses.into_iter().zip(calls).zip(found) {
+            cache.put(&file, call, frames.clone());
             self.add(address, frames);
         }
     }
@@ -121,37 +121,62 @@ impl Names {
     }
 }
 
-/// The functions at offsets of a mapped file; nothing where they are not known.
-fn read(modules: &Modules, mapping: &Mapping, offsets: &[u64]) -> Vec<Frames> {
-    let unknown = || vec![Frames::default(); offsets.len()];
-    let Some((file, bytes)) = modules.files(mapping).iter().find_map(|file| is_of(file, mapping))
-    else {
-        return unknown();
-    };
-    let process = modules.process().unwrap_or(std::process::id());
-    let debug_folders = ["usr/lib/debug", "lib/debug"];
-    let inside = debug_folders.map(|folder| format!("/proc/{process}/root/{folder}"));
-    let outside = debug_folders.map(|folder| format!("/{folder}"));
-    let symbolizer =
-        Symbolizer::builder().set_debug_dirs(Some(inside.iter().chain(&outside))).build();
-    let mut elf = Elf::new(file);
-    elf.debug_syms = bytes <= MAX_DEBUG_FILE_BYTES;
-    match symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets)) {
-        Ok(found) => {
-            found.iter().map(|found| found.as_sym().map(frames_of).unwrap_or_default()).collect()
+/// The functions at addresses of a mapped file, by the file's own count; nothing where they are not
+/// known.
+fn read(modules: &Modules, mapping: &Mapping, addresses: &[u64]) -> Vec<Frames> {
+    let debug_folders = modules.debug_folders();
+    let is_same = |file: &PathBuf| is_of(file, mapping);
+    // A debug file has everything that its program lacks. Without one the program may still have
+    // names, or say by a link where they are.
+    let debug_file = debug_folders.iter().filter_map(|at| debug_file(at, mapping)).find(is_same);
+    let program = modules.files(mapping).into_iter().find(is_same);
+    let mut found = vec![Frames::default(); addresses.len()];
+    for file in debug_file.into_iter().chain(program) {
+        let left: Vec<usize> = (0..found.len()).filter(|&i| found[i].is_empty()).collect();
+        if left.is_empty() {
+            break;
         }
-        Err(_) => unknown(),
+        let asked: Vec<u64> = left.iter().map(|&i| addresses[i]).collect();
+        for (i, frames) in left.into_iter().zip(read_file(&file, &debug_folders, &asked)) {
+            found[i] = frames;
+        }
     }
+    found
 }
 
-/// The file and its size, if it is what is mapped.
-fn is_of(file: &Path, mapping: &Mapping) -> Option<(PathBuf, u64)> {
-    let metadata = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-    let is_same = match &mapping.build_id[..] {
+/// Where a debug file of that build would be.
+fn debug_file(folder: &Path, mapping: &Mapping) -> Option<PathBuf> {
+    let (start, rest) = mapping.build_id.split_at_checked(2)?;
+    Some(folder.join(format!(".build-id/{start}/{rest}.debug")))
+}
+
+fn read_file(file: &Path, debug_folders: &[PathBuf], addresses: &[u64]) -> Vec<Frames> {
+    let bytes = fs::metadata(file).map_or(0, |metadata| metadata.len());
+    // Where its debug information cannot be read, there are its symbols.
+    for debug_syms in [true, false] {
+        if debug_syms && bytes > MAX_DEBUG_FILE_BYTES {
+            continue;
+        }
+        let symbolizer = Symbolizer::builder().set_debug_dirs(Some(debug_folders)).build();
+        let mut elf = Elf::new(file);
+        elf.debug_syms = debug_syms;
+        if let Ok(found) = symbolizer.symbolize(&Source::Elf(elf), Input::VirtOffset(addresses)) {
+            let frames = found.iter().map(|found| found.as_sym().map(frames_of));
+            return frames.map(Option::unwrap_or_default).collect();
+        }
+    }
+    vec![Frames::default(); addresses.len()]
+}
+
+/// Whether the file is what is mapped.
+fn is_of(file: &Path, mapping: &Mapping) -> bool {
+    let Some(metadata) = fs::metadata(file).ok().filter(fs::Metadata::is_file) else {
+        return false;
+    };
+    match &mapping.build_id[..] {
         "" => metadata.ino() == mapping.inode,
         build_id => read_elf_build_id(file).ok().flatten().is_some_and(|id| hex(&id) == build_id),
-    };
-    is_same.then(|| (file.to_path_buf(), metadata.len()))
+    }
 }
 
 fn frames_of(sym: &Sym<'_>) -> Frames {
@@ -200,11 +225,11 @@ struct Cache {
 }
 
 impl Cache {
-    fn get(&self, file: &FileKey, offset: u64) -> Option<Frames> {
-        self.files.get(file)?.get(&offset).cloned()
+    fn get(&self, file: &FileKey, address: u64) -> Option<Frames> {
+        self.files.get(file)?.get(&address).cloned()
     }
 
-    fn put(&mut self, file: &FileKey, offset: u64, frames: Frames) {
+    fn put(&mut self, file: &FileKey, address: u64, frames: Frames) {
         // An entry of the map, and the head of what it points to.
         const ENTRY_BYTES: usize = 64;
         let names = frames.iter();
@@ -213,7 +238,7 @@ impl Cache {
         if self.bytes + bytes > CACHE_BYTES {
             *self = Cache { files: BTreeMap::new(), bytes: 0 };
         }
-        if self.files.entry(file.clone()).or_default().insert(offset, frames).is_none() {
+        if self.files.entry(file.clone()).or_default().insert(address, frames).is_none() {
             self.bytes += bytes;
         }
     }
@@ -249,13 +274,13 @@ mod tests {
         let modules = modules.expect("readable");
         let here = modules.find(a_function_of_this_test as *const () as u64).expect("mapped");
         let mut mapping = modules.mappings()[here].clone();
-        assert!(is_of(&exe, &mapping).is_some());
+        assert!(is_of(&exe, &mapping));
         mapping.build_id = "00".repeat(20);
-        assert!(is_of(&exe, &mapping).is_none());
+        assert!(!is_of(&exe, &mapping));
         mapping.build_id.clear();
-        assert!(is_of(&exe, &mapping).is_some(), "the same inode");
+        assert!(is_of(&exe, &mapping), "the same inode");
         mapping.inode += 1;
-        assert!(is_of(&exe, &mapping).is_none());
+        assert!(!is_of(&exe, &mapping));
     }
 
     #[test]
