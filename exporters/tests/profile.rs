@@ -3,15 +3,18 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::hint::black_box;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
-use std::{env, fs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs, thread};
 
 use common::{exchange, get};
 use slackwater_exporters::Endpoint;
+use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::modules::Modules;
 use slackwater_exporters::profile::pprof::{self, DefaultType};
 use slackwater_exporters::profile::symbols::{Frame, Names};
@@ -138,16 +141,24 @@ fn made_up() -> (Profile, Names) {
     (profile, names)
 }
 
-/// What Go's `pprof` makes of a file; `None` where there is none, which is said, and in CI fails.
+/// What Go's `pprof` makes of a file; `None` where there is no Go, which is said, and in CI fails.
 fn go_pprof(arguments: &[&str], name: &str, content: &[u8]) -> Option<String> {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&file, content).expect("a writable place");
+    go_pprof_of(arguments, file.to_str().expect("text"))
+}
+
+/// The same of a file or an address.
+fn go_pprof_of(arguments: &[&str], source: &str) -> Option<String> {
     if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
         common::skip("go");
         return None;
     }
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::write(&file, content).expect("a writable place");
     let mut command = Command::new("go");
-    command.args(["tool", "pprof"]).args(arguments).arg(&file).env("PPROF_BINARY_PATH", "/none");
+    command.args(["tool", "pprof"]).args(arguments).arg(source);
+    // It looks for programs there, and leaves there what it has fetched.
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    command.env("PPROF_BINARY_PATH", "/none").env("PPROF_TMPDIR", folder).env("HOME", folder);
     let output = command.output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
@@ -450,12 +461,200 @@ fn a_sudden_end_is_admitted() {
     command.args(["profile", "run", "--format", "folded", "--"]).arg(&program).arg("suddenly");
     let mut waiting = Waiting::start(command.stderr(Stdio::piped()));
     // Longer than readings are apart.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    thread::sleep(Duration::from_millis(1500));
     drop(waiting.0.stdin.take());
-    let stderr = std::io::read_to_string(waiting.0.stderr.take().expect("piped")).expect("text");
+    let stderr = io::read_to_string(waiting.0.stderr.take().expect("piped")).expect("text");
     assert_eq!(waiting.0.wait().expect("it ends").code(), Some(7));
     let (admission, profile) = stderr.split_once('\n').expect("a line of its own");
     let start = "slackwater: the program ended without its exit handlers; its profile is as of ";
     assert!(admission.starts_with(start), "{stderr}");
     assert_named(profile);
+}
+
+/// Every link on the two pages leads somewhere.
+#[test]
+fn the_pages_lead_to_what_there_is() {
+    let address = endpoint();
+    for page in ["/", "/debug/pprof/"] {
+        let body = get(address, page).body;
+        let links: Vec<&str> =
+            body.split("href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(links.len() >= 9, "{page}: {links:?}");
+        for link in links {
+            let brief = format!("/{link}").replace("seconds=10", "seconds=1");
+            let path = brief.replace("seconds=5", "seconds=1");
+            let bytes = common::exchange_bytes(address, &path);
+            let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+            assert!(start.starts_with("HTTP/1.0 200"), "{page} -> {path}: {start}");
+        }
+    }
+}
+
+/// So much that few samples suffice: each block is as large as two of them are apart. Nobody writes to
+/// it, so it takes no memory.
+fn hold_in_rust(blocks: usize) -> Vec<Vec<u8>> {
+    (0..blocks).map(|_| Vec::with_capacity(1 << 20)).collect()
+}
+
+#[test]
+fn a_service_profiles_itself() {
+    let address = endpoint();
+    let held = hold_in_rust(256);
+    let url = |path: &str| format!("http://{address}{path}");
+    let Some(top) = go_pprof_of(&["-top", "-unit=MB"], &url("/debug/pprof/heap")) else { return };
+    let total = |top: &str| -> f64 {
+        let words = top.split_whitespace().rev().skip_while(|word| *word != "total");
+        let number = words.filter_map(|word| word.strip_suffix("MB")?.parse().ok()).next();
+        number.unwrap_or_else(|| panic!("no total: {top}"))
+    };
+    assert!(top.contains("Type: inuse_space"), "{top}");
+    let total = total(top.lines().find(|line| line.contains(" total")).expect("a total"));
+    assert!((150.0..400.0).contains(&total), "{total} MB instead of 256 and a little: {top}");
+    drop(held);
+
+    // What is allocated in a window, though nothing is left of it.
+    let arguments = ["-top", "-sample_index=alloc_space", "-unit=MB"];
+    let done = AtomicBool::new(false);
+    let window = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(black_box(hold_in_rust(8)));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let window = go_pprof_of(&arguments, &url("/debug/pprof/allocs?seconds=1"));
+        done.store(true, Ordering::Relaxed);
+        window.expect("go is there")
+    });
+    assert!(window.contains("Duration: 1") && window.contains("Type: alloc_space"), "{window}");
+
+    // The text has addresses alone; their names come by POST.
+    let arguments = ["-top", "-symbolize=remote", "-sample_index=alloc_space"];
+    let text = go_pprof_of(&arguments, &url("/debug/pprof/heap?debug=1")).expect("go is there");
+    assert!(text.contains("with_capacity") || text.contains("hold_in_rust"), "{text}");
+}
+
+/// A leak of a megabyte each tenth of a second is told from what else the process does, once it has
+/// lasted.
+#[test]
+fn a_leak_is_told() {
+    let address = endpoint();
+    let mut leaked = Vec::new();
+    let start = Instant::now();
+    loop {
+        leaked.extend(hold_in_rust(1));
+        thread::sleep(Duration::from_millis(100));
+        let is_worth_a_look = leaked.len() % 20 == 0;
+        if is_worth_a_look && !get(address, "/debug/leaks").body.starts_with("No call site") {
+            break;
+        }
+        // Not an asserted time: a test that hangs says nothing.
+        let patience = Duration::from_secs(120);
+        assert!(start.elapsed() < patience, "{}", get(address, "/debug/leaks").body);
+    }
+    let text = get(address, "/debug/leaks").body;
+    let rate: f64 = text
+        .lines()
+        .find_map(|line| line.split_once(" KiB/s for ")?.0.parse().ok())
+        .expect("a suspect");
+    assert!((3e3..30e3).contains(&rate), "about ten megabytes a second: {text}");
+}
+
+/// What the sampler estimates is what the allocator counts, in programs as they come.
+#[test]
+fn estimates_agree_with_what_is_counted() {
+    let python = "import sys\nheld = [bytes([7]) * 1000 for _ in range(40000)]\n\
+        print('ready', flush=True)\nsys.stdin.readline()\n";
+    let mut programs = Vec::new();
+    if common::have_tool("python3") {
+        let mut command = common::slackwater();
+        command.args(["run", "--", "python3", "-c", python]);
+        programs.push(Waiting::start(&mut command));
+    }
+    if common::have_tool("redis-server") && common::have_tool("redis-cli") {
+        let socket = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-redis.sock");
+        let _ = fs::remove_file(&socket);
+        let mut command = common::slackwater();
+        command.args(["run", "--", "redis-server", "--port", "0", "--save", ""]);
+        command.args(["--enable-debug-command", "yes", "--unixsocket"]);
+        let silent = with_many_samples(command.arg(&socket)).stdout(Stdio::null());
+        programs.push(Waiting(silent.spawn().expect("it starts")));
+        let is_filled = || {
+            let mut client = Command::new("redis-cli");
+            client.arg("-s").arg(&socket).args(["debug", "populate", "40000", "key", "1000"]);
+            client.output().is_ok_and(|output| output.stdout.starts_with(b"OK"))
+        };
+        let start = Instant::now();
+        while !is_filled() {
+            // Not an asserted time: a test that hangs says nothing.
+            assert!(start.elapsed() < Duration::from_secs(60), "redis-server does not answer");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    for program in &programs {
+        let mut target = Target::open(program.0.id()).expect("readable");
+        let reading = target.reading().expect("readable");
+        let estimate: f64 = reading.profile.stacks.iter().map(|stack| stack.live().bytes).sum();
+        let counted = reading.snapshot.memory_bytes.live as f64;
+        let name = target.comm();
+        assert!(counted > 30e6, "{name}: {counted} live");
+        assert!((estimate / counted - 1.0).abs() < 0.15, "{name}: {estimate} of {counted}");
+        let by_sample: f64 =
+            reading.profile.live.iter().map(|sample| sample.weight * sample.bytes as f64).sum();
+        assert!((by_sample / counted - 1.0).abs() < 0.15, "{name}: {by_sample} of {counted}");
+    }
+}
+
+/// A Rust program of which the one function allocates, by another that is inlined into it.
+const RUST: &str = "
+struct Keeper(Vec<Vec<u8>>);
+
+#[inline(never)]
+fn take() -> Vec<u8> {
+    Vec::with_capacity(10_000)
+}
+
+impl Keeper {
+    #[inline(always)]
+    fn keep(&mut self) {
+        self.0.push(take());
+    }
+}
+
+#[inline(never)]
+fn hold(keeper: &mut Keeper) {
+    for _ in 0..4000 {
+        keeper.keep();
+    }
+}
+
+fn main() {
+    let mut keeper = Keeper(Vec::new());
+    hold(&mut keeper);
+    println!(\"ready\");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+    std::hint::black_box(keeper);
+}
+";
+
+#[test]
+fn functions_of_a_rust_program_are_named_and_its_allocators_frames_are_not() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (source, program) = (folder.join("rust_holder.rs"), folder.join("rust_holder"));
+    fs::write(&source, RUST).expect("a writable place");
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or("rustc".into()));
+    rustc.args(["-O", "-g", "-Cforce-frame-pointers=yes", "--edition=2024", "-o"]);
+    let output = rustc.arg(&program).arg(&source).output().expect("rustc starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let waiting = Waiting::under_slackwater(&program);
+    let folded = folded(waiting.0.id());
+    let part = ";rust_holder::main;rust_holder::hold;<rust_holder::Keeper>::keep;";
+    let other = ";rust_holder::main;rust_holder::hold;rust_holder::Keeper::keep;";
+    let held = value_of(&folded, part) + value_of(&folded, other);
+    assert!((held - HELD).abs() < 0.15 * HELD, "{held}:\n{folded}");
+    for hidden in ["__rust_alloc", "alloc::alloc::alloc", "malloc"] {
+        let ends = folded.lines().filter_map(|line| line.rsplit_once(' ')?.0.rsplit(';').next());
+        assert!(!ends.clone().any(|end| end == hidden), "{hidden}: {folded}");
+    }
 }

@@ -25,14 +25,7 @@ pub struct Response {
 
 /// Sends `request` as it is and reads until the server closes.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(address).expect("the endpoint accepts");
-    // Not an asserted time: a test that hangs says nothing.
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
-    // A server may answer and close before it has read a request that is too long.
-    let _ = stream.write_all(request);
-    let mut text = Vec::new();
-    let _ = stream.read_to_end(&mut text);
-    let text = String::from_utf8(text).expect("text");
+    let text = String::from_utf8(bytes_of(address, request)).expect("text");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Response {
@@ -40,6 +33,22 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
         head: head.to_ascii_lowercase(),
         body: body.to_string(),
     }
+}
+
+/// `GET path`, all that comes for it.
+pub fn exchange_bytes(address: SocketAddr, path: &str) -> Vec<u8> {
+    bytes_of(address, format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+}
+
+fn bytes_of(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("the endpoint accepts");
+    // Not an asserted time: a test that hangs says nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
+    // A server may answer and close before it has read a request that is too long.
+    let _ = stream.write_all(request);
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
 }
 
 /// `GET path`, in HTTP/1.0 so that no server answers in chunks.
