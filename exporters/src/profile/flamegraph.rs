@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::io;
 
 use inferno::flamegraph::color::{BackgroundColor, BasicPalette, Color};
-use inferno::flamegraph::{self, Options, Palette};
+use inferno::flamegraph::{self, Direction, Options, Palette};
 
 use super::folded;
 use super::kind::Kind;
@@ -92,6 +92,8 @@ pub fn render(folded: &str, caption: &Caption) -> io::Result<String> {
     options.colors = Palette::Basic(palette(caption.kind));
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xf4, g: 0xf6, b: 0xf7 }));
     options.hash = true;
+    // The outermost functions first: stacks are deep, and a page is read from its top.
+    options.direction = Direction::Inverted;
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut options, folded.lines(), &mut svg).map_err(io::Error::other)?;
     String::from_utf8(svg).map_err(io::Error::other)

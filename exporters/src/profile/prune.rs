@@ -4,6 +4,8 @@
 //! C++ library's `operator new`, `strdup`, a vector's growth. `pprof` does the same by the
 //! expressions that a profile brings along ([`drop_frames`] and [`keep_frames`]).
 
+use super::symbols::Frame;
+
 /// Functions of these names.
 const EXACT: [&str; 14] = [
     "malloc",
@@ -47,7 +49,18 @@ pub fn is_allocator(function: &str) -> bool {
     is_ours && !KEPT.iter().any(|start| function.starts_with(start))
 }
 
-/// The same as a regular expression, which must match a whole name.
+/// Is it one of the Rust standard library's own? Who asks which line of the program wanted memory
+/// does not mean the inside of a vector.
+pub fn is_standard_library(frame: &Frame) -> bool {
+    // Where the library is built, and how its functions are called that were not traced to a file.
+    frame.file.starts_with("/rustc/")
+        || frame.file.contains("/lib/rustlib/src/rust/library/")
+        || ["alloc::", "core::", "std::"]
+            .iter()
+            .any(|library| frame.function.trim_start_matches(['<', '&']).starts_with(library))
+}
+
+/// [`is_allocator`] as a regular expression, which must match a whole name.
 pub fn drop_frames() -> String {
     let exact = EXACT.iter().map(|name| name.to_string());
     let prefixes = PREFIXES.iter().map(|start| format!("{start}.*"));
@@ -93,6 +106,26 @@ mod tests {
             "slackwater_exporters::json::render",
         ] {
             assert!(!is_allocator(theirs), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn the_standard_library_is_told_from_the_program() {
+        let frame = |function: &str, file: &str| Frame {
+            function: function.to_string(),
+            file: file.to_string(),
+            line: 1,
+        };
+        for (function, file) in [
+            ("<alloc::raw_vec::RawVecInner>::try_allocate_in", ""),
+            ("<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem", "/rustc/5980/vec.rs"),
+            ("std::thread::spawn", "/home/me/.rustup/x/lib/rustlib/src/rust/library/std/thread.rs"),
+        ] {
+            assert!(is_standard_library(&frame(function, file)), "{function}");
+        }
+        for (function, file) in [("app::std::thread", "/src/app.rs"), ("main", ""), ("strdup", "")]
+        {
+            assert!(!is_standard_library(&frame(function, file)), "{function}");
         }
     }
 

@@ -1,10 +1,14 @@
 //! A profile as a table of call sites, for terminals.
+//!
+//! A call site is the innermost function that is neither the allocator's nor Rust's standard
+//! library's.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::folded::{UNKNOWN, call_sites};
 use super::leaks;
+use super::prune::is_standard_library;
 use super::symbols::{Frame, Names};
 use super::{Profile, Weighted};
 
@@ -26,7 +30,9 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
     let mut all = Row::default();
     let suspects = leaks::suspects(profile);
     for (place, stack) in profile.stacks.iter().enumerate() {
-        let site = call_sites(profile, names, &stack.frames).into_iter().next();
+        let sites = call_sites(profile, names, &stack.frames);
+        let site = sites.iter().find(|site| !is_standard_library(site)).or(sites.first());
+        let site = site.cloned();
         let unknown = || Frame { function: UNKNOWN.to_string(), ..Frame::default() };
         let row = rows.entry(site.unwrap_or_else(unknown)).or_default();
         for row in [row, &mut all] {
