@@ -89,6 +89,20 @@ fn each_bad_command_line_is_refused_in_one_line() {
         (&["diff", "/", "/"], &["/: cannot be read", "slackwater snapshot"]),
         (&["diff", "/dev/zero", "/"], &["/dev/zero: larger than any", "slackwater snapshot"]),
         (&["diff", "/etc/passwd", "/"], &["/etc/passwd: not a snapshot", "slackwater snapshot"]),
+        (&["flame"], &["PID", "usage: slackwater flame PID"]),
+        (&["flame", "abc"], &["abc", "expected the id of a process"]),
+        (&["flame", "1", "--kind", "dead"], &["dead", "expected live, alloc, peak"]),
+        (&["flame", "1", "--seconds", "0"], &["'0'", "whole number of seconds"]),
+        (&["flame", "2147483647"], &["2147483647 does not exist", "expected the id"]),
+        (&["profile"], &["PID", "usage: slackwater profile PID"]),
+        (&["profile", "abc"], &["abc", "expected the id of a process"]),
+        (&["profile", "2147483647"], &["2147483647 does not exist", "expected the id"]),
+        (&["profile", "1", "--format", "x"], &["'x'", "expected pprof, folded or text"]),
+        (&["profile", "1", "run", "true"], &["run", "usage: slackwater profile PID"]),
+        (&["profile", "run"], &["CMD", "usage: slackwater profile run"]),
+        (&["profile", "run", "--", "no-such-program"], &["no-such-program", "PATH"]),
+        (&["profile", "run", "--", ""], &["''", "expected the name of a program"]),
+        (&["profile", "run", "--format", "pprof", "true"], &["--format pprof", "expected -o FILE"]),
         (&["export", "bogus"], &["bogus", "usage: slackwater export"]),
         (&["export", "--listen", "banana"], &["banana", "IP address and a port"]),
         (&["export", "--listen", "192.0.2.1:9465"], &["192.0.2.1:9465", "expected a free address"]),
@@ -160,7 +174,8 @@ impl Drop for Sleep {
 }
 
 /// Every command that reads a process.
-const READERS: [&[&str]; 4] = [&["top", "--once"], &["top", "--json"], &["report"], &["snapshot"]];
+const READERS: [&[&str]; 6] =
+    [&["top", "--once"], &["top", "--json"], &["report"], &["snapshot"], &["flame"], &["profile"]];
 
 #[test]
 fn a_process_without_a_heap_of_ours_is_refused() {

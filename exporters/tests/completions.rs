@@ -40,7 +40,9 @@ fn bash_completes_commands_and_flags() {
 fn every_shell_has_its_script() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = printed(&["completions", shell]);
-        for command in ["demo", "run", "top", "report", "snapshot", "diff", "export"] {
+        for command in
+            ["demo", "run", "top", "report", "snapshot", "diff", "flame", "profile", "export"]
+        {
             assert!(script.contains(command), "{shell} does not know {command}");
         }
     }
@@ -62,7 +64,10 @@ fn every_command_has_a_man_page_that_groff_takes() {
         "slackwater-demo.1",
         "slackwater-diff.1",
         "slackwater-export.1",
+        "slackwater-flame.1",
         "slackwater-man.1",
+        "slackwater-profile-run.1",
+        "slackwater-profile.1",
         "slackwater-report.1",
         "slackwater-run.1",
         "slackwater-snapshot.1",

@@ -6,6 +6,7 @@ mod common;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -452,6 +453,34 @@ fn a_program_is_profiled_to_its_end() {
     assert_eq!(output.stdout, b"ready\n", "it has standard output for itself");
     assert_eq!(output.status.code(), Some(3), "the exit code is the program's");
     assert_named(&String::from_utf8_lossy(&output.stderr));
+}
+
+/// Programs that it starts have the socket's name, too, and end before it; nobody waits for them.
+#[test]
+fn a_programs_children_are_let_go() {
+    let mut command = common::slackwater();
+    let script = "for i in 1 2 3; do bash -c 'exit 0'; (exit 0); done; echo done; exit 5";
+    command.args(["profile", "run", "--", "bash", "-c", script]);
+    let output = command.output().expect("it starts");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(5), &b"done\n"[..]));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("live ") && said.contains("call site"), "{said}");
+}
+
+/// Who named a socket may be gone by the end, or never have been there.
+#[test]
+fn an_end_that_nobody_waits_for_comes_all_the_same() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let silent = folder.join("profile-silent.sock");
+    let _ = fs::remove_file(&silent);
+    // It accepts nobody, and answers nobody.
+    let _silent = UnixListener::bind(&silent).expect("a writable place");
+    for socket in [silent, "/no/such/socket".into(), "x".repeat(200).into(), "".into()] {
+        let mut command = common::slackwater();
+        let command = command.args(["run", "--", "true"]).env("SLACKWATER_EXIT_SOCKET", &socket);
+        let output = command.output().expect("it starts");
+        assert!(output.status.success() && output.stderr.is_empty(), "{socket:?}: {output:?}");
+    }
 }
 
 #[test]
