@@ -262,7 +262,7 @@ fn one_cursor_shows_every_chart_at_one_time() {
         figures
     });
     let mut browser = open(&stage.page());
-    browser.wait_for("document.querySelector('#memory path.rss').getAttribute('d').split('L')[3]");
+    browser.wait_for("document.querySelector('#memory path.rss')?.getAttribute('d').split('L')[3]");
     browser.click("#pause");
     browser.wait_for("document.querySelector('#status').dataset.state == 'paused'");
     let latest = browser.number("#rss data");
