@@ -247,6 +247,12 @@ fn bodies_are_read_where_they_are_wanted_and_up_to_a_bound() {
     assert_eq!(post("/body", longest.len(), &longest).body, "1048576 bytes\n");
     drop(longest);
     assert_eq!(post("/body", MAX_BODY_BYTES + 1, "x").status, 413);
+    let mut unannounced =
+        b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    unannounced.extend(format!("{:x}\r\n", MAX_BODY_BYTES + 1).as_bytes());
+    unannounced.extend(vec![b'x'; MAX_BODY_BYTES + 1]);
+    assert_eq!(exchange(address, &unannounced).status, 413);
+    drop(unannounced);
     assert_eq!(post("/", 5, "hello").status, 405);
     let chunked = "POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense";
     assert_eq!(exchange(address, chunked.as_bytes()).status, 400);

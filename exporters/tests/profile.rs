@@ -57,6 +57,21 @@ fn every_route_answers_in_its_own_form() {
 }
 
 #[test]
+fn what_is_packed_is_not_packed_again() {
+    let address = endpoint();
+    let head = |path: &str| {
+        let request = format!("GET {path} HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n");
+        let bytes = common::exchange_bytes(address, request.as_bytes());
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        String::from_utf8(bytes[..end].to_vec()).expect("text").to_ascii_lowercase()
+    };
+    assert!(head("/debug/pprof/heap?debug=1").contains("content-encoding: gzip"));
+    let packed = head("/debug/pprof/heap");
+    assert!(!packed.contains("content-encoding") && packed.contains("200 ok"), "{packed}");
+    assert!(packed.contains("content-type: application/octet-stream"), "{packed}");
+}
+
+#[test]
 fn bad_values_are_refused_in_one_line() {
     let address = endpoint();
     for (path, line) in [
@@ -220,12 +235,13 @@ fn the_reference_tool_reads_the_text_too() {
     assert!(raw.contains(" /srv/app") && raw.contains("1: 0x401010 M=1"), "{raw}");
 }
 
-/// Holds 40,000,000 bytes by `hold`, `outer` and `inlined`, has freed a million elsewhere, says so, and
-/// waits for a line. What it ends with: `exit`, or with an argument `_exit`.
+/// Has a child that ends; holds 40,000,000 bytes by `hold`, `outer` and `inlined`, has freed a million
+/// elsewhere, says so, and waits for a line. What it ends with: `exit`, or with an argument `_exit`.
 const HOLDER: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void *held[4000];
@@ -261,6 +277,8 @@ __attribute__((noinline)) void churn(void) {
 
 int main(int count, char **arguments) {
     (void)arguments;
+    if (fork() == 0) exit(0);
+    wait(NULL);
     hold();
     churn();
     puts("ready");
@@ -510,7 +528,8 @@ fn the_pages_lead_to_what_there_is() {
         for link in links {
             let brief = format!("/{link}").replace("seconds=10", "seconds=1");
             let path = brief.replace("seconds=5", "seconds=1");
-            let bytes = common::exchange_bytes(address, &path);
+            let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+            let bytes = common::exchange_bytes(address, request.as_bytes());
             let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             assert!(start.starts_with("HTTP/1.0 200"), "{page} -> {path}: {start}");
         }

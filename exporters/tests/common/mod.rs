@@ -25,7 +25,7 @@ pub struct Response {
 
 /// Sends `request` as it is and reads until the server closes.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
-    let text = String::from_utf8(bytes_of(address, request)).expect("text");
+    let text = String::from_utf8(exchange_bytes(address, request)).expect("text");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Response {
@@ -35,12 +35,8 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     }
 }
 
-/// `GET path`, all that comes for it.
-pub fn exchange_bytes(address: SocketAddr, path: &str) -> Vec<u8> {
-    bytes_of(address, format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
-}
-
-fn bytes_of(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+/// The same, as it comes.
+pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the endpoint accepts");
     // Not an asserted time: a test that hangs says nothing.
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
