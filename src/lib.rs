@@ -71,6 +71,10 @@ pub use crate::release::ReleaseReason;
 pub use crate::snapshot::{Snapshot, Summary};
 use crate::sys::Linux;
 
+/// Where the allocator's source was when it was built: by this its functions are known where debug
+/// information says of them only where they are.
+pub const SOURCE_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+
 /// Everything the allocator knows about itself, now.
 ///
 /// Any thread, at any time. Allocates nothing and takes no lock that `malloc` or `free` takes.

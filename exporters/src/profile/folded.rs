@@ -47,10 +47,11 @@ pub fn call_sites(profile: &Profile, names: &Names, frames: &[u64]) -> Vec<Frame
             }
         }
     }
-    let inner = sites.iter().take_while(|site| is_allocator(&site.function)).count();
-    // A stack of nothing but the allocator's would be a riddle without them.
-    if inner < sites.len() {
-        sites.drain(..inner);
+    // As `pprof` does it: a frame of the allocator's goes with all that it calls. A stack of nothing
+    // but these would be a riddle without them.
+    let inner = sites.iter().rposition(|site| is_allocator(&site.function));
+    if let Some(inner) = inner.filter(|inner| inner + 1 < sites.len()) {
+        sites.drain(..=inner);
     }
     sites
 }

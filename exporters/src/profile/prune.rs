@@ -49,6 +49,30 @@ pub fn is_allocator(function: &str) -> bool {
     is_ours && !KEPT.iter().any(|start| function.starts_with(start))
 }
 
+/// The whole name of a function of which only the last part is known, by the file that it is in: a
+/// program with line tables alone does not say more of what was inlined. So the allocator's frames are
+/// known there, too; others are as they come.
+pub fn qualified(function: &str, file: &str) -> Option<String> {
+    if function.contains("::") {
+        return None;
+    }
+    if file.ends_with("/library/alloc/src/alloc.rs") {
+        return Some(format!("alloc::alloc::{function}"));
+    }
+    let module = in_own_source(file)?.strip_suffix(".rs")?;
+    Some(format!("slackwater::{}::{function}", module.replace('/', "::")))
+}
+
+/// Where a file is in the allocator's source: that which this program was built from, or a version
+/// of it that cargo has unpacked.
+fn in_own_source(file: &str) -> Option<&str> {
+    file.strip_prefix(slackwater::SOURCE_FOLDER).or_else(|| {
+        let (_, unpacked) = file.rsplit_once("/slackwater-")?;
+        let (version, place) = unpacked.split_once("/src/")?;
+        version.starts_with(|c: char| c.is_ascii_digit()).then_some(place)
+    })
+}
+
 /// Is it one of the Rust standard library's own? Who asks which line of the program wanted memory
 /// does not mean the inside of a vector.
 pub fn is_standard_library(frame: &Frame) -> bool {
@@ -126,6 +150,31 @@ mod tests {
         for (function, file) in [("app::std::thread", "/src/app.rs"), ("main", ""), ("strdup", "")]
         {
             assert!(!is_standard_library(&frame(function, file)), "{function}");
+        }
+    }
+
+    #[test]
+    fn the_allocators_functions_are_known_by_their_files() {
+        let own = format!("{}release/tick.rs", slackwater::SOURCE_FOLDER);
+        for (function, file, name) in [
+            ("tick", &own[..], "slackwater::release::tick::tick"),
+            (
+                "allocate",
+                "/r/src/i-1/slackwater-0.1.0/src/malloc.rs",
+                "slackwater::malloc::allocate",
+            ),
+            ("alloc", "/rustc/5980/library/alloc/src/alloc.rs", "alloc::alloc::alloc"),
+        ] {
+            assert_eq!(qualified(function, file).as_deref(), Some(name));
+            assert!(is_allocator(name));
+        }
+        for (function, file) in [
+            ("slackwater::malloc::allocate", &own[..]),
+            ("render", "/r/src/i-1/slackwater-exporters-0.1.0/src/json.rs"),
+            ("alloc", "/src/alloc.rs"),
+            ("main", ""),
+        ] {
+            assert_eq!(qualified(function, file), None, "{function} {file}");
         }
     }
 

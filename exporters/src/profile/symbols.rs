@@ -22,6 +22,7 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::modules::{Mapping, Modules, hex};
+use super::prune::qualified;
 
 /// Names that are kept for the next time, in bytes.
 pub const CACHE_BYTES: usize = 8 << 20;
@@ -186,10 +187,11 @@ fn frames_of(sym: &Sym<'_>) -> Frames {
 }
 
 fn frame(name: &str, place: Option<&CodeInfo<'_>>) -> Frame {
+    let file = place.map_or(String::new(), |place| printable(&place.to_path().to_string_lossy()));
     Frame {
-        function: printable(name),
-        file: place.map_or(String::new(), |place| printable(&place.to_path().to_string_lossy())),
+        function: qualified(name, &file).unwrap_or_else(|| printable(name)),
         line: place.and_then(|place| place.line).unwrap_or(0),
+        file,
     }
 }
 
