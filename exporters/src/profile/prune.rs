@@ -7,7 +7,7 @@
 use super::symbols::Frame;
 
 /// Functions of these names.
-const EXACT: [&str; 14] = [
+const EXACT: [&str; 13] = [
     "malloc",
     "calloc",
     "realloc",
@@ -21,14 +21,16 @@ const EXACT: [&str; 14] = [
     "__libc_calloc",
     "__libc_realloc",
     "__libc_memalign",
-    "__rust_alloc",
 ];
 
 /// Functions whose names begin so.
-const PREFIXES: [&str; 7] = [
+const PREFIXES: [&str; 10] = [
     "slackwater::",
-    "__rust_",
-    "__rustc::__r",
+    "__rust_alloc",
+    "__rust_realloc",
+    "__rustc::__rust_alloc",
+    "__rustc::__rust_realloc",
+    "__rustc::__rdl_",
     "__rdl_",
     "__rg_",
     "alloc::alloc::",
@@ -110,6 +112,7 @@ mod tests {
             "<slackwater::global::Slackwater as core::alloc::global::GlobalAlloc>::alloc",
             "__rustc::__rust_alloc",
             "__rust_alloc_zeroed",
+            "__rustc::__rdl_realloc",
             "alloc::alloc::exchange_malloc",
             "alloc::alloc::Global::alloc_impl_runtime",
             "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
@@ -121,6 +124,8 @@ mod tests {
             "operator new(unsigned long)",
             "xmalloc",
             "malloc_or_die",
+            "__rust_begin_short_backtrace",
+            "__rust_try",
             "strdup",
             "main",
             "alloc::raw_vec::finish_grow",
