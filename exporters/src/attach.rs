@@ -221,7 +221,7 @@ impl Target {
             (Some(started), Ok(found)) if started == self.started => return Ok(found),
             (Some(started), Err(error)) if started == self.started => match error {
                 ReadError::Heap(error) => Cause::Heap(error),
-                ReadError::Proc(error) => Cause::of_io(&error),
+                ReadError::Pagemap(error) | ReadError::Mappings(error) => Cause::of_io(&error),
             },
             _ => Cause::Ended,
         };

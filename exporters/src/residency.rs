@@ -147,8 +147,10 @@ fn set_pages(segments: &mut [SegmentResidency], from: usize, to: usize, is_huge:
 pub enum ReadError {
     /// The heap's own records could not be read.
     Heap(RemoteError),
-    /// What the kernel has under `/proc` about the process could not be read.
-    Proc(io::Error),
+    /// The kernel's page map could not be read.
+    Pagemap(io::Error),
+    /// The kernel's list of what is mapped where could not be read.
+    Mappings(io::Error),
 }
 
 impl From<RemoteError> for ReadError {
@@ -159,7 +161,7 @@ impl From<RemoteError> for ReadError {
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> ReadError {
-        ReadError::Proc(error)
+        ReadError::Pagemap(error)
     }
 }
 
@@ -167,7 +169,8 @@ impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ReadError::Heap(error) => error.fmt(f),
-            ReadError::Proc(error) => write!(f, "its files under /proc cannot be read: {error}"),
+            ReadError::Pagemap(error) => write!(f, "its page map cannot be read: {error}"),
+            ReadError::Mappings(error) => write!(f, "its mappings cannot be read: {error}"),
         }
     }
 }

@@ -65,5 +65,9 @@ fn serve_without_proc() {
     let map = get(address, "/map.json");
     assert_eq!((map.status, map.body.lines().count()), (500, 1));
     assert!(map.body.starts_with("the heap cannot be read: its page map "), "{}", map.body);
+    let profile = get(address, "/debug/pprof/heap");
+    assert_eq!((profile.status, profile.body.lines().count()), (500, 1));
+    let start = "the heap cannot be read: its mappings ";
+    assert!(profile.body.starts_with(start), "{}", profile.body);
     println!("served without /proc");
 }

@@ -13,6 +13,7 @@ use super::folded;
 use super::kind::Kind;
 use super::reading::Reading;
 use super::symbols::Names;
+use super::table;
 
 /// What is written around the picture.
 #[derive(Clone, Debug)]
@@ -71,7 +72,10 @@ fn source(kind: Kind, reading: &Reading) -> String {
     let samples: u64 = reading.profile.stacks.iter().map(|stack| stack.samples).sum();
     match reading.profile.rate_bytes {
         0 => format!("estimated from {samples} samples; none are taken now"),
-        rate => format!("estimated from {samples} samples, one for each {} KiB", rate >> 10),
+        rate => {
+            let rate = table::bytes(rate as f64);
+            format!("estimated from {samples} samples; now there is one for each {rate}")
+        }
     }
 }
 

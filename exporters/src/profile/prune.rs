@@ -55,7 +55,10 @@ pub fn is_allocator(function: &str) -> bool {
 /// program with line tables alone does not say more of what was inlined. So the allocator's frames are
 /// known there, too; others are as they come.
 pub fn qualified(function: &str, file: &str) -> Option<String> {
-    if function.contains("::") {
+    // What a generic function is of may have a path all the same.
+    let is_bare = !function.starts_with('<')
+        && function.split('<').next().is_some_and(|name| !name.contains("::"));
+    if !is_bare {
         return None;
     }
     if file.ends_with("/library/alloc/src/alloc.rs") {
@@ -169,12 +172,14 @@ mod tests {
                 "slackwater::malloc::allocate",
             ),
             ("alloc", "/rustc/5980/library/alloc/src/alloc.rs", "alloc::alloc::alloc"),
+            ("tick<a::B>", &own, "slackwater::release::tick::tick<a::B>"),
         ] {
             assert_eq!(qualified(function, file).as_deref(), Some(name));
             assert!(is_allocator(name));
         }
         for (function, file) in [
             ("slackwater::malloc::allocate", &own[..]),
+            ("<a::B as c::D>::tick", &own),
             ("render", "/r/src/i-1/slackwater-exporters-0.1.0/src/json.rs"),
             ("alloc", "/src/alloc.rs"),
             ("main", ""),

@@ -44,7 +44,7 @@ impl Reading {
         memory: &impl Memory,
         heap: &RemoteHeap,
     ) -> Result<Reading, ReadError> {
-        let modules = Modules::read(process, memory)?;
+        let modules = Modules::read(process, memory).map_err(ReadError::Mappings)?;
         let snapshot = heap.snapshot(memory)?;
         let tables = Tables::read(memory, heap)?;
         Ok(Reading { profile: tables.profile(modules, SystemTime::now()), snapshot })

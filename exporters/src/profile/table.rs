@@ -101,7 +101,8 @@ fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
     let _ = match profile.rate_bytes {
         0 => write!(text, "; estimated from {samples} samples; none are taken now"),
         rate => {
-            write!(text, "; estimated from {samples} samples, one for each {}", bytes(rate as f64))
+            let rate = bytes(rate as f64);
+            write!(text, "; estimated from {samples} samples; now there is one for each {rate}")
         }
     };
     if profile.dropped > 0 {
@@ -111,7 +112,7 @@ fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
 }
 
 /// An amount in the largest unit of which there is at least one; it may be negative.
-fn bytes(amount: f64) -> String {
+pub(super) fn bytes(amount: f64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut shown = amount;
     let mut unit = 0;
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn call_sites_are_listed_by_what_they_hold() {
         let expected = "\
-live 162.6 KiB, allocated 412.6 KiB in all; estimated from 14 samples, one for each 512.0 KiB
+live 162.6 KiB, allocated 412.6 KiB in all; estimated from 14 samples; now there is one for each 512.0 KiB
 
        live  share   objects   allocated     at peak  call site
   100.0 KiB  61.5%       100   100.0 KiB    90.0 KiB  <[u8; 16] as app::Keep>::keep /src/keep.rs:7
@@ -154,8 +155,8 @@ live 162.6 KiB, allocated 412.6 KiB in all; estimated from 14 samples, one for e
         after.stacks[1].freed.bytes += 40_960.0;
         after.dropped = 3;
         let text = render(&after.since(&before), &made_up_names(), Some(2.0));
-        let expected = "in 2.0 s: allocated 20.0 KiB, live -20.0 KiB; estimated from 0 samples, \
-             one for each 512.0 KiB; 3 more found no place and are missing\n\n   live +/-  share";
+        let expected = "in 2.0 s: allocated 20.0 KiB, live -20.0 KiB; estimated from 0 samples; \
+             now there is one for each 512.0 KiB; 3 more found no place and are missing\n\n   live +/-  share";
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("\n  -20.0 KiB 100.0%         0    10.0 KiB"), "{text}");
     }

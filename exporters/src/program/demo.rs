@@ -105,9 +105,10 @@ impl Demo {
         let place = |path| output::place(endpoint.address(), path);
         self.console.say(format_args!(
             "slackwater demo: bursts of work over {WORKERS} threads, and what memory does after \
-             each\n  page     {}\n  metrics  {}",
+             each\n  page     {}\n  metrics  {}\n  profiles {}",
             place("/"),
-            place("/metrics")
+            place("/metrics"),
+            place("/debug/pprof/")
         ))?;
         let load = Load::start()?;
         let proof = self.cycles(&load);
