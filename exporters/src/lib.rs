@@ -61,9 +61,10 @@
 //!
 //! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.8 ms of CPU time, and
 //! about 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
-//! ms less. A profile costs what the lookup of names does: some 100 ms the first time, and then
-//! 10 to 20; at most 8 MiB of names are kept. `observer_cpu_seconds_total` says what it was (`benches/scrape_cost.rs` measures it). With
-//! `default-features = false` the library depends on the allocator, its unwinder and the facade alone.
+//! ms less. A profile costs what the lookup of names does: some 100 ms the first time, and then 10 to
+//! 20; at most 8 MiB of names are kept. `observer_cpu_seconds_total` says what it was
+//! (`benches/scrape_cost.rs` measures it). With `default-features = false` the library depends on the
+//! allocator, its unwinder and the facade alone.
 //!
 //! # What the processor and the kernel count
 //!

@@ -88,7 +88,8 @@ pub fn render(profile: &Profile, names: &Names) -> String {
     for suspect in &suspects {
         let _ = writeln!(
             text,
-            "\n{:.1} KiB/s for {:.0} s: {:.1} KiB live, in {} samples; {:.1}% of the objects were freed",
+            "\n{:.1} KiB/s for {:.0} s: {:.1} KiB live, in {} samples; {:.1}% of the objects were \
+             freed",
             suspect.bytes_per_second / 1024.0,
             suspect.span.as_secs_f64(),
             suspect.live_bytes / 1024.0,

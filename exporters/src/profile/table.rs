@@ -156,7 +156,8 @@ live 162.6 KiB, allocated 412.6 KiB in all; estimated from 14 samples; now there
         after.dropped = 3;
         let text = render(&after.since(&before), &made_up_names(), Some(2.0));
         let expected = "in 2.0 s: allocated 20.0 KiB, live -20.0 KiB; estimated from 0 samples; \
-             now there is one for each 512.0 KiB; 3 more found no place and are missing\n\n   live +/-  share";
+             now there is one for each 512.0 KiB; 3 more found no place and are missing\n\n   \
+             live +/-  share";
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("\n  -20.0 KiB 100.0%         0    10.0 KiB"), "{text}");
     }
