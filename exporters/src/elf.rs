@@ -57,6 +57,7 @@ impl Module {
     }
 
     /// What is added to the module's own addresses where it is.
+    #[cfg(feature = "endpoint")]
     pub fn bias(&self) -> u64 {
         self.bias
     }
