@@ -67,7 +67,8 @@ pub fn draw(
 /// Where the figures are from.
 fn source(kind: Kind, reading: &Reading) -> String {
     if !kind.has_stacks() {
-        return "the time of all purges, divided in proportion to the pages given back".to_string();
+        return "ticks, caches taken over, and purges by how their pages had become free"
+            .to_string();
     }
     let samples: u64 = reading.profile.stacks.iter().map(|stack| stack.samples).sum();
     match reading.profile.rate_bytes {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Profile;
-use super::prune::is_allocator;
+use super::prune::{is_allocator, is_begin};
 use super::symbols::{Frame, Names};
 
 /// The name of a stack that is not known.
@@ -35,7 +35,8 @@ pub fn path(profile: &Profile, names: &Names, frames: &[u64]) -> Vec<String> {
     if path.is_empty() { vec![UNKNOWN.to_string()] } else { path }
 }
 
-/// The functions of a stack, the innermost first, without the allocator's own.
+/// The functions of a stack, the innermost first, without the allocator's own and those that start a Rust
+/// program or thread.
 pub fn call_sites(profile: &Profile, names: &Names, frames: &[u64]) -> Vec<Frame> {
     let mut sites: Vec<Frame> = Vec::with_capacity(frames.len());
     for &address in frames {
@@ -46,6 +47,10 @@ pub fn call_sites(profile: &Profile, names: &Names, frames: &[u64]) -> Vec<Frame
                 sites.push(Frame { function, ..Frame::default() });
             }
         }
+    }
+    if let Some(begin) = sites.iter().position(|site| is_begin(&site.function)).filter(|&at| at > 0)
+    {
+        sites.truncate(begin);
     }
     // As `pprof` does it: a frame of the allocator's goes with all that it calls. A stack of nothing
     // but these would be a riddle without them.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use slackwater::snapshot::Snapshot;
+use slackwater::snapshot::{ByPurge, Snapshot};
 
 use super::folded::{self, Folded};
 use super::fragmentation::{self, FreeBlocks};
@@ -122,25 +122,25 @@ fn free_blocks(snapshot: &Snapshot) -> Vec<FreeBlocks> {
     classes
 }
 
-/// Microseconds in purges. Which pages they gave back is known by reason, the time is not: it is
-/// divided in proportion to the pages.
+/// The time of ticks, of taking caches over, and of purges by how their pages had become free, of which
+/// the kernel's part is a branch of its own.
 fn release(snapshot: &Snapshot) -> Vec<Folded> {
-    let pages = &snapshot.release_purged_pages_total;
-    let micros = snapshot.purge_duration_seconds.sum * 1e6;
-    let all = pages.sum() as f64;
-    let reasons = [
-        ("small_page_retire", pages.small_page_retire),
-        ("sub4k_run_retire", pages.sub4k_run_retire),
-        ("medium_run_reclaim", pages.medium_run_reclaim),
-        ("large_free", pages.large_free),
-        ("span_interior", pages.span_interior),
-    ];
-    let reasons = reasons.into_iter().filter(|(_, pages)| *pages > 0);
-    reasons
-        .map(|(reason, pages)| {
-            Folded::new([reason, "purge", "kernel"], micros * pages as f64 / all)
-        })
-        .collect()
+    let seconds = &snapshot.release_seconds_total;
+    let reasons = |by: &ByPurge<f64>| {
+        [
+            ("small_page_retire", by.small_page_retire),
+            ("sub4k_run_retire", by.sub4k_run_retire),
+            ("medium_run_reclaim", by.medium_run_reclaim),
+            ("large_free", by.large_free),
+            ("span_interior", by.span_interior),
+        ]
+    };
+    let own = reasons(&seconds.purge).map(|(reason, own)| (vec![reason, "purge"], own));
+    let kernel = reasons(&seconds.kernel);
+    let kernel = kernel.map(|(reason, part)| (vec![reason, "purge", "kernel"], part));
+    let ticks = [(vec!["tick"], seconds.tick), (vec!["takeover"], seconds.takeover)];
+    let all = ticks.into_iter().chain(own).chain(kernel).filter(|(_, part)| *part > 0.0);
+    all.map(|(path, part)| Folded::new(path, part * 1e6)).collect()
 }
 
 impl fmt::Display for Kind {
@@ -214,16 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_purges_is_divided_by_pages() {
+    fn the_time_of_release_is_where_it_was_spent() {
         let mut reading = reading();
-        reading.snapshot.release_purged_pages_total = Default::default();
+        reading.snapshot.release_seconds_total = Default::default();
         assert_eq!(lines(Kind::Release, &reading), "");
-        reading.snapshot.release_purged_pages_total.large_free = 3;
-        reading.snapshot.release_purged_pages_total.span_interior = 1;
-        reading.snapshot.purge_duration_seconds.sum = 0.004;
+        let seconds = &mut reading.snapshot.release_seconds_total;
+        (seconds.tick, seconds.takeover) = (0.001, 0.002);
+        seconds.purge.large_free = 0.003;
+        seconds.kernel.large_free = 0.004;
+        seconds.kernel.span_interior = 0.005;
         assert_eq!(
             lines(Kind::Release, &reading),
-            "large_free;purge;kernel 3000\nspan_interior;purge;kernel 1000\n"
+            "large_free;purge 3000\nlarge_free;purge;kernel 4000\n\
+             span_interior;purge;kernel 5000\ntakeover 2000\ntick 1000\n"
         );
     }
 

@@ -24,7 +24,7 @@ const EXACT: [&str; 13] = [
 ];
 
 /// Functions whose names begin so.
-const PREFIXES: [&str; 10] = [
+const PREFIXES: [&str; 14] = [
     "slackwater::",
     "__rust_alloc",
     "__rust_realloc",
@@ -35,6 +35,11 @@ const PREFIXES: [&str; 10] = [
     "__rg_",
     "alloc::alloc::",
     "<alloc::alloc::Global as ",
+    // How a vector gets its first memory; how it grows stays.
+    "alloc::raw_vec::with_capacity_in",
+    "alloc::raw_vec::try_allocate_in",
+    "<alloc::raw_vec::RawVecInner>::with_capacity_in",
+    "<alloc::raw_vec::RawVecInner>::try_allocate_in",
 ];
 
 /// Methods of these traits, of whatever type.
@@ -51,6 +56,12 @@ pub fn is_allocator(function: &str) -> bool {
     is_ours && !KEPT.iter().any(|start| function.starts_with(start))
 }
 
+/// Is it where the standard library hands over to a Rust program's own code? Its callers start threads
+/// and catch panics; std's own backtraces leave them out, too.
+pub fn is_begin(function: &str) -> bool {
+    function.contains("__rust_begin_short_backtrace")
+}
+
 /// The whole name of a function of which only the last part is known, by the file that it is in: a
 /// program with line tables alone does not say more of what was inlined. So the allocator's frames are
 /// known there, too; others are as they come.
@@ -63,6 +74,9 @@ pub fn qualified(function: &str, file: &str) -> Option<String> {
     }
     if file.ends_with("/library/alloc/src/alloc.rs") {
         return Some(format!("alloc::alloc::{function}"));
+    }
+    if file.ends_with("/library/alloc/src/raw_vec/mod.rs") {
+        return Some(format!("alloc::raw_vec::{function}"));
     }
     let module = in_own_source(file)?.strip_suffix(".rs")?;
     Some(format!("slackwater::{}::{function}", module.replace('/', "::")))

@@ -166,9 +166,9 @@ impl Worker {
         while Instant::now() < until {
             for _ in 0..STEPS {
                 if self.held_bytes < BURST_BYTES {
-                    let bytes = self.random.block_bytes();
-                    self.held_bytes += bytes;
-                    self.held.push(self.random.block(bytes));
+                    let block = self.answer();
+                    self.held_bytes += block.len();
+                    self.held.push(block);
                 } else {
                     self.give_one_back()?;
                 }
@@ -208,9 +208,9 @@ impl Worker {
             }
         }
         while self.live_bytes < LIVE_BYTES {
-            let bytes = self.random.block_bytes();
-            self.live_bytes += bytes;
-            self.live.push_back(self.random.block(bytes));
+            let block = self.open_session();
+            self.live_bytes += block.len();
+            self.live.push_back(block);
         }
     }
 
@@ -222,6 +222,47 @@ impl Worker {
             drop(self.random.block(bytes));
         }
         drop(self.random.block(TRICKLE_LARGE_BYTES));
+    }
+}
+
+/// What a service wants memory for. Each is a function of its own, so that a profile tells them apart;
+/// they are also as different in size.
+impl Worker {
+    /// Whatever the next request needs.
+    #[inline(never)]
+    fn answer(&mut self) -> Vec<u8> {
+        match self.random.block_bytes() {
+            bytes @ 0..512 => self.parse_header(bytes),
+            bytes @ 512..8192 => self.read_row(bytes),
+            bytes @ 8192..32_768 => self.render_page(bytes),
+            bytes => self.load_image(bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn parse_header(&mut self, bytes: usize) -> Vec<u8> {
+        self.random.block(bytes)
+    }
+
+    #[inline(never)]
+    fn read_row(&mut self, bytes: usize) -> Vec<u8> {
+        self.random.block(bytes)
+    }
+
+    #[inline(never)]
+    fn render_page(&mut self, bytes: usize) -> Vec<u8> {
+        self.random.block(bytes)
+    }
+
+    #[inline(never)]
+    fn load_image(&mut self, bytes: usize) -> Vec<u8> {
+        self.random.block(bytes)
+    }
+
+    #[inline(never)]
+    fn open_session(&mut self) -> Vec<u8> {
+        let bytes = self.random.block_bytes();
+        self.random.block(bytes)
     }
 }
 
