@@ -251,7 +251,8 @@ fn tick_locked(
         is_quiet: by_ticker.as_ref().is_some_and(|ticker| ticker.is_quiet),
         is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
-    heap.sampler.pace(knobs.profile_rate_bytes, knobs.profile_epoch_samples, epochs);
+    let (rate, budget) = (knobs.profile_rate_bytes, knobs.profile_epoch_samples);
+    heap.sampler.pace(&heap.arena, rate, budget, epochs);
     last.time = now;
     last.operations = operations;
     release.busy.store(gate.state == GateState::Busy, Ordering::Relaxed);

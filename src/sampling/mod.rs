@@ -34,7 +34,7 @@ use crate::units::{PAGE_BYTES, SPAN_BYTES};
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 use misuse::Misuse;
 pub(crate) use slots::{MAX_SLOTS, SlotIndex};
-use slots::{Place, Slots};
+use slots::{Place, Slots, WARM};
 pub(crate) use stacks::{
     ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
 };
@@ -43,6 +43,13 @@ use stacks::{StackId, UNKNOWN};
 /// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count
 /// where addresses are limited: 16 MiB.
 const QUARANTINE: u32 = 256;
+
+/// A part of the samples of an epoch goes into quarantine, with the stack that freed it. The slots of
+/// others are used again at once: this costs no system call.
+const QUARANTINED_ONE_IN: u64 = 4;
+
+/// How many slots of one open page are kept for that.
+const MAX_WARM: usize = 64;
 
 /// Bytes behind a block, up to its page's end, hold this until it is freed.
 const PAD: u8 = 0xa5;
@@ -100,11 +107,15 @@ pub(crate) struct Tables {
 ///
 /// # Invariants
 /// - `tables` is null, or the only way to a mapping of [`Tables`].
-/// - The samples `1..fresh` have been used; those of them that are not live stand in the queue from
-///   `oldest` to `newest`, `waiting` of them, the one freed first in front.
+/// - The samples `1..fresh` have been used; those of them that are not live are either warm, or stand in
+///   the queue from `oldest` to `newest`, `waiting` of them, the one closed first in front.
+/// - The slots of the first `warm` of `warm_slots` have their last page but one open.
 struct State {
     tables: *mut Tables,
     slots: Slots,
+    warm_slots: [SlotIndex; MAX_WARM],
+    /// The most pages of the heap that were ever in use when a sample was taken.
+    peak_pages: u64,
     fresh: u32,
     waiting: u32,
     oldest: SlotIndex,
@@ -131,7 +142,7 @@ pub(crate) struct Readings {
     pub samples: AtomicU64,
     /// Those that could not be kept, or whose stack could not.
     pub dropped: AtomicU64,
-    /// Live samples in slots, and their pages.
+    /// Live samples in slots; their pages, and those kept open.
     pub live_blocks: AtomicU64,
     pub live_pages: AtomicU64,
     pub started: AtomicU64,
@@ -146,6 +157,10 @@ pub(crate) struct Sampler {
     /// How many samples an epoch may have, and how many there were before this one.
     budget: AtomicU64,
     paced: AtomicU64,
+    /// Blocks that went into quarantine in this epoch.
+    quarantined: AtomicU64,
+    /// How many slots are warm.
+    warm: AtomicUsize,
 }
 
 impl Sampler {
@@ -167,6 +182,8 @@ impl Sampler {
             state: Lock::new(State {
                 tables: ptr::null_mut(),
                 slots: Slots::new(),
+                warm_slots: [0; MAX_WARM],
+                peak_pages: 0,
                 fresh: 1,
                 waiting: 0,
                 oldest: 0,
@@ -176,6 +193,8 @@ impl Sampler {
             }),
             budget: AtomicU64::new(u64::MAX),
             paced: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            warm: AtomicUsize::new(0),
         }
     }
 
@@ -200,13 +219,28 @@ impl Sampler {
         self.budget.store(budget, Ordering::Relaxed);
     }
 
-    /// A new epoch: a rate that was stretched comes back by half where few samples were taken in the
-    /// last `epochs`. `rate` is what it should be. Whoever ticks.
-    pub fn pace(&self, rate: u64, budget: u64, epochs: u64) {
+    /// A new epoch: a rate that was stretched follows what the last `epochs` would have needed. `rate` is
+    /// what it should be. Whoever ticks.
+    pub fn pace(&self, arena: &Arena, rate: u64, budget: u64, epochs: u64) {
         let samples = self.readings.samples.load(Ordering::Relaxed);
         let done = samples.saturating_sub(self.paced.swap(samples, Ordering::Relaxed));
         let now = self.countdowns().rate();
         self.set_rate(relaxed_rate(now, rate, done / epochs.max(1), budget), budget);
+        self.quarantined.store(0, Ordering::Relaxed);
+        if done == 0 && self.warm.load(Ordering::Relaxed) > 0 {
+            self.close_warm(arena);
+        }
+    }
+
+    /// Gives the pages of warm slots back: none is needed now.
+    #[cold]
+    fn close_warm(&self, arena: &Arena) {
+        let Some(state) = self.state.lock_unless_mine() else { return };
+        let mut open = Open { sampler: self, state, touched: 0 };
+        while let Some(index) = open.take_warm() {
+            open.state.slots.close(&Linux, index, slot_address(arena, index), &WARM);
+            open.put(index);
+        }
     }
 
     /// A sample has been taken. Each time the budget of an epoch is used up, the next samples are twice
@@ -231,20 +265,22 @@ impl Sampler {
         tables.stacks.check();
         let used = &tables.samples[1..state.fresh as usize];
         let waiting = used.iter().filter(|sample| !sample.is_live()).count();
-        assert_eq!(waiting as u32, state.waiting, "what is not live is in quarantine");
-        let (mut index, mut last) = (state.oldest, 0);
+        let warm = self.warm.load(Ordering::Relaxed);
+        assert_eq!(waiting, state.waiting as usize + warm, "what is not live is in quarantine");
+        let warm_slots = &state.warm_slots[..warm];
+        assert!(warm_slots.iter().all(|&index| !tables.samples[index as usize].is_live()));
+        let mut index = state.oldest;
         for _ in 0..state.waiting {
             let sample = &tables.samples[index as usize];
             assert!(!sample.is_live(), "nothing live is in quarantine");
-            assert!(sample.freed_at >= last, "the one freed first is in front");
-            (index, last) = (sample.next, sample.freed_at);
+            index = sample.next;
         }
         let live = || used.iter().filter(|sample| sample.is_live());
         let in_slots = || live().filter(|sample| sample.is_in_slot());
         let pages: usize = in_slots().map(|sample| sample.place().pages()).sum();
         let readings = &self.readings;
         assert_eq!(readings.live_blocks.load(Ordering::Relaxed), in_slots().count() as u64);
-        assert_eq!(readings.live_pages.load(Ordering::Relaxed), pages as u64);
+        assert_eq!(readings.live_pages.load(Ordering::Relaxed), (pages + warm) as u64);
         let live_bytes: u64 = live().map(|sample| sample.amount.bytes).sum();
         let stacks = &tables.stacks.entries[..tables.stacks.used as usize];
         let by_stack: u64 = stacks.iter().map(|entry| entry.figures.live().bytes).sum();
@@ -293,12 +329,15 @@ impl Sampler {
     }
 }
 
-/// The next rate, where `rate` is wanted, `now` holds, and so many samples were taken an epoch.
+/// The next rate, where `rate` is wanted, `now` holds, and so many samples were taken an epoch: one at
+/// which the like of it would take three quarters of the budget.
 fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
+    let wanted = (budget / 4 * 3).max(1);
     if rate == 0 || now < rate {
         rate
-    } else if samples.saturating_mul(4) < budget {
-        (now / 2).max(rate)
+    } else if samples < wanted {
+        let scaled = now as u128 * samples as u128 / wanted as u128;
+        (scaled as u64).max(now / 2).max(rate)
     } else {
         now
     }
@@ -356,6 +395,34 @@ impl Open<'_> {
         })
     }
 
+    /// A slot whose last page but one is open.
+    fn take_warm(&mut self) -> Option<SlotIndex> {
+        let warm = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1)?;
+        self.sampler.warm.store(warm, Ordering::Relaxed);
+        subtract(&self.sampler.readings.live_pages, 1);
+        Some(self.state.warm_slots[warm])
+    }
+
+    /// Keeps a slot whose last page but one is open. `false`: there are enough.
+    fn put_warm(&mut self, index: SlotIndex) -> bool {
+        let warm = self.sampler.warm.load(Ordering::Relaxed);
+        if warm == MAX_WARM {
+            return false;
+        }
+        self.state.warm_slots[warm] = index;
+        self.sampler.warm.store(warm + 1, Ordering::Relaxed);
+        add(&self.sampler.readings.live_pages, 1);
+        true
+    }
+
+    /// Should a block that is freed now go into quarantine?
+    fn has_quarantine(&mut self) -> bool {
+        let done = self.sampler.quarantined.load(Ordering::Relaxed);
+        let has = done < self.sampler.budget.load(Ordering::Relaxed) / QUARANTINED_ONE_IN;
+        self.sampler.quarantined.store(done + has as u64, Ordering::Relaxed);
+        has
+    }
+
     /// A sample that is not in use: the one freed longest ago, once there are enough of those.
     fn take(&mut self, slots: u32) -> Option<SlotIndex> {
         if self.state.waiting < QUARANTINE && self.state.fresh < slots {
@@ -385,15 +452,21 @@ impl Open<'_> {
         self.state.waiting += 1;
     }
 
-    /// Fills in sample `index`, and counts it.
-    fn note_allocated(&mut self, index: SlotIndex, sample: Sample) {
-        let is_peak = self.change(|tables| {
+    /// Fills in sample `index`, and counts it. The heap has so many pages in use.
+    fn note_allocated(&mut self, index: SlotIndex, sample: Sample, used_pages: u64) {
+        // By what is exactly known: the highest of many estimates would be one that is too high.
+        let is_peak = used_pages > self.state.peak_pages;
+        self.change(|tables| {
             tables.samples[index as usize] = sample;
-            tables.stacks.allocated(sample.stack, sample.amount)
+            tables.stacks.allocated(sample.stack, sample.amount);
+            if is_peak {
+                tables.stacks.note_peak();
+            }
         });
         let readings = &self.sampler.readings;
         if is_peak {
             readings.peak_at.store(sample.allocated_at, Ordering::Relaxed);
+            self.state.peak_pages = used_pages;
         }
         add(&readings.samples, 1);
         self.sampler.stretch(readings.samples.load(Ordering::Relaxed));
@@ -405,7 +478,7 @@ impl Open<'_> {
         probes::sample_alloc(address, bytes, amount.bytes, stack.0 as u64);
     }
 
-    /// Counts the end of sample `index`, which is put into quarantine.
+    /// Counts the end of sample `index`.
     fn note_freed(&mut self, index: SlotIndex, freed_stack: StackId) {
         let (now, thread) = (sys::precise_now(), sys::thread());
         let sample = self.change(|tables| {
@@ -422,7 +495,6 @@ impl Open<'_> {
             subtract(&readings.live_blocks, 1);
             subtract(&readings.live_pages, sample.place().pages() as u64);
         }
-        self.put(index);
         let age = Nanos(sample.freed_at).since(Nanos(sample.allocated_at));
         probes::sample_free(sample.address, sample.bytes, age.micros());
     }
@@ -482,8 +554,8 @@ fn slot_of(arena: &Arena, address: usize) -> SlotIndex {
     ((address - arena.sample_range().start) / SPAN_BYTES) as SlotIndex
 }
 
-/// A sampled block of up to 32 KiB, aligned to `align`, filled with zeros; `None` if it cannot be had,
-/// and should be an ordinary one. `frame` is an address in the frame of the function that the program has
+/// A sampled block of up to 32 KiB, aligned to `align`; `None` if it cannot be had, and should be an
+/// ordinary one. `frame` is an address in the frame of the function that the program has
 /// called ([`stack::address_in_frame`]).
 #[cold]
 pub(crate) fn allocate(
@@ -502,9 +574,13 @@ pub(crate) fn allocate(
         open.state.watches_faults = true;
         misuse::watch_faults();
     }
-    let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
-    let (slot, place) = (slot_address(&heap.arena, index), Place::of(bytes, align));
-    if !open.state.slots.open(&Linux, index, slot, &place) {
+    let place = Place::of(bytes, align);
+    let warm = if place.is_warm() { open.take_warm() } else { None };
+    let Some(index) = warm.or_else(|| open.take(slots(&heap.arena))) else {
+        return sampler.drop_one();
+    };
+    let slot = slot_address(&heap.arena, index);
+    if warm.is_none() && !open.state.slots.open(&Linux, index, slot, &place) {
         open.put(index);
         return sampler.drop_one();
     }
@@ -513,7 +589,8 @@ pub(crate) fn allocate(
     let pad = (address + bytes) as *mut u8;
     // SAFETY: from the block's end to its page's, which was opened for it.
     unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
-    open.note_allocated(index, new_sample(address, bytes, amount, stack, place));
+    let sample = new_sample(address, bytes, amount, stack, place);
+    open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(address as *mut u8)
 }
@@ -525,19 +602,26 @@ pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
     let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return };
     let index = slot_of(&heap.arena, address);
     let sample = open.tables().samples[index as usize];
-    let stack = open.stack(frame);
     if sample.address != address as u64 || !sample.is_in_slot() {
+        let stack = open.stack(frame);
         misuse::fail(&mut open, Misuse::NoBlock, address, None, stack);
     }
     if !sample.is_live() {
+        let stack = open.stack(frame);
         misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
     }
     let place = sample.place();
     if let Some(touched) = first_touched(&sample, &place) {
+        let stack = open.stack(frame);
         misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
     }
+    let is_quarantined = open.has_quarantine();
+    let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
     open.note_freed(index, stack);
-    open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+    if is_quarantined || !place.is_warm() || !open.put_warm(index) {
+        open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+        open.put(index);
+    }
     open.account(&heap.metadata);
 }
 
@@ -577,7 +661,8 @@ pub(crate) fn note_large(
     let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
     let stack = open.stack(frame);
     let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
-    open.note_allocated(index, new_sample(address, bytes, amount(bytes, rate), stack, nowhere));
+    let sample = new_sample(address, bytes, amount(bytes, rate), stack, nowhere);
+    open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(index)
 }
@@ -590,6 +675,7 @@ pub(crate) fn forget_large(heap: &Heap, index: SlotIndex) {
     // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
     if let Some(mut open) = heap.sampler.lock(&heap.metadata) {
         open.note_freed(index, UNKNOWN);
+        open.put(index);
     }
 }
 

@@ -60,7 +60,18 @@ pub(crate) struct Place {
     pub end_page: usize,
 }
 
+/// The page that most blocks take: a slot's last but the guard.
+pub(crate) const WARM: Place =
+    Place { offset: WARM_PAGE * PAGE_BYTES, first_page: WARM_PAGE, end_page: WARM_PAGE + 1 };
+
+const WARM_PAGE: usize = SPAN_BYTES / PAGE_BYTES - 2;
+
 impl Place {
+    /// Is it on [`WARM`]'s page alone?
+    pub fn is_warm(&self) -> bool {
+        (self.first_page, self.end_page) == (WARM.first_page, WARM.end_page)
+    }
+
     /// That of `bytes`, at least one and at most 32 KiB, as close to the guard as `align` (a power of two,
     /// at most half a slot) allows.
     pub fn of(bytes: usize, align: usize) -> Place {

@@ -108,16 +108,12 @@ pub(crate) struct StackEntry {
 /// # Invariants
 /// - `entries[..used]` have disjoint places in `frames[..frames_used]`.
 /// - Each of them but [`UNKNOWN`] has one bucket, reached from its hash without passing an empty one.
-/// - `live_bytes` is the sum over the entries of what is live, and no more than `peak_bytes`, which is
-///   the most that ever was.
 #[repr(C)]
 pub(crate) struct StackTable {
     pub used: u32,
     pub frames_used: u32,
     /// Peaks so far.
     pub peak: u64,
-    peak_bytes: u64,
-    live_bytes: u64,
     pub entries: [StackEntry; MAX_STACKS],
     pub frames: [u64; ALL_FRAMES],
     /// 0 for an empty bucket.
@@ -165,19 +161,17 @@ impl StackTable {
         &self.frames[entry.first as usize..][..entry.depth as usize]
     }
 
-    /// Counts a sampled allocation. `true`: more is live than ever before.
-    pub fn allocated(&mut self, id: StackId, amount: Amount) -> bool {
+    /// Counts a sampled allocation.
+    pub fn allocated(&mut self, id: StackId, amount: Amount) {
         let figures = &mut self.entries[id.0 as usize].figures;
         figures.keep_peak(self.peak);
         figures.samples += 1;
         figures.allocated.add(amount);
-        self.live_bytes += amount.bytes;
-        let is_peak = self.live_bytes > self.peak_bytes;
-        if is_peak {
-            self.peak_bytes = self.live_bytes;
-            self.peak += 1;
-        }
-        is_peak
+    }
+
+    /// What is live now is what was live at the peak, until there is another.
+    pub fn note_peak(&mut self) {
+        self.peak += 1;
     }
 
     /// Counts its end after so many nanoseconds.
@@ -187,7 +181,6 @@ impl StackTable {
         figures.freed.add(amount);
         let lifetime = &mut figures.lifetimes[lifetime_index(nanos)];
         *lifetime = lifetime.wrapping_add(amount.objects);
-        self.live_bytes -= amount.bytes;
     }
 
     /// Bytes of the table that have been touched.
@@ -199,7 +192,7 @@ impl StackTable {
     #[cfg(test)]
     pub fn check(&self) {
         assert!(self.used >= 1 && self.entries[0].depth == 0);
-        let (mut frames, mut live) = (0, 0);
+        let mut frames = 0;
         for (entry, id) in self.entries[..self.used as usize].iter().zip(0..) {
             let figures = &entry.figures;
             if id > 0 {
@@ -214,13 +207,9 @@ impl StackTable {
             assert!(figures.freed.bytes <= figures.allocated.bytes, "no more freed than allocated");
             assert!(figures.freed.objects <= figures.allocated.objects);
             assert_eq!(figures.lifetimes.iter().sum::<u64>(), figures.freed.objects);
-            live += figures.live().bytes;
+            assert!(figures.at_peak(self.peak).bytes <= figures.allocated.bytes);
         }
-        assert_eq!((frames, live), (self.frames_used, self.live_bytes));
-        assert!(live <= self.peak_bytes, "the peak is the most that ever was live");
-        let entries = &self.entries[..self.used as usize];
-        let at_peak: u64 = entries.iter().map(|e| e.figures.at_peak(self.peak).bytes).sum();
-        assert_eq!(at_peak, self.peak_bytes, "what was live at the peak");
+        assert_eq!(frames, self.frames_used);
     }
 }
 
@@ -295,12 +284,12 @@ mod tests {
             if random.below(if step / 3000 % 2 == 0 { 3 } else { 6 }) < 2 || live.is_empty() {
                 let id = ids[random.below(8) as usize];
                 let amount = amount(random.below(1 << 20), 1 + random.below(9000));
-                let is_peak = table.allocated(id, amount);
+                table.allocated(id, amount);
                 live.push((id, amount));
                 let now: u64 = live.iter().map(|(_, amount)| amount.bytes).sum();
-                assert_eq!(is_peak, now > most);
-                if is_peak {
+                if now > most {
                     most = now;
+                    table.note_peak();
                     at_peak.fill(0);
                     live.iter().for_each(|(id, amount)| at_peak[id.0 as usize] += amount.bytes);
                 }

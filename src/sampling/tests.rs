@@ -33,9 +33,7 @@ fn samples_come_and_go() {
             let address = take(&test, bytes, align);
             assert!(address.is_multiple_of(align) && test.heap.arena.is_sample(address));
             assert_eq!(usable_bytes(&test.heap, address), bytes.max(1));
-            let block = content(address, bytes);
-            assert!(block.iter().all(|&byte| byte == 0), "a sample reads as zero");
-            block.fill(step as u8);
+            content(address, bytes).fill(step as u8);
             live.push((address, bytes, step as u8));
         } else if !live.is_empty() {
             let (address, bytes, tag) = live.swap_remove(random.below(live.len() as u64) as usize);
@@ -63,6 +61,29 @@ fn a_freed_slot_is_left_alone_for_long() {
         give(&test, other);
     }
     assert_eq!(take(&test, 100, 16), first, "after so many others");
+    test.check();
+}
+
+#[test]
+fn beyond_the_quarantine_slots_stay_open_for_the_next_block_until_none_comes() {
+    let test = heap();
+    let sampler = &test.heap.sampler;
+    sampler.set_rate(1000, 4 * 3);
+    let blocks: Vec<usize> = (0..100).map(|_| take(&test, 100, 16)).collect();
+    blocks.iter().for_each(|&block| give(&test, block));
+    test.check();
+    let warm = || sampler.warm.load(Ordering::Relaxed);
+    assert_eq!(warm(), MAX_WARM, "three went into quarantine, and 33 there is no room for");
+    // The next ones are theirs, last freed first; what needs more than a page has another.
+    let large = take(&test, 5000, 16);
+    assert!(!blocks.contains(&large));
+    assert_eq!(take(&test, 10, 1) / SPAN_BYTES, blocks[3 + MAX_WARM - 1] / SPAN_BYTES);
+    assert_eq!(warm(), MAX_WARM - 1);
+    test.check();
+    sampler.pace(&test.heap.arena, 1000, 12, 1);
+    assert_eq!(warm(), MAX_WARM - 1, "samples were taken");
+    sampler.pace(&test.heap.arena, 1000, 12, 1);
+    assert_eq!(warm(), 0, "none was");
     test.check();
 }
 
@@ -115,18 +136,19 @@ fn samples_get_further_apart_where_there_would_be_too_many() {
     assert_eq!(rate_after(24), RATE);
     assert_eq!(rate_after(1), 2 * RATE);
     assert_eq!(rate_after(25), 4 * RATE);
+    let pace = |rate| sampler.pace(&test.heap.arena, rate, 25, 1);
     // An epoch with that many samples: it is about right.
-    sampler.pace(RATE, 25, 1);
-    assert_eq!(rate_after(24), 4 * RATE);
-    sampler.pace(RATE, 25, 1);
-    sampler.pace(RATE, 25, 1);
-    assert_eq!(sampler.countdowns().rate(), 2 * RATE, "after an epoch with none");
-    sampler.pace(RATE, 25, 1);
-    sampler.pace(RATE, 25, 1);
-    assert_eq!(sampler.countdowns().rate(), RATE);
-    sampler.pace(4 * RATE, 25, 1);
+    pace(RATE);
+    assert_eq!(rate_after(18), 4 * RATE);
+    pace(RATE);
+    assert_eq!(rate_after(9), 4 * RATE, "18 are three quarters of the budget");
+    pace(RATE);
+    assert_eq!(sampler.countdowns().rate(), 2 * RATE, "9 are half of that");
+    pace(RATE);
+    assert_eq!(sampler.countdowns().rate(), RATE, "after an epoch with none");
+    pace(4 * RATE);
     assert_eq!(sampler.countdowns().rate(), 4 * RATE, "another is wanted");
-    sampler.pace(0, 25, 1);
+    pace(0);
     assert_eq!(rate_after(200), 0, "none is wanted");
     sampler.set_rate(MAX_RATE, 1);
     assert_eq!(rate_after(3), MAX_RATE);
