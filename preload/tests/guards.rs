@@ -122,6 +122,17 @@ fn faults_that_are_not_ours_are_left_to_whom_they_belong() {
     assert_said(&outcome, "the program's own handler");
 }
 
+/// By the next fault the process ends: the access is made again when the handler has returned.
+#[test]
+fn a_handler_that_is_to_be_called_once_is_called_once() {
+    for how in ["overflow", "not_ours"] {
+        let Some(outcome) = misuse(how, &[("HANDLER_FOR_ONCE", "1")]) else { return };
+        assert_eq!(outcome.status.signal(), Some(libc::SIGSEGV), "{}", outcome.said());
+        let calls = outcome.stderr.matches("the handler that is called once").count();
+        assert_eq!(calls, 1, "{}", outcome.said());
+    }
+}
+
 #[test]
 fn a_program_without_misuse_goes_on_and_nothing_is_said() {
     for guards in ["on", "off"] {

@@ -290,6 +290,9 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let before = unsafe { &*BEFORE.0.get() };
     // SAFETY: filled before this handler was installed.
     let before = unsafe { before.assume_init_ref() };
+    if before.sa_flags & libc::SA_RESETHAND != 0 {
+        leave_to_default(signal);
+    }
     match before.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
             // The access is made again, and ends the process. A signal that somebody sent is not
@@ -313,6 +316,23 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
             let handler: extern "C" fn(c_int) = unsafe { core::mem::transmute(handler) };
             handler(signal);
         }
+    }
+}
+
+/// From now on the system's own way with the signal holds, unless the program has put a handler in the
+/// place of ours.
+///
+/// A handler that was to be called once trusts in that: it returns, or raises the signal again, to end
+/// the process.
+fn leave_to_default(signal: c_int) {
+    // SAFETY: all-zero is a valid sigaction, and means the default.
+    let default: libc::sigaction = unsafe { core::mem::zeroed() };
+    let mut now = default;
+    // SAFETY: a valid place.
+    unsafe { libc::sigaction(signal, ptr::null(), &mut now) };
+    if now.sa_sigaction == on_fault as *const () as usize {
+        // SAFETY: a valid action.
+        unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
     }
 }
 

@@ -43,6 +43,31 @@ static void own_handler(void) {
     sigaction(SIGSEGV, &action, NULL);
 }
 
+static void say_and_return(int signal) {
+    (void)signal;
+    static const char line[] = "the handler that is called once\n";
+    if (write(STDERR_FILENO, line, sizeof line - 1) < 0) {
+        _exit(1);
+    }
+}
+
+// Before anything is allocated: the library's own handler is put in its place, and calls it.
+static void handler_for_once(int count, char **arguments, char **environment) {
+    (void)count, (void)arguments;
+    for (; *environment != NULL; environment++) {
+        if (strcmp(*environment, "HANDLER_FOR_ONCE=1") == 0) {
+            struct sigaction action;
+            memset(&action, 0, sizeof action);
+            action.sa_handler = say_and_return;
+            action.sa_flags = SA_RESETHAND;
+            sigaction(SIGSEGV, &action, NULL);
+        }
+    }
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const FIRST)(int, char **, char **) =
+    handler_for_once;
+
 int main(int count, char **arguments) {
     const char *misuse = count > 1 ? arguments[1] : "";
     if (strcmp(misuse, "own_handler") == 0) {
