@@ -62,10 +62,12 @@ fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
         Some(entered) => {
             let cache = entered.cache;
             let bin = cache.bin(class);
-            let mut block = bin.pop().or_else(|| central::refill(&HEAP, cache, class));
-            if bin.count(bytes) {
-                block = block.map(|block| sample(cache, class, bytes, align, block, frame));
-            }
+            let block = bin.pop().or_else(|| central::refill(&HEAP, cache, class));
+            // What fails is no allocation, and ends no countdown.
+            let block = block.map(|block| match bin.count(bytes) {
+                true => sample(cache, class, bytes, align, block, frame),
+                false => block,
+            });
             housekeeping(&HEAP, cache, &Linux);
             block
         }

@@ -79,6 +79,7 @@ mod limits {
             address_space_runs_out_by_small_blocks,
             address_space_runs_out_by_pages,
             data_runs_out,
+            what_ran_out_is_sampled_again,
             threads_run_out_together,
             a_low_limit_leaves_room_for_others,
             a_very_low_limit_still_serves,

@@ -100,6 +100,24 @@ static void data_runs_out(void) {
     exhaust_and_recover(20000, 256 * MIB);
 }
 
+/* Of sampled blocks nothing can be used but what was asked for. */
+static void what_ran_out_is_sampled_again(void) {
+    CHECK(setenv("SLACKWATER_PROFILE_RATE_BYTES", "1", 1) == 0);
+    under_limit(__func__, RLIMIT_AS, 256 * MIB);
+    struct link *chain = NULL;
+    take_all(&chain, 30000);
+    CHECK(malloc(30000) == NULL);
+    give_all(&chain);
+    size_t sampled = 0;
+    for (int i = 0; i < 1000; i++) {
+        void *block = malloc(30000);
+        CHECK(block);
+        sampled += malloc_usable_size(block) == 30000;
+        free(block);
+    }
+    CHECK(sampled > 0);
+}
+
 static void *exhaust_in_thread(void *argument) {
     struct link *chain = NULL;
     size_t size = (size_t)(uintptr_t)argument;
@@ -176,6 +194,7 @@ static const struct check checks[] = {
     {"address_space_runs_out_by_small_blocks", address_space_runs_out_by_small_blocks},
     {"address_space_runs_out_by_pages", address_space_runs_out_by_pages},
     {"data_runs_out", data_runs_out},
+    {"what_ran_out_is_sampled_again", what_ran_out_is_sampled_again},
     {"threads_run_out_together", threads_run_out_together},
     {"a_low_limit_leaves_room_for_others", a_low_limit_leaves_room_for_others},
     {"a_very_low_limit_still_serves", a_very_low_limit_still_serves},
