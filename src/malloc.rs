@@ -289,7 +289,7 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 
 /// Changes a block's size to `bytes`, keeping its content up to the smaller of the two: in place
 /// where its class stays the same or the pages behind it are free, by moving pages where it is very
-/// large, by copying otherwise (and always where it is sampled). Null if out of memory; the block is then unchanged.
+/// large, by copying otherwise. Null if out of memory; the block is then unchanged.
 ///
 /// # Safety
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
@@ -309,6 +309,10 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
     if class == new_class && !is_sample && (!both_large || resize()) {
         return block;
+    }
+    let resize_sample = || sampling::resize(&HEAP, block as usize, bytes, align, new_class, frame);
+    if is_sample && let Some(resized) = on_pages(enter(), resize_sample) {
+        return resized;
     }
     // SAFETY: the caller vouches for the block.
     let usable = unsafe { usable_bytes(block) };

@@ -231,3 +231,26 @@ fn end_countdown() {
         give_back(vec![allocate(100) as usize]);
     }
 }
+
+/// Ordinary blocks stay where they are then, uncounted, and the sampled ones stand for them.
+#[test]
+fn what_is_reallocated_within_its_class_stays_in_the_profile() {
+    let _alone = ALONE.lock();
+    set_rate(64 << 10);
+    // The countdown under way still has the rate before.
+    give_back((0..1000).map(|_| allocate(1800) as usize).collect());
+    let blocks: Vec<usize> = (0..10_000).map(|_| allocate(1800) as usize).collect();
+    let (allocated, live) = estimate();
+    let mut resized = blocks.clone();
+    for bytes in [2040, 1900, 2048, 1800] {
+        for block in &mut resized {
+            // SAFETY: the block is live.
+            *block = unsafe { reallocate(*block as *mut u8, bytes, 16) } as usize;
+        }
+    }
+    assert!(resized != blocks, "some are sampled, and had no room behind them");
+    let (allocated_after, live_after) = estimate();
+    assert_eq!(live_after.objects.round(), live.objects.round());
+    assert_eq!(allocated_after.objects, allocated.objects);
+    give_back(resized);
+}

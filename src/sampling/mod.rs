@@ -27,6 +27,7 @@ use crate::heap::Heap;
 use crate::lock::{Guard, Lock};
 use crate::metadata::Metadata;
 use crate::probes;
+use crate::size_class::SizeClass;
 use crate::stack::{self, MAX_FRAMES, Scratch};
 use crate::sys::{self, Linux, Nanos};
 use crate::units::{PAGE_BYTES, SPAN_BYTES};
@@ -75,6 +76,8 @@ pub(crate) struct Sample {
     end_page: u8,
     /// In quarantine: the one that was freed next.
     next: SlotIndex,
+    /// In a slot: the class that it would have as an ordinary block.
+    class: SizeClass,
 }
 
 impl Sample {
@@ -452,6 +455,26 @@ impl Open<'_> {
         self.state.waiting += 1;
     }
 
+    /// A slot for `bytes`, at least one, and the block's address there; all behind it is [`PAD`].
+    fn open_slot(
+        &mut self,
+        arena: &Arena,
+        bytes: usize,
+        align: usize,
+    ) -> Option<(SlotIndex, usize, Place)> {
+        let place = Place::of(bytes, align);
+        let warm = if place.is_warm() { self.take_warm() } else { None };
+        let index = warm.or_else(|| self.take(slots(arena)))?;
+        let slot = slot_address(arena, index);
+        if warm.is_none() && !self.state.slots.open(&Linux, index, slot, &place) {
+            self.put(index);
+            return None;
+        }
+        let address = slot + place.offset;
+        fill_pad(address, bytes, &place);
+        Some((index, address, place))
+    }
+
     /// Fills in sample `index`, and counts it. The heap has so many pages in use.
     fn note_allocated(&mut self, index: SlotIndex, sample: Sample, used_pages: u64) {
         // By what is exactly known: the highest of many estimates would be one that is too high.
@@ -498,6 +521,25 @@ impl Open<'_> {
         let age = Nanos(sample.freed_at).since(Nanos(sample.allocated_at));
         probes::sample_free(sample.address, sample.bytes, age.micros());
     }
+
+    /// Sample `from`, which is live, lies in slot `to` from now on. It is counted as before; its old slot
+    /// is put into quarantine.
+    fn note_moved(&mut self, from: SlotIndex, to: SlotIndex, moved: Sample, stack: StackId) {
+        let (now, thread) = (sys::precise_now(), sys::thread());
+        let old = self.change(|tables| {
+            let old = &mut tables.samples[from as usize];
+            old.freed_at = now.0.max(1);
+            old.freed_stack = stack;
+            old.freed_thread = thread;
+            let old = *old;
+            tables.samples[to as usize] = moved;
+            old
+        });
+        let live_pages = &self.sampler.readings.live_pages;
+        add(live_pages, moved.place().pages() as u64);
+        subtract(live_pages, old.place().pages() as u64);
+        self.put(from);
+    }
 }
 
 /// For numbers that have one writer at a time.
@@ -521,6 +563,7 @@ fn new_sample(
     amount: Amount,
     stack: StackId,
     place: Place,
+    class: SizeClass,
 ) -> Sample {
     Sample {
         address: address as u64,
@@ -535,6 +578,7 @@ fn new_sample(
         first_page: place.first_page as u8,
         end_page: place.end_page as u8,
         next: 0,
+        class,
     }
 }
 
@@ -574,22 +618,11 @@ pub(crate) fn allocate(
         open.state.watches_faults = true;
         misuse::watch_faults();
     }
-    let place = Place::of(bytes, align);
-    let warm = if place.is_warm() { open.take_warm() } else { None };
-    let Some(index) = warm.or_else(|| open.take(slots(&heap.arena))) else {
-        return sampler.drop_one();
-    };
-    let slot = slot_address(&heap.arena, index);
-    if warm.is_none() && !open.state.slots.open(&Linux, index, slot, &place) {
-        open.put(index);
-        return sampler.drop_one();
-    }
+    let slot = open.open_slot(&heap.arena, bytes, align);
+    let Some((index, address, place)) = slot else { return sampler.drop_one() };
     let stack = open.stack(frame);
-    let address = slot + place.offset;
-    let pad = (address + bytes) as *mut u8;
-    // SAFETY: from the block's end to its page's, which was opened for it.
-    unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
-    let sample = new_sample(address, bytes, amount, stack, place);
+    let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+    let sample = new_sample(address, bytes, amount, stack, place, class);
     open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(address as *mut u8)
@@ -623,6 +656,62 @@ pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
         open.put(index);
     }
     open.account(&heap.metadata);
+}
+
+/// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
+/// where it is then, uncounted, so that this remains the sample that it is, if in another slot. Returns
+/// where it is now. `None`: it must become another block, or is none.
+#[cold]
+pub(crate) fn resize(
+    heap: &Heap,
+    address: usize,
+    bytes: usize,
+    align: usize,
+    class: SizeClass,
+    frame: usize,
+) -> Option<*mut u8> {
+    let bytes = bytes.max(1);
+    let mut open = heap.sampler.lock(&heap.metadata)?;
+    let index = slot_of(&heap.arena, address);
+    let sample = open.tables().samples[index as usize];
+    let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
+    if !is_its || sample.class != class {
+        return None;
+    }
+    let place = sample.place();
+    if let Some(touched) = first_touched(&sample, &place) {
+        let stack = open.stack(frame);
+        misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+    }
+    if place.has_room_for(bytes) {
+        open.change(|tables| tables.samples[index as usize].bytes = bytes as u64);
+        fill_pad(address, bytes, &place);
+        return Some(address as *mut u8);
+    }
+    let slot = open.open_slot(&heap.arena, bytes, align);
+    let Some((to, moved, its_place)) = slot else { return heap.sampler.drop_one() };
+    let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
+    // SAFETY: both blocks have so many bytes, in different slots.
+    unsafe { ptr::copy_nonoverlapping(from, moved as *mut u8, size) };
+    let stack = open.stack(frame);
+    let moved_sample = Sample {
+        address: moved as u64,
+        bytes: bytes as u64,
+        first_page: its_place.first_page as u8,
+        end_page: its_place.end_page as u8,
+        ..sample
+    };
+    open.note_moved(index, to, moved_sample, stack);
+    open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+    open.account(&heap.metadata);
+    Some(moved as *mut u8)
+}
+
+/// Fills what is behind a block of `bytes`, up to its last page's end, which is open.
+fn fill_pad(address: usize, bytes: usize, place: &Place) {
+    let pad = (address + bytes) as *mut u8;
+    // SAFETY: from the block's end to its last page's, which was opened for it.
+    unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
 }
 
 /// The first byte behind a sample's block that has been written to.
@@ -661,7 +750,8 @@ pub(crate) fn note_large(
     let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
     let stack = open.stack(frame);
     let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
-    let sample = new_sample(address, bytes, amount(bytes, rate), stack, nowhere);
+    let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
+    let sample = new_sample(address, bytes, amount, stack, nowhere, class);
     open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(index)

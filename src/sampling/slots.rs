@@ -85,6 +85,11 @@ impl Place {
         self.end_page * PAGE_BYTES - self.offset - bytes
     }
 
+    /// Can the block have so many bytes where it is?
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.offset + bytes <= self.end_page * PAGE_BYTES
+    }
+
     pub fn pages(&self) -> usize {
         self.end_page - self.first_page
     }

@@ -88,6 +88,41 @@ fn beyond_the_quarantine_slots_stay_open_for_the_next_block_until_none_comes() {
 }
 
 #[test]
+fn a_sample_that_changes_its_size_within_its_class_remains_one() {
+    let test = heap();
+    let class = SizeClass::for_bytes(2000);
+    let resize_to = |address: usize, bytes: usize, class: SizeClass| {
+        let frame = stack::address_in_frame();
+        resize(&test.heap, address, bytes, 16, class, frame).map(|block| block as usize)
+    };
+    let readings = &test.heap.sampler.readings;
+    let mut address = take(&test, 1793, 16);
+    content(address, 1793).fill(7);
+    let mut random = Random::new(3);
+    let mut moves = 0;
+    for _ in 0..1000 {
+        let bytes = 1793 + random.below(2048 - 1792) as usize;
+        let before = address;
+        address = resize_to(before, bytes, class).expect("its class");
+        moves += (address != before) as u32;
+        assert_eq!(usable_bytes(&test.heap, address), bytes);
+        assert!(content(address, 1793).iter().all(|&byte| byte == 7));
+        // Small ones have room to the next multiple of their alignment.
+        content(address, bytes)[1793..].fill(9);
+        test.check();
+    }
+    assert!((2..10).contains(&moves), "to where there is room for more: {moves}");
+    assert_eq!(readings.samples.load(Ordering::Relaxed), 1, "one allocation");
+    assert_eq!(resize_to(address, 1792, SizeClass::for_bytes(1792)), None, "another class");
+    assert_eq!(resize_to(address, 40_000, SizeClass::NONE), None, "no class");
+    assert_eq!(resize_to(address + 16, 2000, class), None, "no block");
+    give(&test, address);
+    assert_eq!(resize_to(address, 2000, class), None, "freed");
+    assert_eq!(readings.live_blocks.load(Ordering::Relaxed), 0);
+    test.check();
+}
+
+#[test]
 fn what_there_is_no_room_for_is_counted() {
     // 8 MiB of slots.
     let test = TestHeap::new();
