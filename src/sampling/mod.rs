@@ -250,7 +250,8 @@ impl Sampler {
     /// as far apart.
     fn stretch(&self, samples: u64) {
         let done = samples.saturating_sub(self.paced.load(Ordering::Relaxed));
-        if done.is_multiple_of(self.budget.load(Ordering::Relaxed).max(1)) {
+        // None: an epoch has begun since that sample was counted.
+        if done > 0 && done.is_multiple_of(self.budget.load(Ordering::Relaxed).max(1)) {
             let countdowns = self.countdowns();
             countdowns.set_rate(countdowns.rate().saturating_mul(2));
         }

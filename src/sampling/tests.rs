@@ -181,6 +181,8 @@ fn samples_get_further_apart_where_there_would_be_too_many() {
     assert_eq!(sampler.countdowns().rate(), 2 * RATE, "9 are half of that");
     pace(RATE);
     assert_eq!(sampler.countdowns().rate(), RATE, "after an epoch with none");
+    sampler.stretch(sampler.paced.load(Ordering::Relaxed));
+    assert_eq!(sampler.countdowns().rate(), RATE, "the last sample of the epoch before");
     pace(4 * RATE);
     assert_eq!(sampler.countdowns().rate(), 4 * RATE, "another is wanted");
     pace(0);
