@@ -282,7 +282,7 @@ pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 #[cold]
 fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
     let (chunk, resident, _pages) = loop {
-        let mut pages = heap.page_heap.lock_unless_mine()?;
+        let mut pages = heap.lock_pages()?;
         match pages.take_span(&heap.arena, &Linux, &heap.totals, class) {
             Some((chunk, resident)) => break (chunk, resident, pages),
             None if pages.is_worth_waiting_for() => {
@@ -303,7 +303,7 @@ fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
 fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
     let span = heap.arena.span(chunk);
     let (resident, purged) = (span.resident_pages(), span.purged_pages());
-    let Some(mut pages) = heap.page_heap.lock_unless_mine() else {
+    let Some(mut pages) = heap.lock_pages() else {
         // A signal handler that interrupted its thread in the page heap: the span stays listed, and
         // the next thread that takes and empties it retires it.
         span_index::list(&heap.arena, class, chunk);

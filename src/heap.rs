@@ -7,7 +7,7 @@ use crate::current;
 use crate::journal::Journal;
 use crate::knobs::{self, KnobCells, Knobs};
 use crate::large::Deferred;
-use crate::lock::Lock;
+use crate::lock::{Guard, Lock};
 use crate::metadata::Metadata;
 use crate::page_heap::PageHeap;
 use crate::release::{Release, Ticker};
@@ -148,6 +148,17 @@ impl Heap {
                 // Another thread is at it: this takes a few microseconds.
                 _ => sys::yield_now(),
             }
+        }
+    }
+
+    /// The page heap, for whom a signal handler can interrupt. `None` in a handler that interrupted its
+    /// thread there; or in the sampler, if it would have to wait: others may have been interrupted in the
+    /// page heap by a handler that waits for the sampler.
+    pub fn lock_pages(&self) -> Option<Guard<'_, PageHeap>> {
+        if self.sampler.is_interrupted() {
+            self.page_heap.try_lock()
+        } else {
+            self.page_heap.lock_unless_mine()
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn allocate(
     let pages = pages_for(heap, bytes)?;
     let align_pages = pages_for(heap, align)?.0;
     let taken = loop {
-        let mut page_heap = heap.page_heap.lock_unless_mine()?;
+        let mut page_heap = heap.lock_pages()?;
         let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages);
         let Some(taken) = taken else {
             if !page_heap.is_worth_waiting_for() {
@@ -116,15 +116,16 @@ fn run_at(heap: &Heap, page_heap: &mut PageHeap, offset: usize) -> LargeRun {
 /// The usable size of the large block at `offset`.
 pub(crate) fn usable_bytes(heap: &Heap, offset: usize) -> usize {
     // 0 is what a signal handler hears that interrupted its thread in the page heap.
-    heap.page_heap
-        .lock_unless_mine()
+    heap.lock_pages()
         .map_or(0, |mut page_heap| run_at(heap, &mut page_heap, offset).pages.bytes().get())
 }
 
 /// Frees the large block at `offset`.
 #[cold]
 pub(crate) fn free(heap: &Heap, offset: usize) {
-    let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else {
+    // What was moved takes the lock twice, and the second time waits for it.
+    let pages = if heap.sampler.is_interrupted() { None } else { heap.lock_pages() };
+    let Some(mut page_heap) = pages else {
         return defer_free(heap, offset);
     };
     let run = run_at(heap, &mut page_heap, offset);
@@ -150,8 +151,8 @@ pub(crate) struct Deferred {
     next: *mut Deferred,
 }
 
-/// A signal handler frees a large block and has interrupted its thread in the page heap: the block
-/// waits in a list until some thread's next look at the clock.
+/// A signal handler frees a large block and has interrupted its thread in the page heap, or in the
+/// sampler: the block waits in a list until some thread's next look at the clock.
 #[cold]
 fn defer_free(heap: &Heap, offset: usize) {
     let block = (heap.arena.base() + offset) as *mut Deferred;
@@ -211,7 +212,7 @@ fn release_parts(
 /// `bytes`, for which no class will do.
 pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: usize) -> bool {
     let Some(pages) = pages_for(heap, bytes) else { return false };
-    let Some(mut page_heap) = heap.page_heap.lock_unless_mine() else { return false };
+    let Some(mut page_heap) = heap.lock_pages() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
     if pages > run.pages && !page_heap.extend_run(&heap.arena, &Linux, &heap.totals, run, pages) {
         return false;
@@ -238,7 +239,10 @@ pub(crate) fn move_to_larger(
     align: usize,
     frame: usize,
 ) -> Option<*mut u8> {
-    let old = run_at(heap, &mut *heap.page_heap.lock_unless_mine()?, offset);
+    if heap.sampler.is_interrupted() {
+        return None;
+    }
+    let old = run_at(heap, &mut *heap.lock_pages()?, offset);
     if old.pages.bytes().get() < MOVE_BYTES {
         return None;
     }

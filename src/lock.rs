@@ -65,6 +65,12 @@ impl<T> Lock<T> {
         (free.is_ok() || self.lock_slow()).then(|| Guard(self))
     }
 
+    /// Does the calling thread hold the lock?
+    pub fn is_mine(&self) -> bool {
+        // Relaxed: only this thread writes its own name.
+        self.word.load(Ordering::Relaxed) & !CONTENDED == name()
+    }
+
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         // Acquire: partner of the Release in `unlock`.
@@ -187,7 +193,10 @@ mod tests {
         let held = lock.lock();
         assert!(lock.try_lock().is_none());
         assert!(lock.lock_unless_mine().is_none(), "the holder does not wait for itself");
+        assert!(lock.is_mine());
+        std::thread::scope(|scope| scope.spawn(|| assert!(!lock.is_mine())).join().unwrap());
         drop(held);
+        assert!(!lock.is_mine());
         assert!(lock.try_lock().is_some());
     }
 }

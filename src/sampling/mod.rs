@@ -303,6 +303,11 @@ impl Sampler {
         unsafe { self.state.unlock_after_fork() };
     }
 
+    /// Is this a signal handler that interrupted its thread here?
+    pub fn is_interrupted(&self) -> bool {
+        self.state.is_mine()
+    }
+
     fn drop_one<T>(&self) -> Option<T> {
         self.readings.dropped.fetch_add(1, Ordering::Relaxed);
         None

@@ -2,6 +2,7 @@ use super::countdown::MAX_RATE;
 use super::*;
 use crate::test_heap::TestHeap;
 use crate::test_random::Random;
+use std::sync::Barrier;
 
 /// A heap in which what is asked for is sampled.
 fn heap() -> TestHeap {
@@ -62,6 +63,27 @@ fn a_freed_slot_is_left_alone_for_long() {
     }
     assert_eq!(take(&test, 100, 16), first, "after so many others");
     test.check();
+}
+
+/// Of two signal handlers that interrupted their threads in one lock each, and want the other's, one
+/// must not wait.
+#[test]
+fn a_handler_that_interrupted_the_sampler_does_not_wait_for_the_page_heap() {
+    let test = heap();
+    let _interrupted = test.heap.sampler.state.lock();
+    assert!(test.heap.lock_pages().is_some(), "nobody has it");
+    let (held, done) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _pages = test.heap.page_heap.lock();
+            held.wait();
+            done.wait();
+        });
+        held.wait();
+        let gives_way = test.heap.lock_pages().is_none();
+        done.wait();
+        assert!(gives_way);
+    });
 }
 
 #[test]
