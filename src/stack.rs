@@ -3,8 +3,8 @@
 //! All of this runs inside malloc, on the stack of whoever called it. A [`Walker`] finds one return
 //! address after the other; the one that is built in follows frame pointers, as far as the code has
 //! them, and [`set_walker`] puts another in its place. What a walker takes for the address of a frame
-//! may be anything, so it never reads the stack itself but a copy, which the kernel makes
-//! ([`CopiedStack`]): a wrong address ends the walk, and cannot fault.
+//! may be anything, so it never reads the stack itself but a copy, made where the kernel says that there is
+//! something to read ([`CopiedStack`]): a wrong address ends the walk.
 
 use core::arch::asm;
 use core::ffi::c_void;
@@ -214,9 +214,9 @@ impl Default for Scratch {
 
 /// A copy of parts of the calling thread's stack.
 ///
-/// Taken by `process_vm_readv` on ourselves, piece by piece where the walker asks for them, 64 KiB at
-/// most; 1.2 to 2.5 µs a piece. A signal's own stack is a place like any other. Where the kernel
-/// refuses (a seccomp filter may) there is only what lies between the start and the end of the page
+/// Taken piece by piece where the walker asks for them, 64 KiB at most, a page at a time, which costs about
+/// 0.2 µs. A signal's own stack is a place like any other. Where the kernel does not say what can be read (a
+/// filter of the program's may see to that) there is only what lies between the start and the end of the page
 /// with the first wanted frame, so that the walk ends early.
 ///
 /// # Invariants
@@ -498,13 +498,13 @@ mod tests {
         unsafe { sys::unmap(sys::AddressRange { start: pages, bytes }) };
     }
 
-    /// Forbids the calling thread `process_vm_readv`, for good.
+    /// Forbids the calling thread `rt_sigprocmask`, for good.
     fn forbid_reading() {
         let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
         let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         let give = (libc::BPF_RET | libc::BPF_K) as u16;
         let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        let number = libc::SYS_process_vm_readv as u32;
+        let number = libc::SYS_rt_sigprocmask as u32;
         let mut filter = [
             // The system call's number is first.
             libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },

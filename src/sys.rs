@@ -4,6 +4,7 @@
 //! must not. What release policy needs of the system is the trait [`Os`], so that tests can put a
 //! clock and a kernel of their own in its place; everything else is a plain function.
 
+use core::arch::asm;
 use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -680,33 +681,60 @@ unsafe fn close(descriptor: c_int) {
     unsafe { libc::syscall(libc::SYS_close, descriptor) };
 }
 
-/// Copies what is at `address`, a multiple of 8, as far as it can be read and whole pages go; returns
-/// the words copied. Reading what other threads write is the kernel's business this way, and an address
-/// at which nothing is mapped does no harm.
+/// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it
+/// can be read; returns the words copied. An address at which nothing is mapped does no harm: each page
+/// is asked about before it is read, by a call that every program makes, and no filter can mind.
 pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
-    let page_words = (PAGE_BYTES - address % PAGE_BYTES) / 8;
-    match read_own_words(address, words) {
-        // Kernels stop at the page that they cannot read, though they do not promise to. One page is
-        // all or nothing.
-        0 if page_words < words.len() => read_own_words(address, &mut words[..page_words]),
-        read => read,
+    let mut done = 0;
+    while done < words.len() {
+        let at = address.wrapping_add(done * 8);
+        if !is_readable(at) {
+            break;
+        }
+        let page_words = (PAGE_BYTES - at % PAGE_BYTES) / 8;
+        let end = words.len().min(done + page_words);
+        for (place, from) in words[done..end].iter_mut().zip((at..).step_by(8)) {
+            // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
+            *place = unsafe { load_word(from) };
+        }
+        done = end;
     }
+    done
 }
 
-fn read_own_words(address: usize, words: &mut [u64]) -> usize {
-    let iov_len = size_of_val(words);
-    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len };
-    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len };
-    let (to, from) = (&raw const local, &raw const remote);
-    // As wide as the kernel takes them: the last is passed in memory.
-    let (count, flags) = (1usize, 0usize);
-    // Asked for each time: a child of fork is another process.
-    let process = process();
-    let number = libc::SYS_process_vm_readv;
-    // SAFETY: the kernel writes to `words`, no more than they are, and refuses what it cannot read.
-    let read =
-        keep_errno(|| unsafe { libc::syscall(number, process, to, count, from, count, flags) });
-    usize::try_from(read).unwrap_or(0) / 8
+/// Can the kernel read eight bytes at `address`? It reads a signal mask there before it sees that nothing
+/// is to be done with it.
+fn is_readable(address: usize) -> bool {
+    const NOTHING: c_int = -1;
+    let (set, no_set, bytes) = (address, ptr::null_mut::<c_void>(), size_of::<u64>());
+    let number = libc::SYS_rt_sigprocmask;
+    keep_errno(|| {
+        // SAFETY: the kernel refuses addresses that it cannot read, and writes nothing.
+        unsafe { libc::syscall(number, NOTHING, set, no_set, bytes) };
+        errno() == libc::EINVAL
+    })
+}
+
+/// The word at `address`. In assembly: other threads may write to it, which is no business of the
+/// compiler's, nor of a sanitizer's.
+///
+/// # Safety
+/// It is mapped.
+unsafe fn load_word(address: usize) -> u64 {
+    let word: u64;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller says that it is mapped.
+    unsafe {
+        asm!("mov {}, qword ptr [{}]", out(reg) word, in(reg) address,
+            options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the caller says that it is mapped.
+    unsafe {
+        asm!("ldr {}, [{}]", out(reg) word, in(reg) address,
+            options(nostack, preserves_flags, readonly));
+    }
+    word
 }
 
 /// Writes to stderr, as far as it goes. A thread that has left the process's descriptors goes by way

@@ -28,7 +28,8 @@ fn deep(frames: usize) {
 #[test]
 fn the_stacks_of_samples_are_whole() {
     assert!(slackwater_unwind::install());
-    let knobs = Knobs { profile_rate_bytes: 16 << 10, ..slackwater::knobs() };
+    let (profile_rate_bytes, profile_epoch_samples) = (16 << 10, 1 << 32);
+    let knobs = Knobs { profile_rate_bytes, profile_epoch_samples, ..slackwater::knobs() };
     slackwater::set_knobs(knobs).expect("a valid rate");
     // It holds from the next countdown on.
     for _ in 0..20 {

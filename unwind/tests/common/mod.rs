@@ -39,13 +39,13 @@ pub fn built(source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
     Some(target)
 }
 
-/// Forbids the calling thread `process_vm_readv`, for good.
+/// Forbids the calling thread `rt_sigprocmask`, for good.
 pub fn forbid_reading() {
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let give = (libc::BPF_RET | libc::BPF_K) as u16;
     let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let number = libc::SYS_process_vm_readv as u32;
+    let number = libc::SYS_rt_sigprocmask as u32;
     let mut filter = [
         // The system call's number is first.
         libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },
