@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use slackwater::Summary;
+use slackwater::knobs::Knobs;
 use slackwater::snapshot::GateState;
 use slackwater_exporters::{Endpoint, Sample, perf};
 
@@ -22,8 +23,13 @@ const CYCLE_SECONDS: u64 = 6;
 /// The burst's part of a cycle.
 const BURST_PART: f64 = 1.0 / 3.0;
 
+/// Samples that an epoch may have here. By default they are fewer, and of a load that allocates gigabytes a
+/// second a picture would be made of some dozens.
+const PROFILE_EPOCH_SAMPLES: u64 = 1000;
+
 /// Serves, works and reports until a signal, or until the time is over.
 pub fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
+    sample_more();
     let (tell, stop) = mpsc::channel();
     signals::on_stop(move || {
         // Nobody listens any more when the demo is already on its way out.
@@ -60,6 +66,15 @@ fn count_events() {
     if !absent.is_empty() {
         // With stderr closed there is nobody to tell.
         let _ = writeln!(io::stderr(), "slackwater: --perf: {absent}");
+    }
+}
+
+/// Unless the environment says how many.
+fn sample_more() {
+    if std::env::var_os("SLACKWATER_PROFILE_EPOCH_SAMPLES").is_none() {
+        let profile_epoch_samples = PROFILE_EPOCH_SAMPLES;
+        let knobs = Knobs { profile_epoch_samples, ..slackwater::knobs() };
+        slackwater::set_knobs(knobs).expect("within what the knob takes");
     }
 }
 
