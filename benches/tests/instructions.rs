@@ -51,10 +51,14 @@ fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler
     // What they took before there was a profiler was 55.02, 74.03 and 68.02. Another compiler may need
     // some more or less.
     for (kind, budget) in [("known_size", 58.0), ("any_layout", 77.0), ("malloc_free", 71.0)] {
-        let (off, on) = (per_pair(kind, "0"), per_pair(kind, "512K"));
-        println!("{kind}: {off:.2}; with the profiler, samples included, {on:.2}");
+        // At the largest rate nothing is sampled here, but everything is counted down for it.
+        let [off, unsampled, sampled] = ["0", "1G", "512K"].map(|rate| per_pair(kind, rate));
+        println!(
+            "{kind}: {off:.2}; with the profiler {unsampled:.2}, samples included {sampled:.2}"
+        );
         assert!(off <= budget, "{kind}: {off} instructions, of {budget}");
-        // Samples are a few thousand instructions each, and one in some thousand pairs.
-        assert!(on - off <= 0.01 * off, "{kind}: {off} without samples, {on} with them");
+        assert!(unsampled - off <= 0.1, "{kind}: {off}, but {unsampled} where samples may come");
+        // A sample is some ten thousand instructions, and comes once in 8,000 pairs.
+        assert!(sampled - off <= 0.05 * off, "{kind}: {off}, but {sampled} with samples");
     }
 }
