@@ -13,7 +13,7 @@
 //! | `SLACKWATER_EPOCH_MS=N` | [`Knobs::epoch_ms`] | 50 |
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 4194304 (4 MiB) |
 //! | `SLACKWATER_PROFILE_RATE_BYTES=N` | [`Knobs::profile_rate_bytes`] | 524288 (512 KiB) |
-//! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 60 |
+//! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 25 |
 //! | `SLACKWATER_PROFILE_GUARDS=on\|off` | none: read once, when the arena is reserved | `on` |
 //! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
 //! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
@@ -228,7 +228,7 @@ impl Knobs {
         epoch_ms: 50,
         cache_bytes: 4 << 20,
         profile_rate_bytes: 512 << 10,
-        profile_epoch_samples: 60,
+        profile_epoch_samples: 25,
     };
 
     const fn numbers(&self) -> [u64; NUMBERS.len()] {

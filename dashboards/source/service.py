@@ -598,7 +598,7 @@ OBSERVER: list[Panel] = [
     chart(
         "Sampled allocations",
         "Allocations that the profiler remembers, and those that it could not: its tables are full, or "
-        "the system had no memory for it. There are 1,200 a second at most, unless set otherwise.",
+        "the system had no memory for it. There are 500 a second at most, unless set otherwise.",
         PER_SECOND,
         [
             Query(total(rate("profile_samples_total")), "sampled", "green"),
