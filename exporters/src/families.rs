@@ -11,7 +11,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use metrics::Unit;
+pub use metrics::Unit;
 use slackwater::sections::{self, Event, Section, SectionCounts};
 use slackwater::snapshot::{
     ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,

@@ -74,10 +74,10 @@
 //!
 //! # The program
 //!
-//! Feature `program` (on by default) builds `slackwater`: `demo` shows the allocator giving memory
-//! back, `run -- CMD` runs any program under it; `top`, `report`, `snapshot`, `diff`, `flame` and
-//! `profile` look at another process from outside ([`attach`]), and `export` serves all of them
-//! ([`fleet`]).
+//! Package `slackwater-program` builds `slackwater` on top of this library: `demo` shows the allocator
+//! giving memory back, `run -- CMD` runs any program under it; `top`, `report`, `snapshot`, `diff`,
+//! `flame` and `profile` look at another process from outside ([`attach`]), and `export` serves all of
+//! them ([`fleet`]).
 
 pub mod attach;
 pub mod breakdown;

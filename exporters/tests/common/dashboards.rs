@@ -32,7 +32,9 @@ const HARDWARE: &str = "event=\"instructions\"";
 
 /// The repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let above = package.ancestors().find(|folder| folder.join("dashboards").is_dir());
+    above.expect("the repository").to_path_buf()
 }
 
 /// A file of `dashboards/`.

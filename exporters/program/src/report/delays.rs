@@ -4,7 +4,7 @@ use slackwater::knobs::{Coverage, GateMode};
 use slackwater::snapshot::GateState;
 
 use super::evidence::{Evidence, Rule};
-use crate::program::amounts::{count, seconds};
+use crate::amounts::{count, seconds};
 
 /// Below this the heap is left alone.
 const TICKER_FROM: u64 = 4 << 20;
@@ -105,7 +105,7 @@ fn refused(evidence: &Evidence) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::report::evidence::{self, Heard};
+    use crate::report::evidence::{self, Heard};
 
     fn said(change: impl Fn(&mut Evidence)) -> Vec<Heard> {
         evidence::said(RULES, change)

@@ -13,8 +13,8 @@ use super::keys::{HELP, SHORT_HELP};
 use super::panel::{self, Panel};
 use super::size_classes::{self, Column};
 use super::view::View;
-use crate::program::amounts::{bytes, percent, seconds, share};
-use crate::program::parts;
+use crate::amounts::{bytes, percent, seconds, share};
+use crate::parts;
 
 const RSS: Color = Color::Yellow;
 const LIVE: Color = Color::Green;

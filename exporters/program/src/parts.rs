@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), breakdown.sum());
         let (last, labelled) = parts.split_last().expect("eleven");
         assert_eq!(last.name, "unattributed");
-        let family = crate::program::figures::family("rss_bytes");
+        let family = crate::figures::family("rss_bytes");
         let mut labels = Vec::new();
         family.series(&sample, &mut |values, bytes| labels.push((values[0].to_string(), bytes)));
         let named: Vec<_> =

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use slackwater::Snapshot;
 use slackwater::snapshot::SizeClassBytes;
 
-use crate::program::amounts::{bytes, percent, share};
+use crate::amounts::{bytes, percent, share};
 
 /// What the table can be sorted by, in the order of its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,7 @@
-//! Arguments in, exit code out.
+//! The program `slackwater`: shows the allocator at work, runs other programs under it, and looks at any
+//! process that has it from outside. Arguments in, exit code out.
+//!
+//! `slackwater --help` says what there is; each subcommand is a file or folder beside this one.
 
 mod amounts;
 mod arguments;
@@ -28,8 +31,11 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command};
 
+#[global_allocator]
+static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
+
 /// Does what the command line asks for. Whatever goes wrong is one line on stderr.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let outcome = match Arguments::from_command_line() {
         Ok(None) => Ok(()),
         Ok(Some(Command::Demo(arguments))) => demo::demo(&arguments),

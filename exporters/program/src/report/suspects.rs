@@ -2,8 +2,8 @@
 //! evidence, and says what it saw in one sentence.
 
 use super::evidence::{Evidence, Rule};
-use crate::program::amounts::{bytes, count, percent, share};
-use crate::program::parts;
+use crate::amounts::{bytes, count, percent, share};
+use crate::parts;
 
 /// Every rule, in the order in which suspects are told.
 pub const RULES: &[Rule] = &[
@@ -213,7 +213,7 @@ mod tests {
     use slackwater_exporters::cgroup::CgroupMemory;
 
     use super::*;
-    use crate::program::report::evidence::{self, Earlier, Heard};
+    use crate::report::evidence::{self, Earlier, Heard};
 
     fn said(change: impl Fn(&mut Evidence)) -> Vec<Heard> {
         evidence::said(RULES, change)

@@ -10,9 +10,9 @@ use slackwater_exporters::breakdown::Breakdown;
 use super::keys::Action;
 use super::panel::Panel;
 use super::size_classes::{self, Order};
-use crate::program::amounts::{bytes, count, percent, seconds, share};
-use crate::program::arguments::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
-use crate::program::figures::{self, RATES};
+use crate::amounts::{bytes, count, percent, seconds, share};
+use crate::arguments::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use crate::figures::{self, RATES};
 
 /// Samples that the history keeps.
 const HISTORY: usize = 600;

@@ -9,7 +9,7 @@ use slackwater::sections::{Event, Section, SectionCounts};
 use slackwater_exporters::perf::PerfError;
 use slackwater_exporters::perf::threads::{ThreadCounts, Watch};
 
-use crate::program::amounts::{count, seconds};
+use crate::amounts::{count, seconds};
 
 /// How often to look for new threads.
 const LOOK: Duration = Duration::from_millis(100);

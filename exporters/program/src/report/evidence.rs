@@ -6,7 +6,7 @@ use slackwater_exporters::breakdown::Breakdown;
 use slackwater_exporters::perf::PerfError;
 
 use super::events::Watched;
-use crate::program::amounts::share;
+use crate::amounts::share;
 
 /// Amounts below this, or below [`SMALL_SHARE`] of RSS, are not worth a sentence.
 const SMALL_BYTES: u64 = 1 << 20;

@@ -3,11 +3,10 @@
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 
-use hyper::StatusCode;
 use slackwater_exporters::endpoint;
 use slackwater_exporters::exposition::Source;
 use slackwater_exporters::fleet::Fleet;
-use slackwater_exporters::http::{self, Answer, Request, Response};
+use slackwater_exporters::http::{self, Answer, Request, Response, StatusCode};
 
 use super::arguments::ExportArguments;
 use super::failure::Failure;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::size_classes::{self, Column};
 use super::view::View;
-use crate::program::amounts::{bytes, percent, share};
-use crate::program::parts;
+use crate::amounts::{bytes, percent, share};
+use crate::parts;
 
 /// The bars' width in characters.
 const BAR: usize = 40;

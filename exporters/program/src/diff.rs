@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
-use metrics::Unit;
 use serde_json::{Map, Value, json};
-use slackwater_exporters::families::{FAMILIES, Family};
+use slackwater_exporters::families::{FAMILIES, Family, Unit};
 
 use super::amounts;
 use super::arguments::DiffArguments;
