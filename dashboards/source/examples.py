@@ -1,6 +1,6 @@
 """Holds the examples to the schemas of the programs that read them: Kubernetes' own, the Prometheus
 operator's, the compose specification's. Prometheus' files are promtool's business
-(exporters/tests/dashboards.rs). Says what is wrong and fails."""
+(exporters/program/tests/dashboards.rs). Says what is wrong and fails."""
 
 import sys
 from collections.abc import Iterator

@@ -943,6 +943,7 @@ mod tests {
             assert_eq!(family.unit == Some(Unit::Bytes), name.contains("_bytes"), "{name}");
             assert_eq!(family.unit == Some(Unit::Seconds), name.contains("_seconds"), "{name}");
             assert!(family.help.ends_with('.'), "{name}: help is a sentence");
+            assert!(!family.help.contains(['\\', '"', '\n']), "{name}: help is written as it is");
         }
     }
 
