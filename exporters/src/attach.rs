@@ -322,7 +322,7 @@ impl fmt::Display for AttachError {
 impl std::error::Error for AttachError {}
 
 /// A process as people know it: `redis-server (1234)`.
-#[cfg(feature = "endpoint")]
+#[cfg(feature = "profiles")]
 pub(crate) fn name(process: u32) -> String {
     format!("{} ({process})", comm(process))
 }

@@ -11,22 +11,16 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header;
 
-use crate::attach;
 use crate::http::{Answer, PACKED, Request, Response, TEXT};
 use crate::page;
-use crate::profile::kind::Kind;
+use crate::profile::legacy;
 use crate::profile::modules::Modules;
+use crate::profile::names::Names;
 use crate::profile::pprof::{self, DefaultType};
 use crate::profile::reading::Reading;
-use crate::profile::symbols::Names;
-use crate::profile::{flamegraph, leaks, legacy};
 
 /// The longest window. A client waits for as long, and takes one of few places.
 const MAX_SECONDS: u64 = 600;
-
-/// What a picture may do: run the script that is in it, to be searched and zoomed.
-const PICTURE_POLICY: &str =
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
 
 /// Answers a request for a profile of this process; `None`: it is for something else.
 pub fn answer(request: &Request) -> Option<Answer> {
@@ -38,11 +32,7 @@ pub fn answer(request: &Request) -> Option<Answer> {
         "/debug/pprof/heap" => profile(request, DefaultType::InuseSpace),
         "/debug/pprof/allocs" => profile(request, DefaultType::AllocSpace),
         "/debug/pprof/symbol" => Ok(symbol(request)),
-        "/debug/leaks" => Query::parse(request, &[]).map(|_| later(leaks)),
-        path => {
-            let kind = path.strip_prefix("/debug/flame/")?.strip_suffix(".svg")?;
-            kind.parse().ok().map(|kind| flame(request, kind))?
-        }
+        path => named::answer(request, path)?,
     };
     Some(answer.unwrap_or_else(|line| Response::refusal(StatusCode::BAD_REQUEST, line).into()))
 }
@@ -137,25 +127,6 @@ fn profile(request: &Request, default: DefaultType) -> Result<Answer, String> {
     }))
 }
 
-fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
-    let query = Query::parse(request, &["seconds"])?;
-    Ok(later(move || {
-        let (before, after) = look(query.window)?;
-        let names = if kind.has_stacks() { after.names() } else { Names::default() };
-        let whose = attach::name(std::process::id());
-        let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
-        let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
-        Ok(Response::ok("image/svg+xml", picture)
-            .with_header(header::CONTENT_SECURITY_POLICY, PICTURE_POLICY))
-    }))
-}
-
-fn leaks() -> Result<Response, String> {
-    let (_, reading) = look(None)?;
-    let names = reading.names();
-    Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
-}
-
 /// Names of functions for addresses, as `pprof` asks for them: separated by `+`, in the query or in
 /// the body of a POST request.
 fn symbol(request: &Request) -> Answer {
@@ -168,7 +139,7 @@ fn symbol(request: &Request) -> Answer {
 
 fn symbols(addresses: &str) -> Response {
     // That there are any is all that is said of how many.
-    let mut text = "num_symbols: 1\n".to_string();
+    let mut text = format!("num_symbols: {}\n", u8::from(cfg!(feature = "profiles")));
     let mut numbers = Vec::new();
     for address in addresses.trim().split('+').filter(|address| !address.is_empty()) {
         let digits = address.strip_prefix("0x").unwrap_or(address);
@@ -202,6 +173,60 @@ fn symbols(addresses: &str) -> Response {
         }
     }
     Response::ok(TEXT, text)
+}
+
+/// What is of no use without names: pictures and suspects.
+#[cfg(feature = "profiles")]
+mod named {
+    use super::*;
+    use crate::attach;
+    use crate::profile::kind::Kind;
+    use crate::profile::{flamegraph, leaks};
+
+    /// What a picture may do: run the script that is in it, to be searched and zoomed.
+    const PICTURE_POLICY: &str =
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+
+    pub fn answer(request: &Request, path: &str) -> Option<Result<Answer, String>> {
+        if path == "/debug/leaks" {
+            return Some(Query::parse(request, &[]).map(|_| later(suspects)));
+        }
+        let kind = path.strip_prefix("/debug/flame/")?.strip_suffix(".svg")?;
+        kind.parse().ok().map(|kind| flame(request, kind))
+    }
+
+    fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
+        let query = Query::parse(request, &["seconds"])?;
+        Ok(later(move || {
+            let (before, after) = look(query.window)?;
+            let names = if kind.has_stacks() { after.names() } else { Names::default() };
+            let whose = attach::name(std::process::id());
+            let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
+            let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
+            Ok(Response::ok("image/svg+xml", picture)
+                .with_header(header::CONTENT_SECURITY_POLICY, PICTURE_POLICY))
+        }))
+    }
+
+    fn suspects() -> Result<Response, String> {
+        let (_, reading) = look(None)?;
+        let names = reading.names();
+        Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
+    }
+}
+
+/// Without the feature that looks names up: says so.
+#[cfg(not(feature = "profiles"))]
+mod named {
+    use super::*;
+
+    pub fn answer(_: &Request, path: &str) -> Option<Result<Answer, String>> {
+        let is_named = path == "/debug/leaks" || path.starts_with("/debug/flame/");
+        is_named.then(|| {
+            let line = format!("{path}: expected feature `profiles` of slackwater-exporters");
+            Ok(Response::refusal(StatusCode::NOT_IMPLEMENTED, line).into())
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::flamegraph;
+use slackwater_exporters::profile::names::Names;
 use slackwater_exporters::profile::reading::Reading;
-use slackwater_exporters::profile::symbols::Names;
 
 use super::arguments::FlameArguments;
 use super::failure::Failure;

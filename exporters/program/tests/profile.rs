@@ -17,8 +17,8 @@ use common::{exchange, get};
 use slackwater_exporters::Endpoint;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::modules::Modules;
+use slackwater_exporters::profile::names::{Frame, Names};
 use slackwater_exporters::profile::pprof::{self, DefaultType};
-use slackwater_exporters::profile::symbols::{Frame, Names};
 use slackwater_exporters::profile::{Profile, Stack, Weighted, legacy};
 
 #[global_allocator]

@@ -11,8 +11,8 @@ use inferno::flamegraph::{self, Direction, Options, Palette};
 
 use super::folded;
 use super::kind::Kind;
+use super::names::Names;
 use super::reading::Reading;
-use super::symbols::Names;
 use super::table;
 
 /// What is written around the picture.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Profile;
+use super::names::{Frame, Names};
 use super::prune::{is_allocator, is_begin};
-use super::symbols::{Frame, Names};
 
 /// The name of a stack that is not known.
 pub const UNKNOWN: &str = "[stack unknown]";

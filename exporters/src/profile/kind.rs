@@ -7,8 +7,8 @@ use slackwater::snapshot::{ByPurge, Snapshot};
 
 use super::folded::{self, Folded};
 use super::fragmentation::{self, FreeBlocks};
+use super::names::Names;
 use super::reading::Reading;
-use super::symbols::Names;
 use super::{Profile, Stack};
 
 /// What a flamegraph is of.

@@ -22,7 +22,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::folded::{UNKNOWN, call_sites};
-use super::symbols::Names;
+use super::names::Names;
 use super::{LIFETIME_BOUNDS, LiveSample, Profile, Stack};
 
 /// Fewer live samples than this are no evidence.

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use super::folded::call_sites;
-use super::symbols::Names;
+use super::names::Names;
 use super::{Profile, Stack, Weighted};
 
 /// The stacks with the most live bytes first, each with its functions, then what is mapped where.

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::ops::{AddAssign, Sub};
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "profiles")]
 pub mod flamegraph;
 pub mod folded;
 mod fragmentation;
@@ -25,10 +26,12 @@ pub mod kind;
 pub mod leaks;
 pub mod legacy;
 pub mod modules;
+pub mod names;
 pub mod pprof;
 pub mod prune;
 pub mod reading;
-pub mod symbols;
+#[cfg(feature = "profiles")]
+mod symbols;
 pub mod table;
 
 use modules::Modules;

@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use super::folded::UNKNOWN;
-use super::symbols::{Frame, Names};
+use super::names::{Frame, Names};
 use super::{Profile, Weighted, prune};
 
 /// What is shown first.

@@ -8,7 +8,7 @@ use slackwater::remote::{self, Memory, RemoteError, RemoteHeap, StackFigures};
 use slackwater::snapshot::Snapshot;
 
 use super::modules::Modules;
-use super::symbols::Names;
+use super::names::Names;
 use super::{LiveSample, Profile, Stack, Weighted};
 use crate::memory::ProcessMemoryReader;
 use crate::residency::ReadError;

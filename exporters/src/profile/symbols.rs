@@ -6,26 +6,26 @@
 //! files as far as they can still be had: the program's own always, a library's where this process
 //! may look into `/proc/PID/map_files` (as root may).
 //!
-//! Modules are read one after the other and let go, and of what was found at most [`CACHE_BYTES`]
+//! Modules are read one after the other and let go, and of what was found at most `CACHE_BYTES`
 //! are kept. Reading a module with debug information takes tens of milliseconds, and for that time
 //! some memory: it is never done inside `malloc`, and never unasked.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use blazesym::helper::read_elf_build_id;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::modules::{Mapping, Modules, hex};
+use super::names::{Frame, Frames, Names};
 use super::prune::qualified;
 
 /// Names that are kept for the next time, in bytes.
-pub const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Of larger files the symbol table alone is read.
 const MAX_DEBUG_FILE_BYTES: u64 = 1 << 30;
@@ -33,92 +33,43 @@ const MAX_DEBUG_FILE_BYTES: u64 = 1 << 30;
 /// Longer names of functions are cut: some generic ones have no end.
 const MAX_NAME_BYTES: usize = 1000;
 
-/// A function, and a place in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Frame {
-    /// Its name, demangled.
-    pub function: String,
-    /// The source file, as the compiler knew it; empty: not known.
-    pub file: String,
-    /// The line; 0: not known.
-    pub line: u32,
+/// Finds the names of return addresses: of the calls that they return to.
+pub(super) fn find(modules: &Modules, addresses: &[u64]) -> Names {
+    let mut by_mapping: HashMap<usize, Vec<u64>> = HashMap::new();
+    for &address in addresses {
+        // A call may be the last instruction of its function, and of its mapping.
+        if let Some(found) = modules.find(address.wrapping_sub(1)) {
+            by_mapping.entry(found).or_default().push(address);
+        }
+    }
+    let mut names = Names::default();
+    for (found, addresses) in by_mapping {
+        find_in(&mut names, modules, &modules.mappings()[found], addresses);
+    }
+    names
 }
 
-impl fmt::Display for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file[..] {
-            "" => f.write_str(&self.function),
-            file => write!(f, "{} {file}:{}", self.function, self.line),
+fn find_in(names: &mut Names, modules: &Modules, mapping: &Mapping, mut addresses: Vec<u64>) {
+    let own = |address: u64| mapping.own_address(address.wrapping_sub(1));
+    let file = FileKey::of(mapping);
+    let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    addresses.retain(|&address| match cache.get(&file, own(address)) {
+        Some(known) => {
+            names.add(address, known);
+            false
         }
+        None => true,
+    });
+    drop(cache);
+    if addresses.is_empty() {
+        return;
     }
-}
-
-/// The functions at one address: first the innermost that was inlined there, last the one that they
-/// are in.
-pub type Frames = Arc<[Frame]>;
-
-/// What addresses are called.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    frames: HashMap<u64, Frames>,
-}
-
-impl Names {
-    /// Names that are known already.
-    pub fn new(frames: impl IntoIterator<Item = (u64, Vec<Frame>)>) -> Names {
-        let frames = frames.into_iter().filter(|(_, frames)| !frames.is_empty());
-        Names { frames: frames.map(|(address, frames)| (address, frames.into())).collect() }
-    }
-
-    /// Finds the names of return addresses: of the calls that they return to.
-    pub fn find(modules: &Modules, addresses: &[u64]) -> Names {
-        let mut by_mapping: HashMap<usize, Vec<u64>> = HashMap::new();
-        for &address in addresses {
-            // A call may be the last instruction of its function, and of its mapping.
-            if let Some(found) = modules.find(address.wrapping_sub(1)) {
-                by_mapping.entry(found).or_default().push(address);
-            }
-        }
-        let mut names = Names::default();
-        for (found, addresses) in by_mapping {
-            names.find_in(modules, &modules.mappings()[found], addresses);
-        }
-        names
-    }
-
-    /// The functions at a return address; `None`: not known.
-    pub fn get(&self, address: u64) -> Option<&[Frame]> {
-        self.frames.get(&address).map(|frames| &frames[..])
-    }
-
-    fn find_in(&mut self, modules: &Modules, mapping: &Mapping, mut addresses: Vec<u64>) {
-        let own = |address: u64| mapping.own_address(address.wrapping_sub(1));
-        let file = FileKey::of(mapping);
-        let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.retain(|&address| match cache.get(&file, own(address)) {
-            Some(known) => {
-                self.add(address, known);
-                false
-            }
-            None => true,
-        });
-        drop(cache);
-        if addresses.is_empty() {
-            return;
-        }
-        let calls: Vec<u64> = addresses.iter().map(|&address| own(address)).collect();
-        let found = read(modules, mapping, &calls);
-        let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((address, call), frames) in addresses.into_iter().zip(calls).zip(found) {
-            cache.put(&file, call, frames.clone());
-            self.add(address, frames);
-        }
-    }
-
-    fn add(&mut self, address: u64, frames: Frames) {
-        if !frames.is_empty() {
-            self.frames.insert(address, frames);
-        }
+    let calls: Vec<u64> = addresses.iter().map(|&address| own(address)).collect();
+    let found = read(modules, mapping, &calls);
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    for ((address, call), frames) in addresses.into_iter().zip(calls).zip(found) {
+        cache.put(&file, call, frames.clone());
+        names.add(address, frames);
     }
 }
 
@@ -220,7 +171,7 @@ static CACHE: Mutex<Cache> = Mutex::new(Cache { files: BTreeMap::new(), bytes: 0
 ///
 /// # Invariants
 ///
-/// - `bytes` is about what the names take, and at most [`CACHE_BYTES`].
+/// - `bytes` is about what the names take, and at most `CACHE_BYTES`.
 struct Cache {
     files: BTreeMap<FileKey, BTreeMap<u64, Frames>>,
     bytes: usize,

@@ -8,8 +8,8 @@ use std::fmt::Write;
 
 use super::folded::{UNKNOWN, call_sites};
 use super::leaks;
+use super::names::{Frame, Names};
 use super::prune::is_standard_library;
-use super::symbols::{Frame, Names};
 use super::{Profile, Weighted};
 
 /// Call sites that are shown.
