@@ -17,7 +17,7 @@ mod biased_lock;
 mod bit_pyramid;
 mod bits;
 mod central;
-mod cgroup;
+pub mod cgroup;
 #[cfg(test)]
 mod check;
 mod current;

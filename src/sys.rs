@@ -9,6 +9,7 @@ use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use crate::cgroup::Scratch;
 use crate::units::PAGE_BYTES;
 
 /// A range of addresses.
@@ -84,8 +85,8 @@ pub(crate) trait Os {
     fn exact_now(&self) -> Nanos {
         self.now()
     }
-    /// The room that a limit leaves the program; `None` where there is no limit. `text` is scratch.
-    fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom>;
+    /// The room that a limit leaves the program; `None` where there is no limit.
+    fn memory_room(&self, scratch: &mut Scratch) -> Option<MemoryRoom>;
 }
 
 fn clock(clock: libc::clockid_t) -> Nanos {
@@ -146,8 +147,8 @@ impl Os for Linux {
         precise_now()
     }
 
-    fn memory_room(&self, text: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
-        crate::cgroup::memory_room(text)
+    fn memory_room(&self, scratch: &mut Scratch) -> Option<MemoryRoom> {
+        crate::cgroup::memory_room(scratch)
     }
 }
 
@@ -592,6 +593,40 @@ pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8
     })
 }
 
+/// Whether there is something at `path`.
+pub(crate) fn is_there(path: &CStr) -> bool {
+    let place = libc::AT_FDCWD;
+    // SAFETY: the path ends with a zero.
+    let result = keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_faccessat, place, path.as_ptr(), libc::F_OK)
+    });
+    result == 0
+}
+
+/// The number of the mount that is seen at `path`, as mountinfo has it; `None` where there is nothing,
+/// or the kernel does not say (before 5.8).
+pub(crate) fn mount_id(path: &CStr) -> Option<u64> {
+    /// The beginning of what the kernel writes, and room for the rest. libc does not name the number
+    /// for every C library.
+    #[repr(C)]
+    struct Statx {
+        mask: u32,
+        before: [u32; 35],
+        mount_id: u64,
+        after: [u64; 13],
+    }
+    const _: () = assert!(size_of::<Statx>() == 256);
+    const STATX_MNT_ID: u32 = 0x1000;
+    let mut found = Statx { mask: 0, before: [0; 35], mount_id: 0, after: [0; 13] };
+    let (at, flags) = (libc::AT_FDCWD, libc::AT_NO_AUTOMOUNT);
+    let to = &raw mut found;
+    // SAFETY: the path ends with a zero, and the kernel writes no more than 256 bytes.
+    let result = keep_errno(|| unsafe {
+        libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, STATX_MNT_ID, to)
+    });
+    (result == 0 && found.mask & STATX_MNT_ID != 0).then_some(found.mount_id)
+}
+
 /// Hands the lines of a file to `visit`, cut to what fits into `buffer`, until that says `false`.
 pub(crate) fn each_line(path: &CStr, buffer: &mut [u8], mut visit: impl FnMut(&[u8]) -> bool) {
     let (place, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
@@ -838,7 +873,7 @@ pub(crate) mod fake {
             self.exact_time.get()
         }
 
-        fn memory_room(&self, _: &mut [u8; TEXT_BYTES]) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut Scratch) -> Option<MemoryRoom> {
             self.room.get()
         }
     }

@@ -259,9 +259,9 @@ RELEASE: list[Panel] = [
 PRESSURE: list[Panel] = [
     bars(
         "Nearest to their limit",
-        "Used part of the container's limit. Empty where nothing limits the processes.",
+        "Needed part of the container's limit, without cached files. Empty where nothing limits processes.",
         RATIO,
-        top(process("cgroup_used:ratio")),
+        top(process("cgroup_need:ratio")),
         thresholds=steps((None, "green"), (0.8, "yellow"), (0.9, "red")),
         link=True,
     ),
@@ -271,8 +271,8 @@ PRESSURE: list[Panel] = [
         NUMBER,
         [
             Query(
-                f"count by (job) ({process('cgroup_used:ratio')} > 0.9) "
-                f"or 0 * count by (job) ({process('cgroup_used:ratio')})",
+                f"count by (job) ({process('cgroup_need:ratio')} > 0.9) "
+                f"or 0 * count by (job) ({process('cgroup_need:ratio')})",
                 "{{job}}",
             )
         ],

@@ -524,23 +524,31 @@ PERF_EVENTS: list[Panel] = [
 PRESSURE: list[Panel] = [
     chart(
         "Against the container's limit",
-        "Empty where no control group limits the process. What lies between RSS and the group's usage "
-        "is other processes and the page cache.",
+        "Empty where no control group limits the process. What lies between what the group uses "
+        "and what it needs is cached files, which the kernel drops before anything fails; between that and "
+        "RSS are other processes.",
         BYTES,
         [
             Query(f"max({s('cgroup_limit_bytes')})", "limit", "red", over=True),
-            Query(f"max({s('cgroup_current_bytes')})", "used by the group", "orange"),
+            Query(f"max({s('cgroup_high_bytes')})", "memory.high", "purple", over=True),
+            Query(f"max({s('cgroup_current_bytes')})", "used by the group, with page cache", "orange"),
+            Query(f"max({s('cgroup_need_bytes')})", "needed by the group", "super-light-orange"),
             Query(RSS, "RSS", "blue"),
             Query(total(s("rss_bytes", 'part=~"dirty|thread_cache"')), "could come back", "yellow"),
         ],
         width=10,
     ),
     chart(
-        "Used part of the limit",
-        "Above 90%: if much could come back, release is late; if not, the program needs the memory, or "
-        "leaks it.",
+        "Needed part of the limit",
+        "Cached files are not counted. Above 90%: if much could come back, release is late; if not, the "
+        "program needs the memory, or leaks it. Above its memory.high a program is slowed down.",
         RATIO,
-        [Query(f"max({s('cgroup_current_bytes')} / {s('cgroup_limit_bytes')})", "used", "orange")],
+        [
+            Query(f"max({s('cgroup_need_bytes')} / {s('cgroup_limit_bytes')})", "of the limit", "orange"),
+            Query(
+                f"max({s('cgroup_high_need_bytes')} / {s('cgroup_high_bytes')})", "of memory.high", "purple"
+            ),
+        ],
         width=7,
         maximum=1,
         thresholds=steps((None, "green"), (0.9, "red")),
@@ -552,6 +560,15 @@ PRESSURE: list[Panel] = [
         RATIO,
         [Query(f"max({rate('cgroup_pressure_seconds_total')})", "some task waited", "red")],
         width=7,
+    ),
+    chart(
+        "What befell the control group",
+        "high: tasks were slowed down above memory.high; max: the group came to its limit; oom: an "
+        "allocation was about to fail; oom_kill: a task was killed. Cached files can bring about the "
+        "first two as well.",
+        PER_SECOND,
+        [Query(f"max by (event) ({rate('cgroup_events_total')})", "{{event}}")],
+        width=24,
     ),
 ]
 

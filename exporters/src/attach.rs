@@ -115,12 +115,11 @@ impl Target {
             };
             Ok((sections, Sample::at_one_moment(books, kernel)?))
         })?;
-        let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", self.process));
         Ok(Sample {
             snapshot,
             residency: Some(residency),
             process,
-            cgroup: cgroup.ok().and_then(|cgroup| CgroupMemory::of(&cgroup)),
+            cgroup: CgroupMemory::of(self.process),
             observer_cpu_seconds: None,
             trace_lost_events: None,
             fleet: None,

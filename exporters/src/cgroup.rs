@@ -1,180 +1,153 @@
-//! Memory limit and pressure of a process's control group, from the files of cgroup v2 or v1.
+//! Memory limits, use and pressure of a process's control groups, from the files of cgroup v2 or v1.
 //!
+//! The rules are the allocator's own ([`slackwater::cgroup`]): what its gate heeds is what is published.
 //! What the kernel does not tell is absent, never 0: a machine without a limit has no
-//! `cgroup_limit_bytes`.
+//! `cgroup_limit_bytes`, and a process whose group cannot be seen from here has none of these figures.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::ffi::{CStr, OsStr};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-/// What the control group says of its memory.
+use slackwater::cgroup::{Files, GroupMemory};
+
+/// What the control groups of a process say of its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CgroupMemory {
-    /// The lowest limit that holds for the group, if there is one.
+    /// The lowest limit that holds for the group, if there is one (memory.max).
     pub limit_bytes: Option<u64>,
     /// What the group of that limit (or, without a limit, the process's own) uses now, page cache
     /// included.
     pub current_bytes: Option<u64>,
+    /// The same less cached files, which the kernel drops before anything fails.
+    pub need_bytes: Option<u64>,
+    /// The lowest limit above which tasks are slowed down, if there is one (memory.high).
+    pub high_bytes: Option<u64>,
+    /// What the group of that limit uses now, less cached files.
+    pub high_need_bytes: Option<u64>,
+    /// How often tasks were slowed down above it.
+    pub high_events: Option<u64>,
+    /// How often the group of the limit came to it.
+    pub max_events: Option<u64>,
+    /// How often an allocation was about to fail there.
+    pub oom_events: Option<u64>,
+    /// How many tasks of the process's own group were killed for want of memory.
+    pub oom_kill_events: Option<u64>,
     /// For how long some task of the group has been waiting for memory so far.
     pub pressure_seconds: Option<f64>,
+    /// The whole percent of the last ten seconds in which some task did.
+    pub pressure_percent: Option<u64>,
 }
-
-/// Where the hierarchies are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
-
-/// From here on a limit of cgroup v1 means "none": it is the largest multiple of a page.
-const NO_LIMIT_FROM: u64 = 1 << 62;
 
 impl CgroupMemory {
-    /// Reads the files of this process's group; `None` where it has none, or none that says
-    /// anything.
+    /// Reads the files of this process's groups; `None` where it has none, or none that says anything.
+    /// Some twenty files.
     pub fn read() -> Option<CgroupMemory> {
-        Self::parse(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new(MOUNT))
+        Self::read_of("self")
     }
 
-    /// The same from the text of another process's `/proc/PID/cgroup`.
-    pub fn of(cgroup: &str) -> Option<CgroupMemory> {
-        Self::parse(cgroup, Path::new(MOUNT))
+    /// The same of another process; `None` also where its group cannot be seen from here.
+    pub fn of(process: u32) -> Option<CgroupMemory> {
+        Self::read_of(process)
     }
 
-    fn parse(cgroup: &str, mount: &Path) -> Option<CgroupMemory> {
-        let found = cgroup.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let path = path.trim_start_matches('/');
-            match controllers {
-                "" => Some(Self::read_group(mount, path, &V2)),
-                _ if controllers.split(',').any(|name| name == "memory") => {
-                    Some(Self::read_group(&mount.join("memory"), path, &V1))
-                }
-                _ => None,
-            }
-        })?;
-        (found != CgroupMemory::default()).then_some(found)
+    fn read_of(process: impl fmt::Display) -> Option<CgroupMemory> {
+        let place = format!("/proc/{process}/cgroup\0");
+        let place = CStr::from_bytes_with_nul(place.as_bytes()).ok()?;
+        GroupMemory::read(&Std, place, &mut [0; TEXT_BYTES]).map(Self::from)
     }
+}
 
-    /// The lowest limit of a group and those it is in is what counts.
-    fn read_group(root: &Path, path: &str, files: &Files) -> CgroupMemory {
-        let own = root.join(path);
-        // Inside a container the path may be that of the host, and the group the mounted root.
-        let own = if own.is_dir() { own } else { root.to_path_buf() };
-        let mut limited: Option<(u64, PathBuf)> = None;
-        for group in own.ancestors().take_while(|group| group.starts_with(root)) {
-            let limit = number(group, files.limit).filter(|&limit| limit < NO_LIMIT_FROM);
-            if let Some(limit) = limit
-                && limited.as_ref().is_none_or(|(lowest, _)| limit < *lowest)
-            {
-                limited = Some((limit, group.to_path_buf()));
-            }
-        }
-        let used_in = limited.as_ref().map_or(own.as_path(), |(_, group)| group);
+impl From<GroupMemory> for CgroupMemory {
+    fn from(memory: GroupMemory) -> CgroupMemory {
+        let GroupMemory { limit, high, own, events, pressure } = memory;
+        let used = limit.map_or(own, |limit| limit.used);
         CgroupMemory {
-            limit_bytes: limited.as_ref().map(|(limit, _)| *limit),
-            current_bytes: number(used_in, files.current),
-            pressure_seconds: fs::read_to_string(own.join(files.pressure))
-                .ok()
-                .and_then(|text| waited_seconds(&text)),
+            limit_bytes: limit.map(|limit| limit.bytes),
+            current_bytes: used.map(|used| used.current_bytes),
+            need_bytes: used.and_then(|used| used.need_bytes),
+            high_bytes: high.map(|high| high.bytes),
+            high_need_bytes: high.and_then(|high| high.used?.need_bytes),
+            high_events: events.high,
+            max_events: events.max,
+            oom_events: events.oom,
+            oom_kill_events: events.oom_kill,
+            pressure_seconds: pressure.map(|pressure| pressure.total_micros as f64 / 1e6),
+            pressure_percent: pressure.map(|pressure| pressure.percent),
         }
     }
 }
 
-/// What the files are called.
-struct Files {
-    limit: &'static str,
-    current: &'static str,
-    pressure: &'static str,
+/// Room for one of the kernel's files.
+const TEXT_BYTES: usize = 8192;
+
+/// How long what is mounted is taken to be mounted still.
+const MOUNTS_STAY: Duration = Duration::from_secs(1);
+
+/// What was mounted, and when it was read: a host with many containers has a megabyte of it, and is
+/// asked once for each process.
+static MOUNTS: Mutex<Option<(Instant, Vec<u8>)>> = Mutex::new(None);
+
+/// What is mounted of control groups: that alone is of use.
+fn mounts() -> Vec<u8> {
+    let mut mounts = MOUNTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((read_at, text)) = &*mounts
+        && read_at.elapsed() < MOUNTS_STAY
+    {
+        return text.clone();
+    }
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let is_of_groups = |line: &&[u8]| line.windows(9).any(|part| part == b" - cgroup");
+    let lines = text.split_inclusive(|&byte| byte == b'\n').filter(is_of_groups);
+    let text = lines.collect::<Vec<_>>().concat();
+    *mounts = Some((Instant::now(), text.clone()));
+    text
 }
 
-const V2: Files =
-    Files { limit: "memory.max", current: "memory.current", pressure: "memory.pressure" };
+/// The kernel's files, through the standard library.
+struct Std;
 
-const V1: Files = Files {
-    limit: "memory.limit_in_bytes",
-    current: "memory.usage_in_bytes",
-    pressure: "memory.pressure",
-};
-
-/// A file that holds a number; `max` is none.
-fn number(group: &Path, file: &str) -> Option<u64> {
-    fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()
+fn path_of(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
 }
 
-/// The total of the line `some avg10=… avg60=… avg300=… total=<microseconds>`.
-fn waited_seconds(pressure: &str) -> Option<f64> {
-    let some = pressure.lines().find_map(|line| line.strip_prefix("some "))?;
-    let total = some.split(' ').find_map(|word| word.strip_prefix("total="))?;
-    Some(total.parse::<u64>().ok()? as f64 / 1e6)
+impl Files for Std {
+    fn read<'a>(&self, path: &CStr, text: &'a mut [u8]) -> Option<&'a [u8]> {
+        let mut file = File::open(path_of(path)).ok()?;
+        let mut length = 0;
+        while length < text.len() {
+            match file.read(&mut text[length..]).ok()? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        (length > 0).then(|| &text[..length])
+    }
+
+    fn each_line(&self, path: &CStr, _: &mut [u8], visit: &mut dyn FnMut(&[u8]) -> bool) {
+        let text = match path.to_bytes() {
+            b"/proc/self/mountinfo" => mounts(),
+            _ => fs::read(path_of(path)).unwrap_or_default(),
+        };
+        let mut lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let _ = lines.all(visit);
+    }
+
+    fn exists(&self, path: &CStr) -> bool {
+        path_of(path).exists()
+    }
+
+    fn mount_id(&self, path: &CStr) -> Option<u64> {
+        let folder = File::open(path_of(path)).ok()?;
+        let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd())).ok()?;
+        told.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str, files: &[(&str, &str)]) -> Folder {
-            let root = std::env::temp_dir().join(format!("cgroup-{name}-{}", std::process::id()));
-            for (path, text) in files {
-                let path = root.join(path);
-                fs::create_dir_all(path.parent().expect("below the root")).expect("writable");
-                fs::write(path, text).expect("writable");
-            }
-            Folder(root)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn the_lowest_limit_of_the_groups_counts_with_its_own_use() {
-        let folder = Folder::new(
-            "v2",
-            &[
-                ("a/b/memory.max", "max\n"),
-                ("a/b/memory.current", "100\n"),
-                ("a/b/memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n"),
-                ("a/memory.max", "4096\n"),
-                ("a/memory.current", "300\n"),
-                ("memory.max", "8192\n"),
-            ],
-        );
-        let found = CgroupMemory::parse("0::/a/b\n", &folder.0);
-        let expected = CgroupMemory {
-            limit_bytes: Some(4096),
-            current_bytes: Some(300),
-            pressure_seconds: Some(1.5),
-        };
-        assert_eq!(found, Some(expected));
-        // A path of the host's, inside a container: the mounted root is the group.
-        let found =
-            CgroupMemory::parse("0::/kubepods/x\n", &folder.0).expect("the root has a limit");
-        assert_eq!(found.limit_bytes, Some(8192));
-    }
-
-    #[test]
-    fn version_1_has_its_own_files_and_its_own_none() {
-        let folder = Folder::new(
-            "v1",
-            &[
-                ("memory/x/memory.limit_in_bytes", "9223372036854771712\n"),
-                ("memory/x/memory.usage_in_bytes", "77\n"),
-            ],
-        );
-        let found = CgroupMemory::parse("5:cpu,cpuacct:/y\n3:memory:/x\n0::/z\n", &folder.0);
-        let expected =
-            CgroupMemory { limit_bytes: None, current_bytes: Some(77), pressure_seconds: None };
-        assert_eq!(found, Some(expected));
-    }
-
-    #[test]
-    fn nothing_known_is_nothing() {
-        let folder = Folder::new("none", &[("memory.max", "max\n")]);
-        assert_eq!(CgroupMemory::parse("0::/\n", &folder.0), None);
-        assert_eq!(CgroupMemory::parse("", &folder.0), None);
-        assert_eq!(CgroupMemory::parse("nonsense\n1:cpu:/\n", &folder.0), None);
-    }
-}
+mod tests;

@@ -518,10 +518,10 @@ pub static FAMILIES: &[Family] = &[
         "cgroup_limit_bytes",
         Unit::Bytes,
         &[],
-        "The lowest memory limit that holds for the process's control group.",
+        "The lowest memory limit that holds for the process's control group (memory.max).",
         |s, put| {
-            if let Some(limit) = s.cgroup.and_then(|cgroup| cgroup.limit_bytes) {
-                put(&[], limit as f64);
+            if let Some(value) = s.cgroup.and_then(|cgroup| cgroup.limit_bytes) {
+                put(&[], value as f64);
             }
         },
     ),
@@ -531,8 +531,60 @@ pub static FAMILIES: &[Family] = &[
         &[],
         "Memory that counts towards that limit now, page cache included.",
         |s, put| {
-            if let Some(current) = s.cgroup.and_then(|cgroup| cgroup.current_bytes) {
-                put(&[], current as f64);
+            if let Some(value) = s.cgroup.and_then(|cgroup| cgroup.current_bytes) {
+                put(&[], value as f64);
+            }
+        },
+    ),
+    gauge(
+        "cgroup_need_bytes",
+        Unit::Bytes,
+        &[],
+        "The same less cached files, which the kernel drops before anything fails.",
+        |s, put| {
+            if let Some(value) = s.cgroup.and_then(|cgroup| cgroup.need_bytes) {
+                put(&[], value as f64);
+            }
+        },
+    ),
+    gauge(
+        "cgroup_high_bytes",
+        Unit::Bytes,
+        &[],
+        "The lowest limit above which the control group's tasks are slowed down (memory.high).",
+        |s, put| {
+            if let Some(value) = s.cgroup.and_then(|cgroup| cgroup.high_bytes) {
+                put(&[], value as f64);
+            }
+        },
+    ),
+    gauge(
+        "cgroup_high_need_bytes",
+        Unit::Bytes,
+        &[],
+        "Memory that counts towards memory.high now, less cached files.",
+        |s, put| {
+            if let Some(value) = s.cgroup.and_then(|cgroup| cgroup.high_need_bytes) {
+                put(&[], value as f64);
+            }
+        },
+    ),
+    counter(
+        "cgroup_events_total",
+        Unit::Count,
+        &["event"],
+        "What befell the control group: above memory.high, at its limit, out of memory, tasks killed.",
+        |s, put| {
+            let Some(cgroup) = &s.cgroup else { return };
+            for (event, count) in [
+                ("high", cgroup.high_events),
+                ("max", cgroup.max_events),
+                ("oom", cgroup.oom_events),
+                ("oom_kill", cgroup.oom_kill_events),
+            ] {
+                if let Some(count) = count {
+                    put(&[LabelValue::Word(event)], count);
+                }
             }
         },
     ),
@@ -850,7 +902,12 @@ mod tests {
             cgroup: Some(CgroupMemory {
                 limit_bytes: Some(1),
                 current_bytes: Some(2),
+                need_bytes: Some(3),
+                high_bytes: Some(4),
+                high_need_bytes: Some(5),
+                high_events: Some(6),
                 pressure_seconds: Some(0.5),
+                ..CgroupMemory::default()
             }),
             observer_cpu_seconds: Some(0.25),
             trace_lost_events: Some(7),
@@ -995,6 +1052,10 @@ mod tests {
             "huge_backed_bytes",
             "cgroup_limit_bytes",
             "cgroup_current_bytes",
+            "cgroup_need_bytes",
+            "cgroup_high_bytes",
+            "cgroup_high_need_bytes",
+            "cgroup_events_total",
             "cgroup_pressure_seconds_total",
             "export_processes",
             "export_duration_seconds",

@@ -344,10 +344,7 @@ fn growth_falls_back_to_what_is_needed() {
         fn purge(&self, ranges: &[crate::sys::AddressRange]) -> crate::sys::PurgeOutcome {
             self.0.purge(ranges)
         }
-        fn memory_room(
-            &self,
-            _: &mut [u8; crate::sys::TEXT_BYTES],
-        ) -> Option<crate::sys::MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<crate::sys::MemoryRoom> {
             None
         }
         fn now(&self) -> crate::sys::Nanos {

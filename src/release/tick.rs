@@ -9,6 +9,7 @@ use super::interior::{InteriorBatch, purge_interiors};
 use super::purge::{Batch, PurgeLimits, purge};
 use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::central;
+use crate::cgroup::Scratch;
 use crate::current::Entered;
 use crate::heap::Heap;
 use crate::journal::{Event, Span};
@@ -18,7 +19,7 @@ use crate::page_heap::PENDING;
 use crate::probes;
 use crate::sections::{self, Section};
 use crate::snapshot::GateState;
-use crate::sys::{MemoryRoom, Nanos, Os, TEXT_BYTES};
+use crate::sys::{MemoryRoom, Nanos, Os};
 use crate::thread_cache::{Bins, ThreadCache};
 use crate::units::{Epoch, Pages, SegmentIndex};
 
@@ -72,7 +73,7 @@ pub(crate) struct LastTick {
 pub(super) struct Workspace {
     batch: Batch,
     interior: InteriorBatch,
-    text: [u8; TEXT_BYTES],
+    room: Scratch,
 }
 
 /// What a tick left to do.
@@ -117,7 +118,7 @@ impl Release {
                 workspace: Workspace {
                     batch: Batch::new(),
                     interior: InteriorBatch::new(),
-                    text: [0; TEXT_BYTES],
+                    room: Scratch::new(),
                 },
             }),
             oldest: AtomicU64::new(0),
@@ -238,7 +239,7 @@ fn tick_locked(
     let may_look = by_ticker.as_ref().is_some_and(|ticker| ticker.has_descriptors);
     if may_look && now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 {
         let was_scarce = last.room.is_some_and(MemoryRoom::is_scarce);
-        last.room = os.memory_room(&mut last.workspace.text);
+        last.room = os.memory_room(&mut last.workspace.room);
         note_pressure(heap, now, last.room, was_scarce);
         last.room_seen = now;
     }

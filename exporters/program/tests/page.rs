@@ -177,8 +177,9 @@ fn figures_read_well() {
                 "Live, never touched 6.00 MiB Backed by huge pages 4.00 MiB Arena in use 512 MiB \
                  Threads with a cache 6 Pages reused before their purge 1 234 567 \
                  Pages used again after it 77 Caches taken over 41 Purges refused 2 \
-                 Control group’s memory 310 MiB Control group’s limit 512 MiB \
-                 Stalled for memory 1.50 s Allocations 123 000 456",
+                 Control group’s memory 310 MiB Needed of it 260 MiB \
+                 Control group’s limit 512 MiB Slowed down above 480 MiB Times slowed down 1 234 \
+                 Tasks killed for memory 3 Stalled for memory 1.50 s Allocations 123 000 456",
             ),
         ],
     );

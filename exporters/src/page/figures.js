@@ -154,7 +154,11 @@ const ALSO = [
   ["Caches taken over", snapshot => snapshot.takeovers_total?.taken, count],
   ["Purges refused", snapshot => snapshot.release_errors_total, count],
   ["Control group’s memory", snapshot => snapshot.cgroup_current_bytes, bytes],
+  ["Needed of it", snapshot => snapshot.cgroup_need_bytes, bytes],
   ["Control group’s limit", snapshot => snapshot.cgroup_limit_bytes, bytes],
+  ["Slowed down above", snapshot => snapshot.cgroup_high_bytes, bytes],
+  ["Times slowed down", snapshot => snapshot.cgroup_events_total?.high, count],
+  ["Tasks killed for memory", snapshot => snapshot.cgroup_events_total?.oom_kill, count],
   ["Stalled for memory", snapshot => snapshot.cgroup_pressure_seconds_total, seconds],
   ["Allocations", snapshot => total(snapshot.allocations_total), count],
 ];

@@ -13,12 +13,16 @@ use super::prometheus::{Prometheus, Rule};
 /// The dashboards.
 pub const DASHBOARDS: [&str; 2] = ["service.json", "fleet.json"];
 
-/// Families that a process has only where its surroundings do (a control group with a limit, a
+/// Families that a process has only where its surroundings do (a control group with limits, a
 /// kernel that tells the group's pressure), and those of `slackwater export`'s own process, and those
 /// that a process counts if it is asked to. Every other family must be there in every run.
-pub const CONDITIONAL: [&str; 8] = [
+pub const CONDITIONAL: [&str; 12] = [
     "cgroup_limit_bytes",
     "cgroup_current_bytes",
+    "cgroup_need_bytes",
+    "cgroup_high_bytes",
+    "cgroup_high_need_bytes",
+    "cgroup_events_total",
     "cgroup_pressure_seconds_total",
     "export_processes",
     "export_duration_seconds",

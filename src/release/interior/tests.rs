@@ -208,7 +208,7 @@ impl<F: Fn()> Os for During<'_, F> {
         self.test.os.purge(ranges)
     }
 
-    fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
 

@@ -53,7 +53,7 @@ impl<F: Fn(&[AddressRange])> Os for During<'_, F> {
         self.os.purge(ranges)
     }
 
-    fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
 

@@ -60,7 +60,7 @@ fn one_thread_ticks_at_a_time() {
             self.0.tick();
             self.0.os.purge(ranges)
         }
-        fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -337,7 +337,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
             PurgeOutcome::default()
         }
-        fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -405,7 +405,7 @@ fn the_limit_is_looked_at_every_few_epochs() {
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.0.os.purge(ranges)
         }
-        fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
             self.1.set(self.1.get() + 1);
             None
         }
@@ -455,7 +455,7 @@ impl Os for Epochs {
     fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
         PurgeOutcome { calls: 1, ..PurgeOutcome::default() }
     }
-    fn memory_room(&self, _: &mut [u8; crate::sys::TEXT_BYTES]) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
     fn now(&self) -> Nanos {

@@ -104,6 +104,28 @@ fn write_parts(text: &mut String, evidence: &Evidence) {
     if let Some(process) = &evidence.sample.process {
         let _ = writeln!(text, "  at its highest RSS was {}", bytes(process.peak_bytes));
     }
+    write_group(text, evidence);
+}
+
+/// What the control group uses, and of what; nothing where it is not known.
+fn write_group(text: &mut String, evidence: &Evidence) {
+    let Some(cgroup) = &evidence.sample.cgroup else { return };
+    if let (Some(current), Some(need)) = (cgroup.current_bytes, cgroup.need_bytes) {
+        let cached = bytes(current.saturating_sub(need));
+        let limit = match cgroup.limit_bytes {
+            Some(limit) => format!("of its limit of {} ", bytes(limit)),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "  its control group uses {} {limit}(needs {}, and {cached} are cached files)",
+            bytes(current),
+            bytes(need)
+        );
+    }
+    if let Some(high) = cgroup.high_bytes {
+        let _ = writeln!(text, "  and is slowed down above its memory.high of {}", bytes(high));
+    }
 }
 
 fn write_due(text: &mut String, evidence: &Evidence, delays: &[Heard]) {

@@ -17,6 +17,9 @@ pub const RULES: &[Rule] = &[
     ("huge pages", huge_pages),
     ("unattributed", unattributed),
     ("memory limit", memory_limit),
+    ("memory.high", memory_high),
+    ("stalled", stalled),
+    ("killed tasks", killed_tasks),
 ];
 
 /// A part of RSS that grows by more than this between two looks is a suspect.
@@ -45,8 +48,11 @@ const MIN_PURGED_PAGES: f64 = 2560.0;
 /// its libraries' files are not counted: a small program is mostly that.
 const MAX_OTHER: f64 = 0.5;
 
-/// Of the control group's limit, how much may be used.
+/// Of the control group's limit, how much may be needed.
 const MAX_OF_LIMIT: f64 = 0.9;
+
+/// In how much of the last ten seconds tasks may have waited for memory.
+const MAX_STALLED_PERCENT: u64 = 10;
 
 fn growth(evidence: &Evidence) -> Option<String> {
     let earlier = evidence.earlier.as_ref()?;
@@ -196,15 +202,72 @@ fn unattributed(evidence: &Evidence) -> Option<String> {
 
 fn memory_limit(evidence: &Evidence) -> Option<String> {
     let cgroup = evidence.sample.cgroup?;
-    let (limit, current) = (cgroup.limit_bytes?, cgroup.current_bytes?);
-    (share(current, limit) > MAX_OF_LIMIT).then(|| {
+    let (limit, need) = (cgroup.limit_bytes?, cgroup.need_bytes?);
+    let cached = cgroup.current_bytes?.saturating_sub(need);
+    near(need, limit).then(|| {
         format!(
-            "the control group uses {} of its limit of {} ({})",
-            bytes(current),
+            "the control group needs {} of its limit of {} ({}), and has {} of cached files beside \
+             it{}",
+            bytes(need),
             bytes(limit),
-            percent(share(current, limit))
+            percent(share(need, limit)),
+            bytes(cached),
+            times(cgroup.max_events, "came to the limit"),
         )
     })
+}
+
+fn memory_high(evidence: &Evidence) -> Option<String> {
+    let cgroup = evidence.sample.cgroup?;
+    let (high, need) = (cgroup.high_bytes?, cgroup.high_need_bytes?);
+    near(need, high).then(|| {
+        format!(
+            "the control group needs {} of its memory.high of {} ({}), above which the kernel slows \
+             its tasks down{}",
+            bytes(need),
+            bytes(high),
+            percent(share(need, high)),
+            times(cgroup.high_events, "throttled"),
+        )
+    })
+}
+
+fn stalled(evidence: &Evidence) -> Option<String> {
+    let percent = evidence.sample.cgroup?.pressure_percent?;
+    (percent >= MAX_STALLED_PERCENT).then(|| {
+        format!(
+            "tasks of the control group waited for memory in {percent}% of the last ten seconds"
+        )
+    })
+}
+
+fn killed_tasks(evidence: &Evidence) -> Option<String> {
+    let killed = evidence.sample.cgroup?.oom_kill_events?;
+    let before = evidence.earlier.as_ref().and_then(|look| look.sample.cgroup?.oom_kill_events);
+    (killed > 0).then(|| {
+        let meanwhile = match before.map_or(0, |before| killed.saturating_sub(before)) {
+            0 => String::new(),
+            more => format!(", {more} of them while it was watched"),
+        };
+        let tasks = if killed == 1 { "task" } else { "tasks" };
+        format!(
+            "the kernel has killed {killed} {tasks} of the control group for want of memory{meanwhile}"
+        )
+    })
+}
+
+/// Whether so much of a limit is worth a sentence. Of a limit of nothing everything is.
+fn near(need: u64, limit: u64) -> bool {
+    need as f64 > MAX_OF_LIMIT * limit as f64
+}
+
+/// How often something has happened, if it is known and has.
+fn times(events: Option<u64>, what: &str) -> String {
+    match events {
+        None | Some(0) => String::new(),
+        Some(1) => format!("; {what} once so far"),
+        Some(events) => format!("; {what} {} times so far", count(events as f64)),
+    }
 }
 
 #[cfg(test)]
@@ -296,11 +359,46 @@ mod tests {
                 |e| {
                     e.sample.cgroup = Some(CgroupMemory {
                         limit_bytes: Some(200 << 20),
-                        current_bytes: Some(190 << 20),
-                        pressure_seconds: None,
+                        current_bytes: Some(195 << 20),
+                        need_bytes: Some(190 << 20),
+                        max_events: Some(1),
+                        ..CgroupMemory::default()
                     });
                 },
-                "190.0 MiB of its limit of 200.0 MiB (95.0%)",
+                "190.0 MiB of its limit of 200.0 MiB (95.0%), and has 5.0 MiB of cached files beside \
+                 it; came to the limit once so far",
+            ),
+            (
+                "memory.high",
+                |e| {
+                    e.sample.cgroup = Some(CgroupMemory {
+                        high_bytes: Some(200 << 20),
+                        high_need_bytes: Some(199 << 20),
+                        high_events: Some(48_211),
+                        ..CgroupMemory::default()
+                    });
+                },
+                "199.0 MiB of its memory.high of 200.0 MiB (99.5%), above which the kernel slows its \
+                 tasks down; throttled 48.2k times so far",
+            ),
+            (
+                "stalled",
+                |e| {
+                    e.sample.cgroup =
+                        Some(CgroupMemory { pressure_percent: Some(93), ..Default::default() });
+                },
+                "in 93% of the last ten seconds",
+            ),
+            (
+                "killed tasks",
+                |e| {
+                    let killed = |tasks| {
+                        Some(CgroupMemory { oom_kill_events: Some(tasks), ..Default::default() })
+                    };
+                    e.sample.cgroup = killed(3);
+                    look_before(e, |before| before.sample.cgroup = killed(1));
+                },
+                "has killed 3 tasks of the control group for want of memory, 2 of them while",
             ),
         ];
         for (name, change, mention) in cases {
@@ -326,6 +424,21 @@ mod tests {
             |e| e.breakdown.metadata = 10 << 20,
             |e| e.breakdown.other_anon = 50 << 20,
             |e| e.breakdown.unattributed = 1 << 20,
+            // At its limit by cached files, and never above it by need.
+            |e| {
+                e.sample.cgroup = Some(CgroupMemory {
+                    limit_bytes: Some(128 << 20),
+                    current_bytes: Some(128 << 20),
+                    need_bytes: Some(16 << 20),
+                    high_bytes: Some(120 << 20),
+                    high_need_bytes: Some(16 << 20),
+                    high_events: Some(700),
+                    max_events: Some(700),
+                    oom_kill_events: Some(0),
+                    pressure_percent: Some(9),
+                    ..CgroupMemory::default()
+                });
+            },
         ];
         for (i, change) in cases.iter().enumerate() {
             assert_eq!(said(change), [], "case {i}");

@@ -137,7 +137,11 @@ impl View {
             GateState::Idle => "idle",
             GateState::Busy => "busy",
         };
-        vec![
+        let cgroup = sample.cgroup.unwrap_or_default();
+        let of = |name: &str, need: Option<u64>, limit: Option<u64>| {
+            Some(format!("{} of {name}", percent(share(need?, limit?))))
+        };
+        let mut pieces = vec![
             format!("RSS {}", bytes(figures::resident_bytes(sample))),
             format!("live {}", bytes(snapshot.memory_bytes.live)),
             format!("purged {}", bytes(snapshot.release_purged_bytes_total)),
@@ -145,7 +149,10 @@ impl View {
             format!("gate {gate}"),
             format!("pending {}", bytes(snapshot.release_pending_bytes)),
             format!("drop {}", snapshot.release_dropped_total),
-        ]
+        ];
+        pieces.extend(of("limit", cgroup.need_bytes, cgroup.limit_bytes));
+        pieces.extend(of("memory.high", cgroup.high_need_bytes, cgroup.high_bytes));
+        pieces
     }
 
     /// What happens per second.
