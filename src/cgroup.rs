@@ -41,6 +41,14 @@ pub trait Files {
     /// The number that mountinfo gives the mount which is seen at `path`; `None` where the kernel does
     /// not say (before Linux 5.8).
     fn mount_id(&self, path: &CStr) -> Option<u64>;
+
+    /// The way from the root of the mount at `point`, which is above the reader's namespace, down to where
+    /// that begins, and maybe further to the reader's own group: the kernel does not name the groups in
+    /// between. `None` where it is not known.
+    fn way_to_namespace<'a>(&self, point: &CStr, text: &'a mut [u8]) -> Option<&'a [u8]> {
+        let _ = (point, text);
+        None
+    }
 }
 
 /// What a group uses of its memory.
@@ -261,6 +269,15 @@ impl Path {
         Some(())
     }
 
+    /// Adds a slash and a name, or nothing for none.
+    fn push_name(&mut self, name: &[u8]) -> Option<()> {
+        if name.is_empty() {
+            return Some(());
+        }
+        self.push(b"/")?;
+        self.push(name)
+    }
+
     fn cut(&mut self, len: usize) {
         self.len = len.min(self.len);
         self.bytes[self.len] = 0;
@@ -343,13 +360,27 @@ impl<'a> Place<'a> {
     }
 
     /// The way from here down to `other`; `None` where it is not below. From further up than `other` is
-    /// told from, the way leads through groups whose names are not known.
-    fn way_to(self, other: Place<'a>) -> Option<&'a [u8]> {
-        if self.ups != other.ups {
-            return None;
+    /// told from, the way leads through groups above the reader's namespace, whose names only `names` may
+    /// know: all of those from here down to it.
+    fn way_to<'n>(
+        self,
+        other: Place<'a>,
+        names: impl FnOnce() -> Option<&'n [u8]>,
+    ) -> Option<(&'n [u8], &'a [u8])> {
+        if self.ups == other.ups {
+            let rest = other.down.strip_prefix(self.down)?;
+            let is_whole = self.down.is_empty() || rest.is_empty();
+            return Some((b"", if is_whole { rest } else { rest.strip_prefix(b"/")? }));
         }
-        let rest = other.down.strip_prefix(self.down)?;
-        if self.down.is_empty() || rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+        // Another branch is no way to what is above where it begins.
+        let unnamed = self.ups.checked_sub(other.ups).filter(|_| self.down.is_empty())?;
+        let names = names()?;
+        let mut ends =
+            (0..=names.len()).filter(|&at| names.get(at).is_none_or(|&byte| byte == b'/'));
+        // Of as many names as the namespace is below, so many are the other's as well.
+        let end = ends.clone().nth(unnamed - 1)?;
+        ends.nth(self.ups - 1)?;
+        Some((&names[..end], other.down))
     }
 }
 
@@ -416,17 +447,16 @@ fn find(files: &impl Files, version: Version, path: &Path, text: &mut [u8]) -> O
         if found.as_ref().is_some_and(is_here) {
             found = None;
         }
-        let way = Place::parse(root.as_bytes()).and_then(|root| root.way_to(place));
-        let Some(way) = way else { return true };
+        let mut names = [0; PATH_BYTES];
+        let room = &mut names;
+        let way = Place::parse(root.as_bytes())
+            .and_then(|root| root.way_to(place, move || files.way_to_namespace(point, room)));
+        let Some((above, below)) = way else { return true };
         if folder.as_bytes() == b"/" {
             folder.cut(0);
         }
         let top = folder.len;
-        let joined = if way.is_empty() {
-            Some(())
-        } else {
-            folder.push(b"/").and_then(|()| folder.push(way))
-        };
+        let joined = folder.push_name(above).and_then(|()| folder.push_name(below));
         let shows_more = |best: &Group| folder.len - top >= best.folder.len - best.top;
         if joined.is_some() && found.as_ref().is_none_or(shows_more) {
             found = Some(Group { version, folder, top });
@@ -448,10 +478,7 @@ fn stand_in(version: Version, place: Place<'_>) -> Option<Group> {
     if place.ups > 0 {
         return None;
     }
-    if !place.down.is_empty() {
-        folder.push(b"/")?;
-        folder.push(place.down)?;
-    }
+    folder.push_name(place.down)?;
     Some(Group { version, folder, top })
 }
 

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,46 @@ fn mounts() -> Vec<u8> {
     text
 }
 
+/// How long this process is taken to be in its group still.
+const GROUP_STAYS: Duration = Duration::from_secs(60);
+
+/// The way down to this process's group from a mount, or that it was not found, and when that was.
+struct Way {
+    point: PathBuf,
+    found_at: Instant,
+    names: Option<Vec<u8>>,
+}
+
+static WAY: Mutex<Option<Way>> = Mutex::new(None);
+
+/// The way from the root of the mount at `point` down to this process's group, which is the one that
+/// lists it.
+fn find_way(point: &Path) -> Option<Vec<u8>> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    // It may have been put elsewhere since its namespace was made.
+    if own.contains(":/..") {
+        return None;
+    }
+    let group = folder_that_lists(&std::process::id().to_string(), point)?;
+    let names = group.strip_prefix(point).ok()?;
+    Some(names.as_os_str().as_bytes().to_vec())
+}
+
+/// The folder at `top` or below whose list of processes has this one.
+fn folder_that_lists(process: &str, top: &Path) -> Option<PathBuf> {
+    let mut left = vec![top.to_path_buf()];
+    while let Some(folder) = left.pop() {
+        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        if listed.lines().any(|listed| listed == process) {
+            return Some(folder);
+        }
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(folders.map(|entry| entry.path()));
+    }
+    None
+}
+
 /// The kernel's files, through the standard library.
 struct Std;
 
@@ -146,6 +186,24 @@ impl Files for Std {
         let folder = File::open(path_of(path)).ok()?;
         let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd())).ok()?;
         told.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+    }
+
+    fn way_to_namespace<'a>(&self, point: &CStr, text: &'a mut [u8]) -> Option<&'a [u8]> {
+        let point = path_of(point);
+        let mut way = WAY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let is_known = |way: &&Way| way.point == point && way.found_at.elapsed() < GROUP_STAYS;
+        let names = match way.as_ref().filter(is_known) {
+            Some(way) => way.names.clone(),
+            None => {
+                let names = find_way(point);
+                let (point, found_at) = (point.to_path_buf(), Instant::now());
+                *way = Some(Way { point, found_at, names: names.clone() });
+                names
+            }
+        }?;
+        let place = text.get_mut(..names.len())?;
+        place.copy_from_slice(&names);
+        Some(place)
     }
 }
 

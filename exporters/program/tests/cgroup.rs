@@ -103,13 +103,24 @@ fn another_processs_limit_is_its_own_or_is_not_told() {
     assert_eq!(limit(""), Some(own), "from the same namespace");
     assert_eq!(limit(&exporter.enter()), Some(own), "from another group");
 
-    let top = format!("exec \"$S\" top {} --once --json", shell.id());
+    let top_of = |process: u32| format!("exec \"$S\" top {process} --once --json");
+    let top = top_of(shell.id());
     let told = |script: &str| {
         let text = printed(&(exporter.enter() + script));
         serde_json::from_str::<Value>(&text).expect("one object")
     };
     let hosts = told(&format!("unshare -C sh -c '{top}'"));
     assert_eq!(hosts["cgroup_limit_bytes"].as_u64(), Some(own), "with the host's mounts");
+    // With the host's mounts, where the kernel leaves out the names that both have in common.
+    let below = exporter.0.join("below");
+    fs::create_dir(&below).expect("a group can be made in another");
+    let enter = format!("echo $$ > {}/cgroup.procs || exit 77; ", below.display());
+    let neighbour = Shell::run(&format!("{} echo ready; read line", exporter.enter()));
+    let script = format!("{enter} exec unshare -C sh -c '{}'", top_of(neighbour.id()));
+    let told_of_neighbour: Value = serde_json::from_str(&printed(&script)).expect("one object");
+    assert_eq!(told_of_neighbour["cgroup_limit_bytes"].as_u64(), Some(150 * MIB));
+    drop(neighbour);
+    fs::remove_dir(&below).expect("nobody is left in it");
     let none = [
         ("a container", in_a_container(&top)),
         (
