@@ -82,9 +82,9 @@ pub enum Event {
         at_nanos: u64,
         /// Is it scarce?
         is_scarce: bool,
-        /// The limit.
+        /// The lowest memory.max or memory.high, whichever is nearer.
         limit_bytes: u64,
-        /// What is in use of it.
+        /// What is needed of it: cached files, which the kernel drops first, are not counted.
         used_bytes: u64,
         /// The part of the last ten seconds in which some task waited for memory.
         stalled_percent: u64,

@@ -290,6 +290,19 @@ PRESSURE: list[Panel] = [
         ],
         width=8,
     ),
+    chart(
+        "Tasks killed for memory, by job",
+        "By the kernel, in the last five minutes, in the control group of the worst process of each job. "
+        "The limit is too low, or what was killed leaked.",
+        NUMBER,
+        [
+            Query(
+                f"max by (cluster, job) ({job('cgroup_oom_kills:max_increase5m')})",
+                "{{cluster}} {{job}}",
+            )
+        ],
+        width=24,
+    ),
 ]
 
 COST: list[Panel] = [
