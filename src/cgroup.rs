@@ -112,7 +112,7 @@ impl GroupMemory {
     /// for what files say (4 KiB are enough). `None` where its group cannot be seen from here, or says
     /// nothing.
     ///
-    /// Some twenty system calls and six for each group that it is in. Allocates nothing and opens files.
+    /// Some forty system calls, and six for each group above its own. Allocates nothing and opens files.
     pub fn read(files: &impl Files, place: &CStr, text: &mut [u8]) -> Option<GroupMemory> {
         let (version, path) = group_of(files, place, text)?;
         let mut group = find(files, version, &path, text)?;

@@ -46,7 +46,7 @@ pub struct CgroupMemory {
 
 impl CgroupMemory {
     /// Reads the files of this process's groups; `None` where it has none, or none that says anything.
-    /// Some twenty files.
+    /// Some fifteen files.
     pub fn read() -> Option<CgroupMemory> {
         Self::read_of("self")
     }

@@ -253,6 +253,20 @@ fn a_file_longer_than_the_room_for_it_is_read_as_far_as_it_fits() {
     assert_eq!((found.limit_bytes, found.current_bytes, found.need_bytes), (Some(77), None, None));
 }
 
+#[test]
+fn the_readers_group_is_the_one_that_lists_it() {
+    let folder = Folder::new("lists");
+    for (group, processes) in [("", "1\n"), ("/a", ""), ("/a/b", "70\n17\n"), ("/c/d", "0\n7\n")] {
+        folder.put(&format!("/m{group}/cgroup.procs"), processes);
+    }
+    let top = folder.root.join("m");
+    let found = |process: &str| folder_that_lists(process, &top);
+    assert_eq!(found("7"), Some(top.join("c/d")));
+    assert_eq!(found("17"), Some(top.join("a/b")));
+    assert_eq!(found("1"), Some(top.clone()));
+    assert_eq!(found("71"), None);
+}
+
 /// The figures move, the limits do not.
 #[test]
 fn of_this_process_the_allocator_and_exporters_read_the_same_limits() {
