@@ -118,7 +118,7 @@ fn hold(seed: u64, bytes: u64, filled: &Barrier, stop: &AtomicBool, is_busy: boo
 /// The work of a scrape without the clients, piece by piece.
 fn parts(times: u64) {
     let sample = Sample::take();
-    let source = || [Source { labels: &[], sample: &sample }];
+    let source = || [Source { labels: &[], figures: &sample }];
     let text = render(Format::Prometheus, &source());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("  {series} series");

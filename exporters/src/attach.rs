@@ -34,6 +34,7 @@ pub struct Target {
     started: u64,
     comm: String,
     container: String,
+    cgroup: String,
     memory: ProcessMemoryReader,
     pagemap: Pagemap,
     root: u64,
@@ -63,6 +64,7 @@ impl Target {
             started,
             comm: comm(process),
             container: container_in(&cgroup),
+            cgroup: group_in(&cgroup),
             memory,
             pagemap,
             root,
@@ -88,6 +90,12 @@ impl Target {
     /// The short id of the container that its control group says it is in, or nothing.
     pub fn container(&self) -> &str {
         &self.container
+    }
+
+    /// The path of its control group, as far as it can be seen from here, or nothing: of the one that
+    /// accounts its memory.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// Its figures, now. A process that has executed another program since is looked at anew.
@@ -347,6 +355,19 @@ pub fn start_time(process: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// The path of the group that accounts memory, in the text of `/proc/PID/cgroup`.
+fn group_in(cgroup: &str) -> String {
+    let fields = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        rest.split_once(':').map(|(controllers, path)| (controllers.to_string(), path.to_string()))
+    };
+    let groups: Vec<_> = cgroup.lines().filter_map(fields).collect();
+    let of = |is: &dyn Fn(&str) -> bool| groups.iter().find(|(controllers, _)| is(controllers));
+    let found = of(&|controllers| controllers.split(',').any(|one| one == "memory"))
+        .or_else(|| of(&|controllers| controllers.is_empty()));
+    found.map_or(String::new(), |(_, path)| path.clone())
+}
+
 /// The first twelve digits of the container id (64 hexadecimal digits) that a control group's path
 /// has in it, as container engines write them.
 fn container_in(cgroup: &str) -> String {
@@ -493,6 +514,13 @@ mod tests {
              \n\
              nonsense\n";
         assert_eq!(module_starts(maps).collect::<Vec<_>>(), [0x7f00_a000, 0x7f00_c000]);
+    }
+
+    #[test]
+    fn the_group_is_the_one_that_accounts_memory() {
+        assert_eq!(group_in("0::/system.slice/a.service\n"), "/system.slice/a.service");
+        assert_eq!(group_in("5:cpu,cpuacct:/x\n4:memory:/b/c:d\n0::/y\n"), "/b/c:d");
+        assert_eq!(group_in("5:cpu:/x\nnonsense\n"), "");
     }
 
     #[test]

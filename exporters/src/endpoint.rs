@@ -52,7 +52,7 @@ fn answer(request: &Request) -> Answer {
         "/" => page().into(),
         "/metrics" => {
             let sample = Sample::take();
-            metrics(request, &[Source { labels: &[], sample: &sample }]).into()
+            metrics(request, &[Source { labels: &[], figures: &sample }]).into()
         }
         "/snapshot.json" => snapshot(&Sample::take()).into(),
         "/map.json" => map(request, |query| {

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use metrics::Unit;
+use slackwater::snapshot::Histogram;
 
-use crate::families::{FAMILIES, Family, LabelValue, PREFIX, Sample};
+use crate::families::{FAMILIES, Family, LabelValue, PREFIX, Put, Sample};
 use crate::http::Preference;
 
 /// OpenMetrics' media type.
@@ -63,25 +64,43 @@ impl Format {
     }
 }
 
-/// One process's sample, with the labels that tell it from others.
+/// What has a value for each series of the table: a process, or several taken together.
+pub trait Figures {
+    /// Calls `put` for each series of the family that is a number; histograms have none.
+    fn series(&self, family: &'static Family, put: Put<'_, f64>);
+    /// Calls `put` for each series of the family that is a histogram.
+    fn histograms(&self, family: &'static Family, put: Put<'_, Histogram>);
+}
+
+impl Figures for Sample {
+    fn series(&self, family: &'static Family, put: Put<'_, f64>) {
+        family.series(self, put);
+    }
+
+    fn histograms(&self, family: &'static Family, put: Put<'_, Histogram>) {
+        family.histograms(self, put);
+    }
+}
+
+/// Somebody's figures, with the labels that tell them from others'.
 pub struct Source<'a> {
     /// Name and value of each label; none for a process that speaks for itself.
     pub labels: &'a [(&'static str, String)],
-    /// Its figures.
-    pub sample: &'a Sample,
+    /// What is rendered.
+    pub figures: &'a dyn Figures,
 }
 
 /// Renders every family that has a series, for all sources together.
 pub fn render(format: Format, sources: &[Source<'_>]) -> String {
     let mut text = String::with_capacity((8 + 12 * sources.len()) * 1024);
-    let sources: Vec<(String, &Sample)> =
-        sources.iter().map(|source| (labels_of(source), source.sample)).collect();
+    let sources: Vec<(String, &dyn Figures)> =
+        sources.iter().map(|source| (labels_of(source), source.figures)).collect();
     for family in FAMILIES {
         let begin = text.len();
         write_head(&mut text, format, family);
         let head_end = text.len();
-        for (labels, sample) in &sources {
-            write_series(&mut text, family, labels, sample);
+        for (labels, figures) in &sources {
+            write_series(&mut text, family, labels, *figures);
         }
         if text.len() == head_end {
             text.truncate(begin);
@@ -135,12 +154,12 @@ fn labels_of(source: &Source<'_>) -> String {
     labels.collect::<Vec<_>>().join(",")
 }
 
-fn write_series(text: &mut String, family: &Family, source: &str, sample: &Sample) {
-    family.series(sample, &mut |values, value| {
+fn write_series(text: &mut String, family: &'static Family, source: &str, figures: &dyn Figures) {
+    figures.series(family, &mut |values, value| {
         let labels = Labels { source, family, values };
         labels.write_series(text, "", None, value);
     });
-    family.histograms(sample, &mut |values, histogram| {
+    figures.histograms(family, &mut |values, histogram| {
         let labels = Labels { source, family, values };
         let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
         let mut count = 0;
@@ -256,7 +275,7 @@ mod tests {
     fn a_counter_keeps_its_suffix_in_series_and_loses_it_in_openmetrics_heads() {
         let mut sample = Sample::take();
         sample.snapshot.frees_total = 5;
-        let sources = [Source { labels: &[], sample: &sample }];
+        let sources = [Source { labels: &[], figures: &sample }];
         let text = render(Format::Prometheus, &sources);
         assert_eq!(
             lines(&text, "slackwater_frees_total"),
@@ -300,7 +319,7 @@ mod tests {
         histogram.counts = [1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4];
         histogram.sum = 1.5;
         let labels = [("pid", "7".to_string())];
-        let text = render(Format::Prometheus, &[Source { labels: &labels, sample: &sample }]);
+        let text = render(Format::Prometheus, &[Source { labels: &labels, figures: &sample }]);
         let series = lines(&text, "purge_duration_seconds_");
         assert_eq!(series.len(), 13);
         let start = "slackwater_purge_duration_seconds";
@@ -316,8 +335,8 @@ mod tests {
         let sample = Sample::take();
         let labels = [1, 2].map(|pid| [("pid", pid.to_string()), ("comm", "a\"b\\c\n".into())]);
         let sources = [
-            Source { labels: &labels[0], sample: &sample },
-            Source { labels: &labels[1], sample: &sample },
+            Source { labels: &labels[0], figures: &sample },
+            Source { labels: &labels[1], figures: &sample },
         ];
         let text = render(Format::Prometheus, &sources);
         assert_eq!(lines(&text, "# TYPE slackwater_threads ").len(), 1);
@@ -329,7 +348,7 @@ mod tests {
     #[test]
     fn a_family_without_series_has_no_head() {
         let sample = Sample { process: None, residency: None, cgroup: None, ..Sample::take() };
-        let text = render(Format::Prometheus, &[Source { labels: &[], sample: &sample }]);
+        let text = render(Format::Prometheus, &[Source { labels: &[], figures: &sample }]);
         assert!(!text.contains("rss_") && !text.contains("cgroup_"), "{text}");
     }
 }

@@ -110,7 +110,7 @@ impl Sample {
 }
 
 /// The value of one label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LabelValue {
     /// One of a fixed set of words.
     Word(&'static str),

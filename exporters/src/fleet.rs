@@ -21,7 +21,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 pub struct Fleet {
     open: BTreeMap<u32, Target>,
     closed: BTreeMap<u32, Closed>,
+    wanted: Option<Box<Wanted>>,
 }
+
+/// Decides by a process's number and name whether its figures are wanted.
+type Wanted = dyn Fn(u32, &str) -> bool + Send;
 
 /// A process that could not be read.
 struct Closed {
@@ -41,10 +45,21 @@ enum Why {
 
 /// One process's figures, and what tells them from others'.
 pub struct Seen {
+    /// Its number, and when it was started.
+    pub identity: (u32, u64),
+    /// The path of its control group: see [`Target::cgroup`].
+    pub cgroup: String,
     /// `pid`, `comm` and `container`.
     pub labels: [(&'static str, String); 3],
     /// Its figures. Those of this process have [`Sample::fleet`].
     pub sample: Sample,
+}
+
+impl Seen {
+    /// The process's name.
+    pub fn comm(&self) -> &str {
+        &self.labels[1].1
+    }
 }
 
 /// What became of the last look at all processes.
@@ -61,6 +76,12 @@ pub struct FleetFigures {
 }
 
 impl Fleet {
+    /// Processes of which those alone are read that `wanted` says yes to by number and name, asked at
+    /// each look, and this one itself, which tells what became of looking.
+    pub fn only(wanted: impl Fn(u32, &str) -> bool + Send + 'static) -> Fleet {
+        Fleet { wanted: Some(Box::new(wanted)), ..Fleet::default() }
+    }
+
     /// Reads every process that can be, in the order of their numbers.
     pub fn look(&mut self) -> (Vec<Seen>, FleetFigures) {
         observer::count(|| {
@@ -116,9 +137,17 @@ impl Fleet {
     fn read_open(&mut self, now: Instant) -> Vec<Seen> {
         let mut seen = Vec::with_capacity(self.open.len());
         let mut lost = Vec::new();
+        let own = std::process::id();
         for (&process, target) in &mut self.open {
+            // The name that it has now: it may have executed another program since it was found.
+            let is_wanted = |wanted: &Wanted| wanted(process, &attach::comm(process));
+            if process != own && !self.wanted.as_deref().is_none_or(is_wanted) {
+                continue;
+            }
             match target.sample() {
                 Ok(sample) => seen.push(Seen {
+                    identity: (process, target.started()),
+                    cgroup: target.cgroup().to_string(),
                     labels: [
                         ("pid", process.to_string()),
                         ("comm", target.comm().to_string()),

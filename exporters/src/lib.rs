@@ -109,6 +109,8 @@ pub mod exposition;
 pub mod families;
 pub mod fleet;
 #[cfg(feature = "endpoint")]
+pub mod groups;
+#[cfg(feature = "endpoint")]
 pub mod http;
 #[cfg(feature = "endpoint")]
 pub mod json;

@@ -87,7 +87,7 @@ fn work() {
 /// Keeps a page for each second.
 fn record(history: &History) {
     loop {
-        let source = Source { labels: &[], sample: &Sample::take() };
+        let source = Source { labels: &[], figures: &Sample::take() };
         let page = render(Format::Prometheus, &[source]).into();
         let mut pages = history.lock().unwrap_or_else(PoisonError::into_inner);
         if pages.len() == HISTORY {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use glob::Pattern;
 use slackwater_exporters::http::Address;
 use slackwater_exporters::profile::kind::Kind;
 
@@ -108,8 +109,16 @@ pub enum Command {
     /// Serve /metrics for all processes of this host that can be read
     ///
     /// Each series has the labels pid, comm (the process's name) and container (the short id of its
-    /// container, or nothing). Reading processes of other users takes the capability CAP_SYS_PTRACE.
-    #[command(override_usage = "slackwater export [--listen ADDR]", after_long_help = EXIT_CODES)]
+    /// container, or nothing). With --by they have one label instead, and processes that have the same
+    /// are one: counters are summed and keep what ended processes counted, sizes are summed over those
+    /// that are there, and what cannot be summed (ages, states, the figures of a control group) is the
+    /// largest; slackwater_build_info is the number of processes. Processes that have ended are not in
+    /// the next scrape. Reading processes of other users takes the capability CAP_SYS_PTRACE.
+    #[command(
+        override_usage = "slackwater export [--listen ADDR] [--by LABEL] [--match PATTERN]... \
+                          [--except PATTERN]... [--min-rss SIZE]",
+        after_long_help = EXIT_CODES
+    )]
     Export(ExportArguments),
     /// Write a completion script for a shell to standard output
     #[command(override_usage = "slackwater completions SHELL", after_long_help = EXIT_CODES)]
@@ -287,6 +296,32 @@ pub struct ExportArguments {
     /// Where /metrics is served: IP:PORT (port 0 takes any free one) or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465")]
     pub listen: Address,
+    /// What tells series apart: pid, or one of comm, cgroup (the control group's path) and unit (of
+    /// systemd, or nothing)
+    #[arg(long, value_name = "LABEL", default_value = "pid", value_parser = by)]
+    pub by: By,
+    /// Processes of such a name alone: a pattern with * and ?, like 'redis*'; may be repeated
+    #[arg(long = "match", value_name = "PATTERN", value_parser = pattern)]
+    pub matching: Vec<Pattern>,
+    /// No processes of such a name; may be repeated
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub except: Vec<Pattern>,
+    /// No processes whose RSS has never been that large: bytes, or with K, M or G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub min_rss: Option<u64>,
+}
+
+/// What `slackwater export` tells series apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Each process for itself.
+    Pid,
+    /// Processes of one name.
+    Comm,
+    /// Processes of one control group.
+    Cgroup,
+    /// Processes of one unit of systemd.
+    Unit,
 }
 
 /// `slackwater completions`.
@@ -373,6 +408,37 @@ fn format(text: &str) -> Result<Format, &'static str> {
         "text" => Ok(Format::Text),
         _ => Err("expected pprof, folded or text"),
     }
+}
+
+fn by(text: &str) -> Result<By, &'static str> {
+    match text {
+        "pid" => Ok(By::Pid),
+        "comm" => Ok(By::Comm),
+        "cgroup" => Ok(By::Cgroup),
+        "unit" => Ok(By::Unit),
+        _ => Err("expected pid, comm, cgroup or unit"),
+    }
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    let expected = "expected a name, or a pattern like 'redis*'";
+    match Pattern::new(text) {
+        _ if text.is_empty() => Err(expected.to_string()),
+        Ok(pattern) => Ok(pattern),
+        Err(error) => Err(format!("{expected} ({} at {})", error.msg, error.pos)),
+    }
+}
+
+fn size(text: &str) -> Result<u64, &'static str> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or("expected a number of bytes, like 65536, 64K, 100M or 2G")
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

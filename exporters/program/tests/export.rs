@@ -3,7 +3,8 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,6 +18,22 @@ use slackwater_exporters::families::FAMILIES;
 impl Export {
     fn scrape(&self) -> BTreeMap<String, Scraped> {
         common::parse(&common::get(self.address(), "/metrics").body)
+    }
+
+    /// Starts it with more arguments, on a free port.
+    fn start_by(arguments: &[&str]) -> Export {
+        let mut command = common::slackwater();
+        command.args(["export", "--listen", "127.0.0.1:0"]).args(arguments);
+        Export::start_with(command)
+    }
+
+    /// Scrapes until the text is as it should be.
+    fn scrape_until_text(&self, is: impl Fn(&str) -> bool) {
+        let end = Instant::now() + Duration::from_secs(300);
+        while !is(&common::get(self.address(), "/metrics").body) {
+            assert!(Instant::now() < end, "it never is");
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Scrapes until the processes in the scrape are as they should be.
@@ -117,6 +134,75 @@ fn processes_come_go_and_become_others() {
     export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sh"));
     shell.go_on();
     export.scrape_until(|processes| processes.get(&id).is_some_and(|comm| comm == "sleep"));
+}
+
+/// Runs a program of that name (a shell by a link) that ends, and scrapes once while it is there.
+fn run_one(export: &Export, name: &str) -> BTreeMap<String, Scraped> {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if let Err(error) = symlink("/bin/sh", &program) {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    }
+    let mut shell = Shell::run_by(&program, "echo ready; read line");
+    let scraped = export.scrape();
+    shell.finish();
+    scraped
+}
+
+#[test]
+fn processes_of_one_name_can_be_one() {
+    const WORKER: &str = "one-worker";
+    let is_workers = |labels: &str| labels.starts_with("comm=\"one-worker\"");
+    let export = Export::start_by(&["--by", "comm", "--match", "one-*"]);
+    let sum = |scraped: &BTreeMap<String, Scraped>, family: &str| -> f64 {
+        let series = scraped[family].series.iter();
+        series.filter(|(labels, _)| is_workers(labels)).map(|(_, value)| value).sum()
+    };
+    let kinds = |scraped: &BTreeMap<String, Scraped>| -> BTreeSet<String> {
+        let named = scraped
+            .iter()
+            .flat_map(|(name, family)| family.series.keys().map(move |labels| (name, labels)));
+        // Size classes come and go with what a process allocates.
+        named
+            .filter(|(_, labels)| is_workers(labels) && !labels.contains("size_class"))
+            .map(|(name, labels)| format!("{name} {labels}"))
+            .collect()
+    };
+    let first = run_one(&export, WORKER);
+    let mut before = sum(&first, "slackwater_allocations_total");
+    for _ in 0..4 {
+        let scraped = run_one(&export, WORKER);
+        let now = sum(&scraped, "slackwater_allocations_total");
+        assert!(now > before, "{now} after {before}: what ended processes counted is missing");
+        before = now;
+        assert_eq!(sum(&scraped, "slackwater_build_info"), 1.0, "one process at a time");
+        assert!(kinds(&scraped).is_superset(&kinds(&first)), "series that were there are not");
+        assert!(kinds(&scraped).iter().all(|one| !one.contains("pid=")));
+    }
+    // Once its last process has ended the group is gone.
+    export.scrape_until_text(|text| !text.contains(WORKER));
+    common::assert_promtool_is_silent(&common::get(export.address(), "/metrics").body);
+}
+
+#[test]
+fn processes_can_be_left_out_by_name_and_size() {
+    let shells = [Shell::start(), Shell::start()];
+    for (arguments, is_there) in [
+        (&["--match", "s?"][..], true),
+        (&["--match", "redis*"], false),
+        (&["--except", "sh"], false),
+        (&["--match", "sh", "--except", "s*"], false),
+        (&["--min-rss", "1K"], true),
+        (&["--min-rss", "900G"], false),
+    ] {
+        let export = Export::start_by(arguments);
+        let processes = processes(&export.scrape());
+        for shell in &shells {
+            let found = processes.contains_key(&shell.id().to_string());
+            assert_eq!(found, is_there, "{arguments:?}: {processes:?}");
+        }
+        // It tells what became of looking, whatever is left out.
+        assert!(processes.contains_key(&export.child.id().to_string()), "{arguments:?}");
+    }
 }
 
 /// Each process takes a descriptor, and shells give a program few.

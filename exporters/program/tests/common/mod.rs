@@ -9,6 +9,7 @@ mod library;
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 pub use library::*;
@@ -111,8 +112,15 @@ impl Shell {
 
     /// The same with a script that prints `ready` and waits.
     pub fn run(script: &str) -> Shell {
+        Shell::run_by(Path::new("sh"), script)
+    }
+
+    /// The same by another shell, or by another name for it.
+    pub fn run_by(shell: &Path, script: &str) -> Shell {
         let mut child = slackwater()
-            .args(["run", "--", "sh", "-c", script])
+            .args(["run", "--"])
+            .arg(shell)
+            .args(["-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
