@@ -134,7 +134,7 @@ pub mod trace;
 #[cfg(feature = "endpoint")]
 pub use endpoint::Endpoint;
 pub use families::Sample;
-pub use publisher::{Publisher, publish_every};
+pub use publisher::{Publisher, Publishing, publish_every};
 pub use slackwater_unwind as unwind;
 #[cfg(feature = "tracing")]
 pub use trace::trace_every;

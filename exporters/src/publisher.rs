@@ -1,16 +1,19 @@
 //! Publishes the families through the `metrics` facade, into whatever recorder there is.
 //!
-//! A handle is kept for every series: setting one costs 11 ns, while the facade's macros look the
-//! series up each time (88 ns and an allocation, in a process whose allocator is being watched).
+//! A key is kept for every series, and looked up in the recorder each time: the facade has no way to
+//! learn that a recorder has forgotten a series.
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Histogram, Key, Label, Level, Metadata, Recorder};
 use slackwater::snapshot;
 
 use crate::families::{FAMILIES, Family, LabelValue, Read, Sample};
+use crate::observer;
 
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -23,6 +26,14 @@ const BUCKETS: usize = snapshot::Histogram::BUCKETS;
 
 /// Sets every series of the table from a fresh sample, each time it is told to.
 ///
+/// Several of them may publish to one recorder: what each sets is the same, and what is added up (the
+/// counts of histograms) is added once for each recorder.
+///
+/// The facade has no counters of fractions, so families in seconds are gauges there, under the same
+/// names; `rate()` reads them as well. It cannot take a series back either. A size class that has no
+/// memory any more has 0 bytes; every other gauge that has no value any more (a limit that was lifted) is
+/// NaN, of which no alert is true and no panel shows a line.
+///
 /// # Examples
 ///
 /// ```
@@ -34,14 +45,14 @@ const BUCKETS: usize = snapshot::Histogram::BUCKETS;
 /// ```
 #[derive(Default)]
 pub struct Publisher {
-    /// The recorder for which the handles were made.
+    /// The recorder for which the series were made.
     recorder: Option<RecorderIdentity>,
     /// In the order of [`FAMILIES`].
-    families: Vec<FamilyHandles>,
+    families: Vec<Vec<Series>>,
 }
 
-/// Tells recorders apart by their address. A service may create its publisher before it installs
-/// its recorder; handles made then lead nowhere, and this is how it is noticed.
+/// Tells recorders apart by their address. One that is made where another one was has its address: it
+/// gets everything that is set, but of histograms what is new.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct RecorderIdentity(usize);
 
@@ -51,16 +62,9 @@ impl RecorderIdentity {
     }
 }
 
-enum FamilyHandles {
-    Counters(Vec<Series<Counter>>),
-    Gauges(Vec<Series<Gauge>>),
-    /// With the counts that have been recorded.
-    Histogram(Histogram, [u64; BUCKETS]),
-}
-
-struct Series<H> {
+struct Series {
     labels: Vec<LabelValue>,
-    handle: H,
+    key: Key,
     /// Whether the current round has set it.
     set: bool,
 }
@@ -71,8 +75,9 @@ impl Publisher {
         Publisher::default()
     }
 
-    /// Takes a sample and sets every series of the installed recorder. Call it just before the
-    /// recorder is rendered. A recorder installed after earlier calls is picked up by the next.
+    /// Takes a sample and sets every series of the installed recorder (or of the thread's own). Call it
+    /// just before the recorder is rendered. A recorder installed after earlier calls is picked up by
+    /// the next.
     pub fn publish(&mut self) {
         metrics::with_recorder(|recorder| self.publish_to(recorder));
     }
@@ -82,77 +87,80 @@ impl Publisher {
         let identity = RecorderIdentity::of(recorder);
         if self.recorder != Some(identity) {
             self.recorder = Some(identity);
-            self.families = describe(recorder);
+            self.families = FAMILIES.iter().map(|_| Vec::new()).collect();
         }
-        self.set_all(recorder, &Sample::take());
+        observer::count(|| self.set_all(recorder, identity, &Sample::take()));
     }
 
-    fn set_all(&mut self, recorder: &dyn Recorder, sample: &Sample) {
-        for (family, handles) in FAMILIES.iter().zip(&mut self.families) {
-            match (family.read, handles) {
-                (Read::Counter(read), FamilyHandles::Counters(series)) => set_series(
-                    series,
-                    |put| read(sample, put),
-                    |labels| recorder.register_counter(&key(family, labels), &METADATA),
-                    Counter::absolute,
-                    // A counter without a value keeps the one it had.
-                    |_| {},
-                ),
-                (Read::Gauge(read), FamilyHandles::Gauges(series)) => set_series(
-                    series,
-                    |put| read(sample, put),
-                    |labels| recorder.register_gauge(&key(family, labels), &METADATA),
-                    Gauge::set,
-                    // A size class that gave its last span back holds 0, not what it held before.
-                    |gauge| gauge.set(0.0),
-                ),
-                (Read::Seconds(read), FamilyHandles::Counters(series)) => set_series(
-                    series,
-                    |put| read(sample, put),
-                    |labels| recorder.register_counter(&key(family, labels), &METADATA),
-                    // The facade's counters are whole numbers.
-                    |counter, seconds| counter.absolute(seconds as u64),
-                    |_| {},
-                ),
-                (Read::Histogram(read), FamilyHandles::Histogram(handle, recorded)) => {
-                    read(sample, &mut |_, histogram| record_new(handle, recorded, &histogram));
+    /// Series are registered anew each time: the recorder may have forgotten those that were idle, or be
+    /// another one at the same address. That takes a look into its table for each.
+    fn set_all(&mut self, recorder: &dyn Recorder, identity: RecorderIdentity, sample: &Sample) {
+        for (place, (family, known)) in FAMILIES.iter().zip(&mut self.families).enumerate() {
+            let (name, help) = (family.full_name().into(), family.help.into());
+            match family.read {
+                Read::Counter(read) => {
+                    recorder.describe_counter(name, family.unit, help);
+                    let set = |key: &Key, value| {
+                        recorder.register_counter(key, &METADATA).absolute(value);
+                    };
+                    set_series(family, known, |put| read(sample, put), set);
                 }
-                _ => unreachable!("handles are made from the table, in its order"),
+                Read::Seconds(read) | Read::Gauge(read) => {
+                    recorder.describe_gauge(name, family.unit, help);
+                    let set = |key: &Key, value| recorder.register_gauge(key, &METADATA).set(value);
+                    set_series(family, known, |put| read(sample, put), set);
+                    let none = if family.labels.contains(&"size_class") { 0.0 } else { f64::NAN };
+                    for one in known.iter().filter(|one| !one.set) {
+                        set(&one.key, none);
+                    }
+                }
+                Read::Histogram(read) => {
+                    recorder.describe_histogram(name, family.unit, help);
+                    let handle = recorder.register_histogram(&key(family, &[]), &METADATA);
+                    read(sample, &mut |_, now| record_new(&handle, identity, place, &now));
+                }
             }
         }
     }
 }
 
-/// Tells the recorder each family's type, unit and help; returns a place for each one's handles.
-fn describe(recorder: &dyn Recorder) -> Vec<FamilyHandles> {
-    let describe_one = |family: &Family| {
-        let (name, help) = (family.full_name().into(), family.help.into());
-        match family.read {
-            Read::Counter(_) | Read::Seconds(_) => {
-                recorder.describe_counter(name, family.unit, help);
-                FamilyHandles::Counters(Vec::new())
-            }
-            Read::Gauge(_) => {
-                recorder.describe_gauge(name, family.unit, help);
-                FamilyHandles::Gauges(Vec::new())
-            }
-            Read::Histogram(_) => {
-                recorder.describe_histogram(name, family.unit, help);
-                let handle = recorder.register_histogram(&key(family, &[]), &METADATA);
-                FamilyHandles::Histogram(handle, [0; BUCKETS])
-            }
-        }
-    };
-    FAMILIES.iter().map(describe_one).collect()
+/// What recorders have of histograms. The oldest are forgotten; a service has one recorder, or a few in
+/// its tests.
+static RECORDED: Mutex<VecDeque<Recorded>> = Mutex::new(VecDeque::new());
+
+/// What a recorder has of one histogram.
+struct Recorded {
+    recorder: RecorderIdentity,
+    /// The family's place in the table.
+    place: usize,
+    counts: [u64; BUCKETS],
 }
+
+/// How many of them are remembered.
+const MAX_RECORDED: usize = 64;
 
 /// The facade takes values, not counts: each new one is recorded as its bucket's bound, so sums and
 /// quantiles that a recorder makes of them are upper bounds. There is one for each purge.
-fn record_new(handle: &Histogram, recorded: &mut [u64; BUCKETS], now: &snapshot::Histogram) {
+fn record_new(
+    handle: &Histogram,
+    recorder: RecorderIdentity,
+    place: usize,
+    now: &snapshot::Histogram,
+) {
+    let mut all = RECORDED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.iter().position(|one| (one.recorder, one.place) == (recorder, place));
+    let known = known.unwrap_or_else(|| {
+        if all.len() == MAX_RECORDED {
+            all.pop_front();
+        }
+        all.push_back(Recorded { recorder, place, counts: [0; BUCKETS] });
+        all.len() - 1
+    });
     let bounds = now.bounds.iter().chain(now.bounds.last());
-    for ((recorded, &count), &bound) in recorded.iter_mut().zip(&now.counts).zip(bounds) {
+    for ((recorded, &count), &bound) in all[known].counts.iter_mut().zip(&now.counts).zip(bounds) {
         handle.record_many(bound, count.saturating_sub(*recorded) as usize);
-        *recorded = count;
+        // Another publisher may have a later sample already.
+        *recorded = count.max(*recorded);
     }
 }
 
@@ -163,101 +171,141 @@ fn key(family: &Family, values: &[LabelValue]) -> Key {
     Key::from_parts(family.full_name(), labels)
 }
 
-/// One round over a family: sets what `read` yields, registers what is new, and hands the handles
-/// that got no value to `unset`.
-fn set_series<H, T>(
-    series: &mut Vec<Series<H>>,
+/// One round over a family: sets what `read` yields, and leaves everything else that is known unset.
+fn set_series<T>(
+    family: &Family,
+    known: &mut Vec<Series>,
     read: impl FnOnce(&mut dyn FnMut(&[LabelValue], T)),
-    register: impl Fn(&[LabelValue]) -> H,
-    set: impl Fn(&H, T),
-    unset: impl Fn(&H),
+    set: impl Fn(&Key, T),
 ) {
-    series.iter_mut().for_each(|one| one.set = false);
+    known.iter_mut().for_each(|one| one.set = false);
     // Series come in the same order each time, so the next one is nearly always the right one.
     let mut next = 0;
     read(&mut |labels, value| {
-        let is_it = |one: &Series<H>| one.labels == labels;
-        let place = match series.get(next) {
+        let is_it = |one: &Series| one.labels == labels;
+        let place = match known.get(next) {
             Some(one) if is_it(one) => next,
-            _ => series.iter().position(is_it).unwrap_or_else(|| {
-                let handle = register(labels);
-                series.push(Series { labels: labels.to_vec(), handle, set: false });
-                series.len() - 1
+            _ => known.iter().position(is_it).unwrap_or_else(|| {
+                let key = key(family, labels);
+                known.push(Series { labels: labels.to_vec(), key, set: false });
+                known.len() - 1
             }),
         };
-        let one = &mut series[place];
-        set(&one.handle, value);
+        let one = &mut known[place];
+        set(&one.key, value);
         one.set = true;
         next = place + 1;
     });
-    series.iter().filter(|one| !one.set).for_each(|one| unset(&one.handle));
 }
 
-/// Starts a thread that publishes now and then every `period` (at least 10 ms), for as long as the
-/// process lives. The one line of set-up for a service that has a recorder of its own; the order
-/// of this and of the recorder's installation does not matter. From here on the stacks of samples are
-/// walked by unwind tables.
+/// Publishing that goes on. Dropping this changes nothing.
+#[derive(Debug)]
+pub struct Publishing(Arc<Stop>);
+
+/// Wakes the thread that publishes, for the last time.
+#[derive(Debug, Default)]
+struct Stop {
+    is_stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Publishing {
+    /// Ends it: after what is being published now, if anything is. Series stay as they were last set.
+    pub fn stop(self) {
+        *self.0.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Starts a thread that publishes now and then every `period` (at least 10 ms), until it is stopped. The
+/// one line of set-up for a service that has a recorder of its own; the order of this and of the
+/// recorder's installation does not matter. Works inside of an async runtime and outside. From here on
+/// the stacks of samples are walked by unwind tables.
 ///
 /// # Errors
 ///
 /// When the system gives no thread.
-pub fn publish_every(period: Duration) -> io::Result<()> {
+pub fn publish_every(period: Duration) -> io::Result<Publishing> {
     slackwater_unwind::install();
     let period = period.max(SHORTEST_PERIOD);
+    let stop = Arc::new(Stop::default());
+    let publishing = Publishing(stop.clone());
     thread::Builder::new().name("slackwater-publish".into()).spawn(move || {
         let mut publisher = Publisher::new();
-        loop {
+        let mut is_stopped = stop.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_stopped {
+            drop(is_stopped);
             publisher.publish();
-            thread::sleep(period);
+            is_stopped = stop.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            if !*is_stopped {
+                let waited = stop.changed.wait_timeout(is_stopped, period);
+                is_stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
     })?;
-    Ok(())
+    Ok(publishing)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
-    /// The handles of a made-up family: registrations in order, values by place.
-    #[derive(Default)]
-    struct Recorded {
-        registered: RefCell<Vec<Vec<LabelValue>>>,
-        values: RefCell<Vec<Option<u64>>>,
-        lookups: Cell<usize>,
-    }
+    use crate::cgroup::CgroupMemory;
 
-    impl Recorded {
-        fn round(&self, series: &mut Vec<Series<usize>>, yields: &[(u64, u64)]) {
-            set_series(
-                series,
-                |put| {
-                    for &(label, value) in yields {
-                        put(&[LabelValue::Number(label)], value);
-                    }
-                },
-                |labels| {
-                    self.registered.borrow_mut().push(labels.to_vec());
-                    self.values.borrow_mut().push(None);
-                    self.lookups.set(self.lookups.get() + 1);
-                    self.registered.borrow().len() - 1
-                },
-                |&handle, value| self.values.borrow_mut()[handle] = Some(value),
-                |&handle| self.values.borrow_mut()[handle] = None,
-            );
-        }
+    /// A limit that is lifted is no limit of 0: use would be infinitely many times as much.
+    #[test]
+    fn what_is_gone_is_no_number_and_an_empty_size_class_is_empty() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let mut publisher = Publisher::new();
+        let mut publish = |sample: &Sample| {
+            let identity = RecorderIdentity::of(&recorder);
+            if publisher.families.is_empty() {
+                publisher.families = FAMILIES.iter().map(|_| Vec::new()).collect();
+            }
+            publisher.set_all(&recorder, identity, sample);
+            recorder.handle().render()
+        };
+        let mut sample = Sample::take();
+        sample.cgroup = Some(CgroupMemory { limit_bytes: Some(4096), ..CgroupMemory::default() });
+        let class = sample.snapshot.size_classes[0].block_bytes;
+        sample.snapshot.size_classes[0].span_bytes = 65536;
+        let before = publish(&sample);
+        assert!(before.contains("\nslackwater_cgroup_limit_bytes 4096\n"), "{before}");
+        let spans = |bytes| format!("span_bytes{{size_class=\"{class}\"}} {bytes}\n");
+        assert!(before.contains(&spans(65536)), "{before}");
+        sample.cgroup = None;
+        (sample.snapshot.size_classes[0].span_bytes, sample.snapshot.size_classes[0].live_bytes) =
+            (0, 0);
+        let after = publish(&sample);
+        assert!(after.contains("\nslackwater_cgroup_limit_bytes NaN\n"), "{after}");
+        assert!(after.contains(&spans(0)), "{after}");
     }
 
     #[test]
-    fn a_series_is_registered_once_and_unset_when_it_yields_nothing() {
-        let recorded = Recorded::default();
-        let mut series = Vec::new();
-        recorded.round(&mut series, &[(16, 1), (48, 3)]);
-        recorded.round(&mut series, &[(16, 4), (32, 5), (48, 6)]);
-        assert_eq!(*recorded.values.borrow(), [Some(4), Some(6), Some(5)]);
-        recorded.round(&mut series, &[(32, 7)]);
-        assert_eq!(*recorded.values.borrow(), [None, None, Some(7)]);
-        assert_eq!(recorded.lookups.get(), 3);
+    fn a_series_is_known_once_and_unset_when_it_yields_nothing() {
+        let family = FAMILIES.iter().find(|family| family.name == "size_class_span_bytes");
+        let family = family.expect("it has a label");
+        let mut known = Vec::new();
+        let mut round = |yields: &[(u64, u64)]| {
+            let values = RefCell::new(BTreeMap::new());
+            let read = |put: &mut dyn FnMut(&[LabelValue], u64)| {
+                for &(label, value) in yields {
+                    put(&[LabelValue::Number(label)], value);
+                }
+            };
+            let set = |key: &Key, value| {
+                let label = key.labels().next().expect("one").value().to_string();
+                values.borrow_mut().insert(label, value);
+            };
+            set_series(family, &mut known, read, set);
+            let unset = known.iter().filter(|one| !one.set).count();
+            (values.into_inner().into_values().collect::<Vec<_>>(), unset, known.len())
+        };
+        assert_eq!(round(&[(16, 1), (48, 3)]), (vec![1, 3], 0, 2));
+        assert_eq!(round(&[(16, 4), (32, 5), (48, 6)]), (vec![4, 5, 6], 0, 3));
+        assert_eq!(round(&[(32, 7)]), (vec![7], 2, 3));
     }
 }

@@ -12,9 +12,10 @@ use std::env;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use slackwater_exporters::families::FAMILIES;
+use slackwater_exporters::families::{FAMILIES, Family};
 
 /// A response: status, head, body.
 pub struct Response {
@@ -101,6 +102,11 @@ pub fn parse(text: &str) -> BTreeMap<String, Scraped> {
 /// Every family of the table is in the scrape, as the table has it, and nothing else of ours is.
 /// Only what a process may not have is absent.
 pub fn assert_complete(text: &str) {
+    assert_complete_by(text, Family::type_name);
+}
+
+/// The same where families have other types than in the table.
+pub fn assert_complete_by(text: &str, type_name: impl Fn(&Family) -> &'static str) {
     let mut scraped = parse(text);
     scraped.retain(|name, _| name.starts_with("slackwater_"));
     for family in FAMILIES {
@@ -111,7 +117,7 @@ pub fn assert_complete(text: &str) {
             continue;
         };
         let found_head = (found.kind.as_str(), found.help.as_str());
-        assert_eq!(found_head, (family.type_name(), family.help), "{name}");
+        assert_eq!(found_head, (type_name(family), family.help), "{name}");
         if family.type_name() == "histogram" {
             assert_histogram(&found);
             continue;
@@ -140,6 +146,19 @@ fn assert_histogram(found: &Scraped) {
     assert_eq!(buckets.last(), Some(&(f64::INFINITY, found.series["_count"])), "{found:?}");
     assert!(buckets.len() > 2 && found.series.contains_key("_sum"), "{found:?}");
 }
+
+/// Waits for something that takes as long as it takes; the bound is no assertion, but a test that hangs
+/// says nothing.
+pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < end, "it never is so: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How long a test waits for what it waits for.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Whether a tool is there. Without it a test is skipped, loudly; in CI it must be there.
 pub fn have_tool(tool: &str) -> bool {
