@@ -9,25 +9,29 @@ use hyper::header;
 
 use crate::exposition::{self, Format, Source};
 use crate::families::Sample;
-use crate::http::{self, Address, Answer, Request, Response};
+use crate::http::{self, Address, Answer, Request, Response, Server};
 use crate::{json, map, page, profiles, residency};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// A served address. It is served for as long as the process lives; this is only its description.
+/// A served address, until this is dropped.
 ///
 /// It serves Slackwater's families alone: a service that publishes other metrics through the facade
 /// has a recorder already, and uses a [`Publisher`](crate::Publisher) instead.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
+#[must_use = "it serves until it is dropped; `detach` serves for good"]
 pub struct Endpoint {
-    address: Address,
+    server: Server,
 }
 
 impl Endpoint {
     /// Serves `address` from a thread of its own: an IP address and a port like `127.0.0.1:9464` or
     /// `[::1]:9464` (port 0 takes any free one), or `unix:/run/service.sock`. See [`http::serve`].
-    /// From here on the stacks of samples are walked by unwind tables.
+    /// From here on the stacks of samples are walked by unwind tables. Works inside of an async runtime
+    /// and outside.
+    ///
+    /// Dropping the endpoint closes the address at once; requests that are being answered have a second.
     ///
     /// # Errors
     ///
@@ -38,12 +42,23 @@ impl Endpoint {
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
         slackwater_unwind::install();
-        Ok(Endpoint { address: http::serve(&address, answer)? })
+        Ok(Endpoint { server: http::serve(&address, answer)? })
     }
 
     /// The address that is served, with the port that the system chose.
     pub fn address(&self) -> &Address {
-        &self.address
+        self.server.address()
+    }
+
+    /// Serves for as long as the process lives; returns the address.
+    pub fn detach(self) -> Address {
+        self.server.detach()
+    }
+
+    /// Closes the address, answers the requests that have come, and returns when the thread has ended:
+    /// after two seconds at most. See [`Server::stop`].
+    pub fn stop(self) {
+        self.server.stop();
     }
 }
 

@@ -32,7 +32,7 @@
 //! static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 //!
 //! fn main() -> std::io::Result<()> {
-//!     slackwater_exporters::Endpoint::bind("127.0.0.1:9464")?; // or "unix:/run/service.sock"
+//!     let _endpoint = slackwater_exporters::Endpoint::bind("127.0.0.1:9464")?; // or "unix:/run/service.sock"
 //!     // … the service …
 //!     Ok(())
 //! }
@@ -121,6 +121,7 @@ pub mod observer;
 mod page;
 #[cfg(feature = "perf")]
 pub mod perf;
+mod periodic;
 pub mod process;
 #[cfg(feature = "endpoint")]
 pub mod profile;
@@ -134,7 +135,8 @@ pub mod trace;
 #[cfg(feature = "endpoint")]
 pub use endpoint::Endpoint;
 pub use families::Sample;
-pub use publisher::{Publisher, Publishing, publish_every};
+pub use periodic::Periodic;
+pub use publisher::{Publisher, publish_every};
 pub use slackwater_unwind as unwind;
 #[cfg(feature = "tracing")]
 pub use trace::trace_every;

@@ -5,13 +5,12 @@
 //! window lasts as long as was asked for.
 
 use std::fmt::{Display, Write};
-use std::thread;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header;
 
-use crate::http::{Answer, PACKED, Request, Response, TEXT};
+use crate::http::{Answer, Caller, PACKED, Request, Response, TEXT};
 use crate::page;
 use crate::profile::legacy;
 use crate::profile::modules::Modules;
@@ -85,20 +84,23 @@ impl Query {
     }
 }
 
-fn later(make: impl FnOnce() -> Result<Response, String> + Send + 'static) -> Answer {
-    Answer::Later(Box::new(move || {
-        make().unwrap_or_else(|line| Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, line))
+fn later(make: impl FnOnce(&Caller) -> Result<Response, String> + Send + 'static) -> Answer {
+    Answer::Later(Box::new(move |caller| {
+        let refuse = |line| Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, line);
+        make(caller).unwrap_or_else(refuse)
     }))
 }
 
-/// The process now, and before the window if there is one.
-fn look(window: Option<Duration>) -> Result<(Option<Reading>, Reading), String> {
+/// The process now, and before the window if there is one. A window ends with its client.
+fn look(window: Option<Duration>, caller: &Caller) -> Result<(Option<Reading>, Reading), String> {
     let read = || Reading::of_this_process().map_err(unreadable);
     let before = match window {
         None => None,
         Some(window) => {
             let before = read()?;
-            thread::sleep(window);
+            if !caller.wait(window) {
+                return Err("the client did not wait for the end of the window".to_string());
+            }
             Some(before)
         }
     };
@@ -111,8 +113,8 @@ fn unreadable(error: impl Display) -> String {
 
 fn profile(request: &Request, default: DefaultType) -> Result<Answer, String> {
     let query = Query::parse(request, &["seconds", "debug", "gc"])?;
-    Ok(later(move || {
-        let (before, after) = look(query.window)?;
+    Ok(later(move |caller| {
+        let (before, after) = look(query.window, caller)?;
         let names = after.names();
         let (profile, seconds) = after.since(before.as_ref());
         if query.is_text {
@@ -134,7 +136,7 @@ fn symbol(request: &Request) -> Answer {
         return Answer::ToBody(Box::new(|body| symbols(&String::from_utf8_lossy(body))));
     }
     let addresses = request.query().to_string();
-    Answer::Later(Box::new(move || symbols(&addresses)))
+    Answer::Later(Box::new(move |_| symbols(&addresses)))
 }
 
 fn symbols(addresses: &str) -> Response {
@@ -197,8 +199,8 @@ mod named {
 
     fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
         let query = Query::parse(request, &["seconds"])?;
-        Ok(later(move || {
-            let (before, after) = look(query.window)?;
+        Ok(later(move |caller| {
+            let (before, after) = look(query.window, caller)?;
             let names = if kind.has_stacks() { after.names() } else { Names::default() };
             let whose = attach::name(std::process::id());
             let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
@@ -208,8 +210,8 @@ mod named {
         }))
     }
 
-    fn suspects() -> Result<Response, String> {
-        let (_, reading) = look(None)?;
+    fn suspects(caller: &Caller) -> Result<Response, String> {
+        let (_, reading) = look(None, caller)?;
         let names = reading.names();
         Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
     }

@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Histogram, Key, Label, Level, Metadata, Recorder};
@@ -14,12 +13,10 @@ use slackwater::snapshot;
 
 use crate::families::{FAMILIES, Family, LabelValue, Read, Sample};
 use crate::observer;
+use crate::periodic::Periodic;
 
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-
-/// The shortest period that [`publish_every`] keeps to.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
 /// A histogram's counts.
 const BUCKETS: usize = snapshot::Histogram::BUCKETS;
@@ -198,25 +195,6 @@ fn set_series<T>(
     });
 }
 
-/// Publishing that goes on. Dropping this changes nothing.
-#[derive(Debug)]
-pub struct Publishing(Arc<Stop>);
-
-/// Wakes the thread that publishes, for the last time.
-#[derive(Debug, Default)]
-struct Stop {
-    is_stopped: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Publishing {
-    /// Ends it: after what is being published now, if anything is. Series stay as they were last set.
-    pub fn stop(self) {
-        *self.0.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.changed.notify_all();
-    }
-}
-
 /// Starts a thread that publishes now and then every `period` (at least 10 ms), until it is stopped. The
 /// one line of set-up for a service that has a recorder of its own; the order of this and of the
 /// recorder's installation does not matter. Works inside of an async runtime and outside. From here on
@@ -225,25 +203,10 @@ impl Publishing {
 /// # Errors
 ///
 /// When the system gives no thread.
-pub fn publish_every(period: Duration) -> io::Result<Publishing> {
+pub fn publish_every(period: Duration) -> io::Result<Periodic> {
     slackwater_unwind::install();
-    let period = period.max(SHORTEST_PERIOD);
-    let stop = Arc::new(Stop::default());
-    let publishing = Publishing(stop.clone());
-    thread::Builder::new().name("slackwater-publish".into()).spawn(move || {
-        let mut publisher = Publisher::new();
-        let mut is_stopped = stop.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*is_stopped {
-            drop(is_stopped);
-            publisher.publish();
-            is_stopped = stop.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
-            if !*is_stopped {
-                let waited = stop.changed.wait_timeout(is_stopped, period);
-                is_stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-    })?;
-    Ok(publishing)
+    let mut publisher = Publisher::new();
+    Periodic::start("slackwater-publish", period, move || publisher.publish())
 }
 
 #[cfg(test)]

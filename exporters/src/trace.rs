@@ -12,7 +12,6 @@
 //! `start_unix_nano` and `end_unix_nano`, and `micros` for people.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use slackwater::journal::{Event, Reader, Span};
@@ -20,12 +19,10 @@ use slackwater::snapshot::GateState;
 use tracing::{debug_span, warn};
 
 use crate::observer;
+use crate::periodic::Periodic;
 
 /// The target of all spans and events.
 pub const TARGET: &str = "slackwater";
-
-/// The shortest period that [`trace_every`] keeps to.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
 /// Reads the journal, and tells `tracing` what is new in it.
 ///
@@ -170,20 +167,15 @@ impl UnixClock {
     }
 }
 
-/// Starts a thread that tells what happened every `period` (at least 10 ms), for as long as the process
-/// lives. The journal holds some ten seconds of ticks, and a second or less of large purges.
+/// Starts a thread that tells what happened now and then every `period` (at least 10 ms), until it is
+/// stopped. The journal holds some ten seconds of ticks, and a second or less of large purges.
 ///
 /// # Errors
 ///
 /// When the system gives no thread.
-pub fn trace_every(period: Duration) -> io::Result<()> {
-    let period = period.max(SHORTEST_PERIOD);
-    thread::Builder::new().name("slackwater-trace".into()).spawn(move || {
-        let mut drain = Drain::new();
-        loop {
-            drain.poll();
-            thread::sleep(period);
-        }
-    })?;
-    Ok(())
+pub fn trace_every(period: Duration) -> io::Result<Periodic> {
+    let mut drain = Drain::new();
+    Periodic::start("slackwater-trace", period, move || {
+        drain.poll();
+    })
 }

@@ -19,7 +19,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    endpoint.address().tcp().expect("it is TCP")
+    endpoint.detach().tcp().expect("it is TCP")
 }
 
 #[test]
@@ -245,7 +245,6 @@ fn a_unix_socket_serves_owner_and_group() {
     let error = Endpoint::bind(&name).expect_err("it is in use");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(get_unix(&path, "/").contains("<title>Slackwater"), "the first still serves");
-    fs::remove_file(path).expect("ours");
 }
 
 #[test]
@@ -257,4 +256,91 @@ fn what_is_no_socket_is_not_replaced() {
     assert_eq!(fs::read(&path).expect("still there"), b"precious");
     let error = Endpoint::bind("unix:/no/such/folder/x").expect_err("no place");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+/// Of this process, by the first letters of their names.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("Linux has it");
+    let comm =
+        |task: io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    tasks.filter_map(comm).filter(|comm| comm.starts_with(name)).count()
+}
+
+#[test]
+fn what_is_dropped_or_stopped_gives_its_address_back() {
+    for round in 0..50 {
+        let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
+        let address = endpoint.address().clone();
+        let tcp = address.tcp().expect("it is TCP");
+        assert_eq!(get(tcp, "/snapshot.json").status, 200);
+        match round % 2 {
+            0 => drop(endpoint),
+            _ => endpoint.stop(),
+        }
+        let again = Endpoint::bind(&address.to_string()).expect("it is free again at once");
+        assert_eq!(get(tcp, "/snapshot.json").status, 200);
+        again.stop();
+        TcpStream::connect(tcp).expect_err("nobody serves");
+    }
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stopped.sock");
+    let endpoint = Endpoint::bind(&format!("unix:{}", path.display())).expect("a free name");
+    assert!(path.exists());
+    drop(endpoint);
+    assert!(!path.exists(), "its file is left");
+}
+
+#[test]
+fn an_endpoint_that_is_dropped_answers_who_has_asked() {
+    let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
+    let tcp = endpoint.address().tcp().expect("it is TCP");
+    let mut window = TcpStream::connect(tcp).expect("accepted");
+    write!(window, "GET /debug/pprof/heap?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let asked: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(tcp).expect("accepted");
+            write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    // All are accepted before this one, which is answered.
+    assert_eq!(get(tcp, "/snapshot.json").status, 200);
+    endpoint.stop();
+    for mut stream in asked {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("text");
+        assert!(text.starts_with("HTTP/1.0 200"), "{text}");
+        common::assert_complete(text.split_once("\r\n\r\n").expect("a head").1);
+    }
+    // One that would last for minutes is not waited for.
+    window.read_to_end(&mut Vec::new()).expect("it is closed");
+}
+
+/// As many as may last at once, none of which is waited for.
+#[test]
+fn windows_of_clients_that_hang_up_make_room() {
+    let tcp = endpoint();
+    for round in 0..3 {
+        let windows: Vec<TcpStream> = (0..4)
+            .map(|_| {
+                let mut stream = TcpStream::connect(tcp).expect("accepted");
+                let target = "/debug/pprof/heap?seconds=600";
+                write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+                stream
+            })
+            .collect();
+        common::wait_until("all places are taken", || {
+            get(tcp, "/debug/pprof/heap?debug=1").status == 503
+        });
+        match round {
+            0 => drop(windows),
+            1 => windows
+                .iter()
+                .for_each(|one| one.shutdown(std::net::Shutdown::Write).expect("open")),
+            _ => {
+                windows.iter().for_each(|one| one.shutdown(std::net::Shutdown::Both).expect("open"))
+            }
+        }
+        common::wait_until("they are free", || get(tcp, "/debug/pprof/heap?debug=1").status == 200);
+    }
+    common::wait_until("its threads have ended", || threads("slackwater-last") == 0);
 }

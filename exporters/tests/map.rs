@@ -20,7 +20,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    endpoint.address().tcp().expect("it is TCP")
+    endpoint.detach().tcp().expect("it is TCP")
 }
 
 fn json(address: SocketAddr, path: &str) -> Value {

@@ -28,7 +28,7 @@ pub fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     let mut host = Host::new(arguments);
     let (_, figures) = host.fleet.look();
     let host = Mutex::new(host);
-    let address = http::serve(&arguments.listen, move |request| answer(request, &host))
+    let server = http::serve(&arguments.listen, move |request| answer(request, &host))
         .map_err(|error| Failure::not_listening(&arguments.listen, &error))?;
     let refused = match figures.refused {
         0 => String::new(),
@@ -38,7 +38,7 @@ pub fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     };
     output::print(&format!(
         "slackwater export: {}\n  {} processes have a heap of Slackwater's, this one included{refused}\n",
-        output::place(&address, "/metrics"),
+        output::place(server.address(), "/metrics"),
         figures.read
     ))?;
     // The handler lives as long as the process.

@@ -81,7 +81,7 @@ fn server() -> (&'static Server, MutexGuard<'static, ()>) {
                 "/large" => Response::ok(TEXT, large).into(),
                 "/lasting" => {
                     let gate = lasting.clone();
-                    Answer::Later(Box::new(move || {
+                    Answer::Later(Box::new(move |_| {
                         gate.pass();
                         Response::ok(TEXT, "at last\n")
                     }))
@@ -93,7 +93,8 @@ fn server() -> (&'static Server, MutexGuard<'static, ()>) {
             }
         };
         let any = "127.0.0.1:0".parse::<Address>().expect("an address");
-        let address = http::serve(&any, answer).expect("a free port").tcp().expect("it is TCP");
+        let served = http::serve(&any, answer).expect("a free port").detach();
+        let address = served.tcp().expect("it is TCP");
         Server { address, gate }
     });
     (server, alone)

@@ -26,7 +26,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
 fn endpoint() -> SocketAddr {
     let endpoint = Endpoint::bind("127.0.0.1:0").expect("a free port");
-    endpoint.address().tcp().expect("it is TCP")
+    endpoint.detach().tcp().expect("it is TCP")
 }
 
 const KINDS: [&str; 5] = ["live", "alloc", "peak", "fragmentation", "release"];

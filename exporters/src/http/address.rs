@@ -98,7 +98,16 @@ impl FromStr for Address {
 /// An address that has been taken.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// With the file that it made.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            remove_file_of(path);
+        }
+    }
 }
 
 impl Listener {
@@ -115,7 +124,7 @@ impl Listener {
             Address::Unix(path) => {
                 // The process may change its folder before it removes the file.
                 let path = std::path::absolute(path)?;
-                let listener = Listener::Unix(bind_unix(&path)?);
+                let listener = Listener::Unix(bind_unix(&path)?, path.clone());
                 Ok((listener, Address::Unix(path)))
             }
         }
@@ -182,14 +191,31 @@ fn remove_at_exit(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the file of a server that is stopped.
+fn remove_file_of(path: &Path) {
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    files.retain(|file| {
+        let is_its = file.path == path;
+        if is_its {
+            file.remove();
+        }
+        !is_its
+    });
+}
+
 extern "C" fn remove_files() {
     let Ok(files) = FILES.try_lock() else { return };
-    for file in files.iter().filter(|file| file.process == std::process::id()) {
+    files.iter().for_each(SocketFile::remove);
+}
+
+impl SocketFile {
+    fn remove(&self) {
         // It may be another server's by now.
-        let is_ours = fs::symlink_metadata(&file.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (file.device, file.inode));
+        let is_ours = self.process == std::process::id()
+            && fs::symlink_metadata(&self.path)
+                .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if is_ours {
-            let _ = fs::remove_file(&file.path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -5,19 +5,22 @@
 //! each connection; answers that take seconds have threads of their own while they do. What a client
 //! can do is bounded: so many connections at once, so many bytes of request head, so many seconds to
 //! send it and to take the response, one request per connection. Bodies are read where an answer is
-//! made from one ([`Answer::ToBody`]), up to a bound. When all connections are taken, the one whose
+//! made from one ([`Answer::ToBody`]), up to a bound. Work that waits ends when its client hangs up
+//! ([`Caller`]). When all connections are taken, the one whose
 //! client has kept the server waiting for longest makes room: who asks at once is answered, however
 //! many others hold on to theirs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Poll;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -29,9 +32,10 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::runtime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{self, AbortHandle};
 use tokio::time::{sleep, timeout};
 
@@ -70,6 +74,12 @@ const MAX_LASTING: usize = 4;
 
 /// How long to wait before accepting again after the system refused.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the requests under way have when the server is stopped, and then the work for them.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often to look meanwhile whether they are done.
+const FINISH_PAUSE: Duration = Duration::from_millis(5);
 
 /// The type of a line of text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
@@ -177,10 +187,41 @@ pub enum Answer {
 }
 
 /// What makes a response.
-pub type Work = Box<dyn FnOnce() -> Response + Send>;
+pub type Work = Box<dyn FnOnce(&Caller) -> Response + Send>;
 
 /// What makes a response from a body.
 pub type WorkOnBody = Box<dyn FnOnce(&[u8]) -> Response + Send>;
+
+/// The client that waits for an answer which lasts.
+#[derive(Debug, Default)]
+pub struct Caller {
+    has_gone: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Caller {
+    /// Waits that long. `false`, and at once: the client has closed its side of the connection, or the
+    /// server is stopped, so nobody waits for the answer any more.
+    pub fn wait(&self, time: Duration) -> bool {
+        let has_gone = self.has_gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(has_gone, time, |has_gone| !*has_gone);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn leave(&self) {
+        *self.has_gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Tells the work when its connection ends, in whatever way.
+struct Connected(Arc<Caller>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Answer {
@@ -188,12 +229,66 @@ impl From<Response> for Answer {
     }
 }
 
-/// Takes `address` and answers what comes there, from a thread of its own and for as long as the
-/// process lives. Returns the address, with the port that the system chose if it was 0.
+/// An address that is served. Dropping it closes the address at once, and gives the requests that are
+/// being answered a second; [`Server::detach`] serves for as long as the process lives.
+#[derive(Debug)]
+#[must_use = "the address is served until this is dropped; `detach` serves for good"]
+pub struct Server {
+    address: Address,
+    /// Says that it is to end; gone without a word if it never is.
+    stop: Option<oneshot::Sender<()>>,
+    /// Ends when the address is closed.
+    closed: Receiver<Infallible>,
+    thread: Option<JoinHandle<()>>,
+    /// Where the thread is: not in a child that was forked.
+    process: u32,
+}
+
+impl Server {
+    /// The address, with the port that the system chose if it was 0.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Closes the address, answers the requests that have come, for two seconds at most, and returns
+    /// when the thread has ended. It blocks: inside of an async runtime, call it where that may be done.
+    pub fn stop(mut self) {
+        self.close();
+        if let Some(thread) = self.thread.take()
+            && self.process == std::process::id()
+        {
+            // A panic there has been reported by the hook.
+            let _ = thread.join();
+        }
+    }
+
+    /// Serves for as long as the process lives.
+    pub fn detach(mut self) -> Address {
+        self.stop = None;
+        self.address.clone()
+    }
+
+    fn close(&mut self) {
+        let Some(stop) = self.stop.take() else { return };
+        if self.process == std::process::id() && stop.send(()).is_ok() {
+            // Until the listener is dropped: whoever takes the address next finds it free.
+            let _ = self.closed.recv();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Takes `address` and answers what comes there, from a thread of its own. Works inside of an async
+/// runtime and outside.
 ///
 /// Nothing here asks who is calling: take a loopback address or a Unix socket unless the network is
-/// trusted. The file of a Unix socket is removed when the process ends by itself; one that a killed
-/// process left is replaced.
+/// trusted. The file of a Unix socket is removed when the server or the process ends by itself; one
+/// that a killed process left is replaced.
 ///
 /// # Errors
 ///
@@ -201,7 +296,36 @@ impl From<Response> for Answer {
 pub fn serve(
     address: &Address,
     answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
-) -> io::Result<Address> {
+) -> io::Result<Server> {
+    let (tell_begun, begun) = mpsc::sync_channel(1);
+    let (tell_closed, closed) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel();
+    let wanted = address.clone();
+    // The runtime lives and ends on this thread: where it ends inside of another one, that panics.
+    let thread = thread::Builder::new().name("slackwater-http".into()).spawn(move || {
+        let (runtime, listener) = match begin(&wanted) {
+            Ok((runtime, listener, address)) => {
+                // Who waits for it is in `serve`.
+                let _ = tell_begun.send(Ok(address));
+                (runtime, listener)
+            }
+            Err(error) => {
+                let _ = tell_begun.send(Err(error));
+                return;
+            }
+        };
+        let service = Service { answer, lasting: Arc::new(Semaphore::new(MAX_LASTING)) };
+        observer::count(|| {
+            runtime.block_on(accept(listener, Arc::new(service), stopped, tell_closed));
+            runtime.shutdown_timeout(GRACE);
+        });
+    })?;
+    let address = begun.recv().unwrap_or_else(|_| Err(io::Error::other("no thread serves")))?;
+    let (stop, thread) = (Some(stop), Some(thread));
+    Ok(Server { address, stop, closed, thread, process: std::process::id() })
+}
+
+fn begin(address: &Address) -> io::Result<(Runtime, Listener, Address)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -213,31 +337,58 @@ pub fn serve(
         let _context = runtime.enter();
         Listener::bind(address)?
     };
-    let server = Server { answer, lasting: Arc::new(Semaphore::new(MAX_LASTING)) };
-    thread::Builder::new().name("slackwater-http".into()).spawn(move || {
-        observer::count(|| runtime.block_on(accept(listener, Arc::new(server))));
-    })?;
-    Ok(address)
+    Ok((runtime, listener, address))
 }
 
 /// What every connection needs.
-struct Server<F> {
+struct Service<F> {
     answer: F,
     lasting: Arc<Semaphore>,
 }
 
-async fn accept<F>(listener: Listener, server: Arc<Server<F>>)
-where
+async fn accept<F>(
+    listener: Listener,
+    service: Arc<Service<F>>,
+    stopped: oneshot::Receiver<()>,
+    closed: mpsc::Sender<Infallible>,
+) where
     F: Fn(&Request) -> Answer + Send + Sync + 'static,
 {
     let mut connections = Connections::default();
+    {
+        let mut accept = pin!(accept_all(&listener, service, &mut connections));
+        let mut stopped = pin!(stopped);
+        let mut is_detached = false;
+        poll_fn(|context| {
+            if !is_detached {
+                match stopped.as_mut().poll(context) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(()),
+                    Poll::Ready(Err(_)) => is_detached = true,
+                    Poll::Pending => {}
+                }
+            }
+            accept.as_mut().poll(context)
+        })
+        .await;
+    }
+    drop(listener);
+    drop(closed);
+    // Who has been heard is answered.
+    let _ = timeout(GRACE, connections.all_answered()).await;
+    connections.0.iter().for_each(|connection| connection.task.abort());
+}
+
+async fn accept_all<F>(listener: &Listener, service: Arc<Service<F>>, connections: &mut Connections)
+where
+    F: Fn(&Request) -> Answer + Send + Sync + 'static,
+{
     loop {
-        let accepted = match &listener {
+        let accepted = match listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                connections.start(|client| converse(stream, server.clone(), client));
+                connections.start(|client| converse(stream, service.clone(), client));
             }),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                connections.start(|client| converse(stream, server.clone(), client));
+            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+                connections.start(|client| converse(stream, service.clone(), client));
             }),
         };
         match accepted {
@@ -271,6 +422,8 @@ struct Client {
     /// The server is at work on its answer; else the server waits for the client to send its request
     /// or to take its response.
     waits: AtomicBool,
+    /// Its request has come.
+    is_heard: AtomicBool,
 }
 
 impl Connections {
@@ -288,6 +441,15 @@ impl Connections {
         self.0.push_back(Connection { task, client });
     }
 
+    /// Waits until everybody who has asked has the whole answer.
+    async fn all_answered(&self) {
+        // Relaxed: both sides run on the server's thread.
+        let is_asking = |one: &Connection| one.client.is_heard.load(Ordering::Relaxed);
+        while self.0.iter().any(|one| is_asking(one) && !one.task.is_finished()) {
+            sleep(FINISH_PAUSE).await;
+        }
+    }
+
     /// Closes the oldest connection whose client keeps the server waiting; `false` if none does.
     fn displace_one(&mut self) -> bool {
         // Relaxed: both sides run on the server's thread.
@@ -302,16 +464,18 @@ impl Connections {
 }
 
 /// One connection, from its beginning to its end.
-async fn converse<S, F>(stream: S, server: Arc<Server<F>>, client: Arc<Client>)
+async fn converse<S, F>(stream: S, service: Arc<Service<F>>, client: Arc<Client>)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + AsRawFd + Unpin,
     F: Fn(&Request) -> Answer,
 {
     let answered = Notify::new();
-    let (server, client, answered) = (&*server, &*client, &answered);
+    let descriptor = stream.as_raw_fd();
+    let (service, client, answered) = (&*service, &*client, &answered);
     let answer_one = service_fn(|request: hyper::Request<Incoming>| async move {
         client.waits.store(true, Ordering::Relaxed);
-        let response = server.respond(request, client).await;
+        client.is_heard.store(true, Ordering::Relaxed);
+        let response = service.respond(request, client, descriptor).await;
         client.waits.store(false, Ordering::Relaxed);
         answered.notify_one();
         Ok::<_, Infallible>(hyper::Response::<Full<Bytes>>::from(response))
@@ -366,8 +530,13 @@ async fn read_body(body: Incoming, client: &Client) -> Result<Bytes, Response> {
     }
 }
 
-impl<F: Fn(&Request) -> Answer> Server<F> {
-    async fn respond(&self, request: hyper::Request<Incoming>, client: &Client) -> Response {
+impl<F: Fn(&Request) -> Answer> Service<F> {
+    async fn respond(
+        &self,
+        request: hyper::Request<Incoming>,
+        client: &Client,
+        descriptor: RawFd,
+    ) -> Response {
         let (head, body) = request.into_parts();
         let is_post = head.method == Method::POST;
         if !is_post && head.method != Method::GET && head.method != Method::HEAD {
@@ -380,29 +549,73 @@ impl<F: Fn(&Request) -> Answer> Server<F> {
         let encoding = Encoding::accepted(&joined(&head.headers, header::ACCEPT_ENCODING));
         match (self.answer)(&Request(head)) {
             Answer::ToBody(work) => match read_body(body, client).await {
-                Ok(body) => self.do_lasting(move || work(&body).encoded(encoding)).await,
+                Ok(body) => {
+                    let work = move |_: &Caller| work(&body).encoded(encoding);
+                    self.do_lasting(work, descriptor).await
+                }
                 Err(refusal) => refusal,
             },
             _ if is_post => wrong_method(&Method::POST),
             Answer::Now(response) => response.encoded(encoding),
-            Answer::Later(work) => self.do_lasting(move || work().encoded(encoding)).await,
+            Answer::Later(work) => {
+                let work = move |caller: &Caller| work(caller).encoded(encoding);
+                self.do_lasting(work, descriptor).await
+            }
         }
     }
 
-    async fn do_lasting(&self, work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    async fn do_lasting(
+        &self,
+        work: impl FnOnce(&Caller) -> Response + Send + 'static,
+        descriptor: RawFd,
+    ) -> Response {
         let Ok(place) = self.lasting.clone().try_acquire_owned() else {
             let line = format!("{MAX_LASTING} requests that last are being answered: try later");
             return Response::refusal(StatusCode::SERVICE_UNAVAILABLE, line);
         };
+        let connected = Connected(Arc::default());
+        let caller = connected.0.clone();
         // The place is free again when the work ends, whether or not the client is still there.
-        let work = task::spawn_blocking(move || {
+        let mut work = task::spawn_blocking(move || {
             let _place = place;
-            observer::count(work)
+            observer::count(|| work(&caller))
         });
-        work.await.unwrap_or_else(|_| {
+        let mut hung_up = pin!(hung_up(descriptor));
+        let mut is_there = true;
+        let done = poll_fn(|context| {
+            let done = pin!(&mut work).poll(context);
+            if done.is_pending() && is_there && hung_up.as_mut().poll(context).is_ready() {
+                is_there = false;
+                connected.0.leave();
+            }
+            done
+        });
+        done.await.unwrap_or_else(|_| {
             Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
         })
     }
+}
+
+/// Ends when the client has closed its side of the connection; never where that cannot be seen. Takes a
+/// descriptor meanwhile.
+async fn hung_up(descriptor: RawFd) {
+    // SAFETY: it is that of the connection, which this future is a part of.
+    let connection = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let copy = connection.try_clone_to_owned().ok();
+    let watch = |copy| {
+        // SAFETY: the copy's descriptor stays the same, and open, for as long as it lives.
+        unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) }.ok()
+    };
+    if let Some(watched) = copy.and_then(watch) {
+        while let Ok(mut guard) = watched.readable().await {
+            if guard.ready().is_read_closed() {
+                return;
+            }
+            // Bytes that nobody asked for: they are not looked at.
+            guard.clear_ready();
+        }
+    }
+    pending().await
 }
 
 impl From<Response> for hyper::Response<Full<Bytes>> {
