@@ -1,8 +1,9 @@
 //! The live page: one file, joined here from its parts when the program is built.
 //!
 //! The parts are in `page/`: the text, the style, and the script in the order in which its pieces
-//! build on each other. The page of profiles has the same style and no script. No script, style, font or picture comes from elsewhere, and the policy says
-//! so to the browser.
+//! build on each other. The page of profiles has the same style and no script. No script, style, font
+//! or picture comes from elsewhere, and the policy says so to the browser. Every link and request is
+//! relative: behind a reverse proxy the pages may be anywhere.
 
 /// What the page may do: run what is written in it, and ask the server that it came from.
 pub const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \

@@ -24,7 +24,9 @@ const MAX_SECONDS: u64 = 600;
 /// Answers a request for a profile of this process; `None`: it is for something else.
 pub fn answer(request: &Request) -> Option<Answer> {
     let answer = match request.path() {
-        "/debug/pprof" | "/debug/pprof/" => {
+        // Its links lead on from there.
+        "/debug/pprof" => Ok(Response::moved("pprof/").into()),
+        "/debug/pprof/" => {
             let page = Response::ok("text/html; charset=utf-8", page::PROFILES);
             Ok(page.with_header(header::CONTENT_SECURITY_POLICY, page::PROFILES_POLICY).into())
         }

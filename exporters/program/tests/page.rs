@@ -6,8 +6,10 @@ mod common;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use browser::{Browser, CHROMIUM, DESK, PHONE};
 use common::{Demo, have_tool};
@@ -50,6 +52,71 @@ fn sum(family: &Value) -> f64 {
 fn assert_reads(browser: &mut Browser, expected: &[(&str, &str)]) {
     for (selector, text) in expected {
         assert_eq!(browser.text(selector), *text, "{selector}");
+    }
+}
+
+/// A reverse proxy that has the endpoint under `/node1`, and nothing else. Serves for as long as the test
+/// lives.
+fn proxy(behind: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("accepted");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if client.read(&mut byte).expect("readable") == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).expect("text");
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let answer = match target.strip_prefix("/node1") {
+                None => b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                Some(rest) => {
+                    let rest = if rest.is_empty() { "/" } else { rest };
+                    let request = format!("GET {rest} HTTP/1.0\r\nHost: x\r\n\r\n");
+                    common::exchange_bytes(behind, request.as_bytes())
+                }
+            };
+            // A browser opens connections that it does not use.
+            let _ = client.write_all(&answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn behind_a_proxy_under_a_path_it_is_the_same() {
+    if !have_tool(CHROMIUM) {
+        return;
+    }
+    let demo = Demo::start(&[]);
+    let proxy = proxy(demo.address);
+    let mut browser = open(&format!("http://{proxy}/node1/"));
+    for place in ["/node1/", "/node1"] {
+        browser.value(&format!("void (location.href = '{place}')"));
+        browser.wait_for(&format!("location.pathname == '/node1/' && {LIVE}"));
+        let links = "Array.from(document.links, link => link.href)";
+        let mut found = browser.value(links);
+        browser.value("void (location.href = '/node1/debug/pprof')");
+        let is_there = "location.pathname == '/node1/debug/pprof/' && document.links.length > 10";
+        browser.wait_for(is_there);
+        let more = browser.value(links);
+        let found = found.as_array_mut().expect("links");
+        found.extend(more.as_array().expect("links").iter().cloned());
+        assert!(found.len() > 20, "{found:?}");
+        for link in found {
+            let link = text(link).split('#').next().expect("one");
+            let path = link.strip_prefix(&format!("http://{proxy}")).expect(link);
+            // Windows take their time; where they lead is what counts.
+            let path = path.split('?').next().expect("one");
+            let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+            let answer = common::exchange_bytes(proxy, request.as_bytes());
+            assert!(answer.starts_with(b"HTTP/1.0 200"), "{link}");
+        }
     }
 }
 

@@ -44,7 +44,6 @@ fn every_route_answers_in_its_own_form() {
     }
     for (path, start) in [
         ("/debug/pprof/", "<!doctype html>"),
-        ("/debug/pprof", "<!doctype html>"),
         ("/debug/pprof/heap?debug=1", "heap profile: "),
         ("/debug/pprof/allocs?debug=1&gc=1&seconds=1", "heap profile: "),
         ("/debug/pprof/symbol", "num_symbols: 1\n"),
@@ -54,6 +53,8 @@ fn every_route_answers_in_its_own_form() {
         assert_eq!(response.status, 200, "{path}: {}", response.body);
         assert!(response.body.starts_with(start), "{path}: {}", response.body);
     }
+    let moved = get(address, "/debug/pprof");
+    assert!(moved.status == 301 && moved.head.contains("location: pprof/\r\n"), "{}", moved.head);
 }
 
 #[test]

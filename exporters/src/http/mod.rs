@@ -144,6 +144,12 @@ impl Response {
         Response::new(status, TEXT, Bytes::from(line.into() + "\n"))
     }
 
+    /// What was asked for is elsewhere, for good: `place` is relative to where it was looked for.
+    pub fn moved(place: &'static str) -> Response {
+        Response::new(StatusCode::MOVED_PERMANENTLY, TEXT, Bytes::from(format!("{place}\n")))
+            .with_header(header::LOCATION, place)
+    }
+
     fn new(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
         Response { status, headers: HeaderMap::new(), body }
             .with_header(header::CONTENT_TYPE, content_type)

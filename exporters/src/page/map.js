@@ -105,7 +105,7 @@ class ArenaMap {
   async refresh() {
     const asked = this.first;
     try {
-      const map = await fetchJson(`/map.json?first=${asked}&count=${SEGMENTS_SHOWN}`);
+      const map = await fetchJson(`map.json?first=${asked}&count=${SEGMENTS_SHOWN}`);
       if (this.first === asked) this.showAll(map);
     } catch (error) {
       // When nobody answers at all, the header says so, and the map stays as it was.
@@ -197,7 +197,7 @@ class ArenaMap {
   async refreshChosen() {
     const asked = this.chosen;
     try {
-      const segment = await fetchJson(`/map.json?segment=${asked}`);
+      const segment = await fetchJson(`map.json?segment=${asked}`);
       if (this.chosen === asked) this.showChosen(segment);
     } catch (error) {
       // The arena of the process that came after may not reach as far.

@@ -121,7 +121,7 @@ function showStatus() {
 async function poll() {
   clearTimeout(poller.timer);
   if (document.hidden || poller.paused) return;
-  const snapshot = await fetchJson("/snapshot.json").catch(() => null);
+  const snapshot = await fetchJson("snapshot.json").catch(() => null);
   clearTimeout(poller.timer);
   poller.timer = setTimeout(poll, PERIOD_MS);
   if (snapshot) {
