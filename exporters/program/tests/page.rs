@@ -7,7 +7,7 @@ mod stage;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::{env, fs, thread};
 
@@ -40,6 +40,15 @@ fn open_demo() -> (Demo, Browser) {
     (demo, browser)
 }
 
+/// Scrolls to the map until it has so many segments: what is drawn above it meanwhile may push it out of
+/// the view again, and it is asked for where it is seen.
+fn wait_for_segments(browser: &mut Browser, how_many: &str) {
+    browser.wait_for(&format!(
+        "document.querySelector('#map').scrollIntoView(), \
+         document.querySelectorAll('#segments button').length {how_many}"
+    ));
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().expect("text")
 }
@@ -62,30 +71,36 @@ fn proxy(behind: SocketAddr) -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {
         for client in listener.incoming() {
-            let mut client = client.expect("accepted");
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if client.read(&mut byte).expect("readable") == 0 {
-                    break;
-                }
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).expect("text");
-            let target = head.split(' ').nth(1).unwrap_or_default();
-            let answer = match target.strip_prefix("/node1") {
-                None => b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
-                Some(rest) => {
-                    let rest = if rest.is_empty() { "/" } else { rest };
-                    let request = format!("GET {rest} HTTP/1.0\r\nHost: x\r\n\r\n");
-                    common::exchange_bytes(behind, request.as_bytes())
-                }
-            };
-            // A browser opens connections that it does not use.
-            let _ = client.write_all(&answer);
+            let client = client.expect("accepted");
+            // A browser also opens connections that it does not use.
+            thread::spawn(move || pass_on(client, behind));
         }
     });
     address
+}
+
+/// One request to `/node1…`, answered by the endpoint without that.
+fn pass_on(mut client: TcpStream, behind: SocketAddr) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match client.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let head = String::from_utf8(head).expect("text");
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let answer = match target.strip_prefix("/node1") {
+        None => b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        Some(rest) => {
+            let rest = if rest.is_empty() { "/" } else { rest };
+            let request = format!("GET {rest} HTTP/1.0\r\nHost: x\r\n\r\n");
+            common::exchange_bytes(behind, request.as_bytes())
+        }
+    };
+    // It may have gone on to another page meanwhile.
+    let _ = client.write_all(&answer);
 }
 
 #[test]
@@ -97,8 +112,9 @@ fn behind_a_proxy_under_a_path_it_is_the_same() {
     let proxy = proxy(demo.address);
     let mut browser = open(&format!("http://{proxy}/node1/"));
     for place in ["/node1/", "/node1"] {
-        browser.value(&format!("void (location.href = '{place}')"));
-        browser.wait_for(&format!("location.pathname == '/node1/' && {LIVE}"));
+        browser.value(&format!("window.isOld = true; void (location.href = '{place}')"));
+        // In between there is a document without anything.
+        browser.wait_for(&format!("!window.isOld && location.pathname == '/node1/' && {LIVE}"));
         let links = "Array.from(document.links, link => link.href)";
         let mut found = browser.value(links);
         browser.value("void (location.href = '/node1/debug/pprof')");
@@ -139,8 +155,7 @@ fn it_draws_and_updates_without_a_complaint() {
     let first = browser.number("#rss data");
     browser.wait_for(&format!("document.querySelector('#rss data').value != {first}"));
     // The map of a real arena, down to the pages of a segment.
-    browser.value("document.querySelector('#map').scrollIntoView()");
-    browser.wait_for("document.querySelectorAll('#segments button').length > 0");
+    wait_for_segments(&mut browser, "> 0");
     browser.click("#segments button");
     browser.wait_for("document.querySelectorAll('#chunks .pages i').length == 512");
     assert_eq!(browser.complaints(), [""; 0]);
@@ -295,6 +310,9 @@ fn the_stack_sums_to_the_rss() {
     }
     let stage = Stage::start(3, |_| figures());
     let mut browser = open(&stage.page());
+    // The first answer is drawn some time after it has come.
+    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 11");
+    browser.wait_for("Number(document.querySelector('#breakdown .legend .total data').value) > 0");
     let legend = browser.value(
         "Array.from(document.querySelectorAll('#breakdown .legend .stack'),
             item => [item.className, Number(item.querySelector('data').value)])",
@@ -307,7 +325,6 @@ fn the_stack_sums_to_the_rss() {
     assert_eq!(browser.number("#breakdown .legend .total data"), rss);
 
     // And as it is drawn: the highest area ends where the kernel's line runs.
-    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 11");
     let top = browser.value(
         "['area', 'line'].map(mark => Math.min(...Array.from(
             document.querySelectorAll(`#breakdown path.${mark}`), path => path.getBBox().y)))",
@@ -426,8 +443,7 @@ fn a_segment_opens_on_its_512_pages() {
     }
     let stage = Stage::start(3, |_| figures());
     let mut browser = open(&stage.page());
-    browser.value("document.querySelector('#map').scrollIntoView()");
-    browser.wait_for("document.querySelectorAll('#segments button').length == 3");
+    wait_for_segments(&mut browser, "== 3");
     let cell = format!("#segments button:nth-child({})", FILLED_SEGMENT + 1);
     // As full as it has pages, from the bottom, in the colours of the key.
     let mut filled_up = 0.0;
@@ -494,9 +510,8 @@ fn a_large_arena_is_turned_over_page_by_page() {
     }
     let stage = Stage::start(1500, |_| figures());
     let mut browser = open(&stage.page());
-    browser.value("document.querySelector('#map').scrollIntoView()");
+    wait_for_segments(&mut browser, "== 1024");
     let cells = "document.querySelectorAll('#segments button').length";
-    browser.wait_for(&format!("{cells} == 1024"));
     assert!(browser.text("#map-about").starts_with("Segments 0 to 1 023 of 1 500,"));
     browser.click("#map-on");
     browser.wait_for(&format!("{cells} == {}", 1500 - 1024));
@@ -516,8 +531,7 @@ fn a_phone_need_not_scroll_sideways() {
     let stage = Stage::start(200, |_| figures());
     let mut browser = open(&stage.page());
     browser.screen(PHONE);
-    browser.value("document.querySelector('#map').scrollIntoView()");
-    browser.wait_for("document.querySelectorAll('#segments button').length == 200");
+    wait_for_segments(&mut browser, "== 200");
     browser.click("#segments button:nth-child(2)");
     browser.wait_for("!document.querySelector('#segment').hidden");
     let width = PHONE.0;
@@ -599,8 +613,7 @@ fn both_schemes_can_be_read() {
     }
     let stage = Stage::start(3, |_| figures());
     let mut browser = open(&stage.page());
-    browser.value("document.querySelector('#map').scrollIntoView()");
-    browser.wait_for("document.querySelectorAll('#segments button').length == 3");
+    wait_for_segments(&mut browser, "== 3");
     browser.click("#segments button:nth-child(2)");
     browser.wait_for("!document.querySelector('#segment').hidden");
     let ground = "getComputedStyle(document.documentElement).backgroundColor";

@@ -22,7 +22,7 @@ use tungstenite::{Message, WebSocket};
 pub const CHROMIUM: &str = "chromium";
 
 /// Not an asserted time: a test that hangs says nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -89,6 +89,12 @@ impl Browser {
 
     /// Calls a method of the protocol.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.try_call(method, &params);
+        answer.unwrap_or_else(|error| panic!("{method} {params}: {error}"))
+    }
+
+    /// The same where it may fail.
+    fn try_call(&mut self, method: &str, params: &Value) -> Result<Value, Value> {
         self.calls += 1;
         let id = self.calls;
         let mut call = json!({ "id": id, "method": method, "params": params });
@@ -99,8 +105,10 @@ impl Browser {
         loop {
             let message = self.read();
             if message["id"] == id {
-                assert!(message["error"].is_null(), "{method} {params}: {}", message["error"]);
-                return message["result"].clone();
+                return match &message["error"] {
+                    Value::Null => Ok(message["result"].clone()),
+                    error => Err(error.clone()),
+                };
             }
             self.events.push(message);
         }
@@ -141,18 +149,25 @@ impl Browser {
 
     /// The value of an expression in the page; of a promise, when it has one.
     pub fn value(&mut self, expression: &str) -> Value {
-        let params =
-            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let result = self.call("Runtime.evaluate", params);
-        assert!(result["exceptionDetails"].is_null(), "{expression}: {result:#}");
-        result["result"]["value"].clone()
+        self.try_value(expression).unwrap_or_else(|error| panic!("{expression}: {error:#}"))
     }
 
-    /// Looks until the expression holds; returns its value.
+    fn try_value(&mut self, expression: &str) -> Result<Value, Value> {
+        let params =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let result = self.try_call("Runtime.evaluate", &params)?;
+        match &result["exceptionDetails"] {
+            Value::Null => Ok(result["result"]["value"].clone()),
+            exception => Err(exception.clone()),
+        }
+    }
+
+    /// Looks until the expression holds; returns its value. While one page makes room for another there
+    /// may be nothing that could be asked.
     pub fn wait_for(&mut self, expression: &str) -> Value {
         let began = Instant::now();
         loop {
-            let value = self.value(expression);
+            let value = self.try_value(expression).unwrap_or_default();
             let holds = !(value.is_null() || value == false || value == 0 || value == "");
             if holds {
                 return value;
@@ -174,14 +189,22 @@ impl Browser {
         value.as_f64().unwrap_or_else(|| panic!("{selector} is no number: {value}"))
     }
 
-    /// The middle of an element, which is scrolled to if need be.
+    /// The middle of an element, which is scrolled to if need be, once it stays where it is.
     fn middle(&mut self, selector: &str) -> (f64, f64) {
-        let place = self.value(&format!(
+        let look = format!(
             "(() => {{ const element = document.querySelector({selector:?});
                 element.scrollIntoView({{ block: 'center', behavior: 'instant' }});
                 const box = element.getBoundingClientRect();
                 return [box.left + box.width / 2, box.top + box.height / 2]; }})()"
-        ));
+        );
+        let mut place = self.value(&look);
+        loop {
+            thread::sleep(LOOK_AGAIN);
+            let before = std::mem::replace(&mut place, self.value(&look));
+            if before == place {
+                break;
+            }
+        }
         (place[0].as_f64().expect("x"), place[1].as_f64().expect("y"))
     }
 
