@@ -341,10 +341,21 @@ pub(crate) fn comm(process: u32) -> String {
     name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// When a process was started, in the kernel's ticks since boot: field 22 of its `stat`, whose second
-/// is a name in parentheses that may hold anything. `None` for one that has ended, also while its
+/// When a process was started, in the kernel's ticks since boot. `None` for one that has ended, also while its
 /// parent has not asked for its exit code.
 pub fn start_time(process: u32) -> Option<u64> {
+    stat_number(process, 22)
+}
+
+/// The process that started another one, or the one that took it over from that. `None` as for
+/// [`start_time`].
+pub fn parent(process: u32) -> Option<u32> {
+    stat_number(process, 4)?.try_into().ok()
+}
+
+/// A field of a process's `stat`, counted from 1 as in proc(5); one behind the state. The second is a name
+/// in parentheses that may hold anything.
+fn stat_number(process: u32, field: usize) -> Option<u64> {
     let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let fields = str::from_utf8(&stat[after_name..]).ok()?;
@@ -352,7 +363,7 @@ pub fn start_time(process: u32) -> Option<u64> {
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.nth(field - 4)?.parse().ok()
 }
 
 /// The path of the group that accounts memory, in the text of `/proc/PID/cgroup`.

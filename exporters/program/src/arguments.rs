@@ -249,7 +249,8 @@ pub enum ProfileCommand {
     ///
     /// The profile is read when the program has run its exit handlers. A program that ends without
     /// them (by a signal, or by _exit) was last read up to a second before. Without -o the profile is
-    /// a table on standard error.
+    /// a table on standard error. With it the file is written as it goes, and each child of the program
+    /// that allocates has a file beside it: p.1234.pb.gz beside p.pb.gz.
     #[command(
         override_usage = "slackwater profile run [-o FILE] [--format FORMAT] -- CMD ARGS...",
         after_long_help = EXIT_CODES

@@ -9,6 +9,7 @@ mod completions;
 mod console;
 mod demo;
 mod diff;
+mod executable;
 mod export;
 mod failure;
 mod figures;

@@ -2,11 +2,12 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::arguments::RunArguments;
+use super::executable;
 use super::failure::Failure;
 use super::library;
 
@@ -16,6 +17,10 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let mut command = under_slackwater(&arguments.command)?;
     if arguments.summary {
         command.env("SLACKWATER_SUMMARY", "1");
+    }
+    if let Some(why) = executable::obstacle(command.get_program()) {
+        // It runs all the same. Where nobody hears it, nobody is told.
+        let _ = writeln!(io::stderr(), "slackwater: {why}");
     }
     let error = command.exec();
     Err(not_started(command.get_program(), &error))

@@ -484,6 +484,69 @@ fn a_programs_children_are_let_go() {
     assert!(said.starts_with("live ") && said.contains("call site"), "{said}");
 }
 
+/// A folder of a test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a writable place");
+    folder
+}
+
+/// The profiles in a folder but the program's own, as texts.
+fn childrens(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("there").map(|entry| entry.expect("one").path());
+    let files = entries.filter(|path| !path.ends_with("p.folded"));
+    files.map(|path| fs::read_to_string(path).expect("text")).collect()
+}
+
+/// A script's own profile says nothing: those of the programs that it runs have files of their own, whether
+/// they end with their exit handlers or suddenly.
+#[test]
+fn a_scripts_programs_have_profiles_of_their_own() {
+    let Some(program) = holder("child") else { return };
+    let folder = folder("profiles-of-children");
+    let file = folder.join("p.folded");
+    let script = "(\"$0\" </dev/null; true) | cat >/dev/null; exit 5";
+    let mut command = common::slackwater();
+    command.args(["profile", "run", "--format", "folded", "-o"]).arg(&file);
+    command.args(["--", "sh", "-c", script]).arg(&program);
+    let output = with_many_samples(&mut command).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("slackwater: child child (") && said.contains("/p."), "{said}");
+    let named = childrens(&folder).into_iter().filter(|text| text.contains(";main;hold;"));
+    let named: Vec<String> = named.collect();
+    assert_eq!(named.len(), 1, "{said}");
+    assert_named(&named[0]);
+
+    // Without a file they are counted.
+    let mut command = common::slackwater();
+    command.args(["profile", "run", "--", "sh", "-c", script]).arg(&program);
+    let output = with_many_samples(&mut command).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(" children had profiles of their own: -o FILE keeps each"), "{said}");
+}
+
+/// Who is killed with the program that it profiles leaves what it had read.
+#[test]
+fn a_profile_is_written_as_it_goes() {
+    let Some(program) = holder("going") else { return };
+    let folder = folder("profiles-as-they-go");
+    let file = folder.join("p.folded");
+    let mut command = common::slackwater();
+    command.args(["profile", "run", "--format", "folded", "-o"]).arg(&file);
+    command.args(["--", "sh", "-c", "\"$0\"; true"]).arg(&program);
+    let mut waiting = Waiting::start(&mut command);
+    common::wait_until("both have their files", || {
+        file.exists() && childrens(&folder).iter().any(|text| text.contains(";main;hold;"))
+    });
+    waiting.0.kill().expect("it runs");
+    waiting.0.wait().expect("it ends");
+    assert!(file.exists(), "a shell holds little, which takes a file all the same");
+    let named = childrens(&folder).into_iter().find(|text| text.contains(";main;hold;"));
+    assert_named(&named.expect("it is left"));
+}
+
 /// Who named a socket may be gone by the end, or never have been there.
 #[test]
 fn an_end_that_nobody_waits_for_comes_all_the_same() {
@@ -524,10 +587,18 @@ fn the_pages_lead_to_what_there_is() {
     for page in ["/", "/debug/pprof/"] {
         let body = get(address, page).body;
         let links: Vec<&str> =
-            body.split("href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            body.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let links: Vec<&str> =
+            links.into_iter().filter(|link| !link.starts_with("data:")).collect();
         assert!(links.len() >= 9, "{page}: {links:?}");
         for link in links {
-            let brief = format!("/{link}").replace("seconds=10", "seconds=1");
+            // As a browser reads it: a page's folder, and one folder less for each `..`.
+            let ups = link.matches("../").count();
+            let mut folders: Vec<&str> = page.trim_matches('/').split('/').collect();
+            folders.truncate(folders.len() - ups.min(folders.len()));
+            let rest = link.trim_start_matches("../");
+            let brief = format!("/{}/{rest}", folders.join("/")).replace("//", "/");
+            let brief = brief.replace("seconds=10", "seconds=1");
             let path = brief.replace("seconds=5", "seconds=1");
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
             let bytes = common::exchange_bytes(address, request.as_bytes());

@@ -92,3 +92,29 @@ fn what_was_preloaded_already_stays_behind_the_library() {
     let named = run(&show).env("SLACKWATER_PRELOAD_LIB", &alone).output().expect("it starts");
     assert_eq!(text(&named).trim(), alone);
 }
+
+/// It cannot be preloaded: it runs all the same, and that is said, with what can be done.
+#[test]
+fn a_static_program_is_told_to_be_one() {
+    if !common::have_tool("gcc") {
+        return;
+    }
+    let program = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("static-program");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-static", "-xc", "-", "-o"]).arg(&program);
+    common::output_of(&mut gcc, b"int main(void) { return 7; }");
+    let name = program.to_str().expect("text");
+    let output = output(&["--", name]);
+    assert_eq!(output.status.code(), Some(7));
+    let said = String::from_utf8(output.stderr).expect("text");
+    let expected =
+        format!("slackwater: {name}: is statically linked, and LD_PRELOAD has no effect");
+    assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
+    assert!(said.contains("links the crate `slackwater`"), "{said}");
+
+    let mut profile = common::slackwater();
+    let output = profile.args(["profile", "run", "--", name]).output().expect("it starts");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("is statically linked") && said.lines().count() == 1, "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -1,5 +1,6 @@
 //! `slackwater profile`: where a process's memory comes from, for `pprof` and for people.
 
+mod children;
 mod run;
 
 use std::io::{self, IsTerminal, Write};

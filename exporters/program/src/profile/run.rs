@@ -3,8 +3,10 @@
 //! A process's memory is gone with it, so it has to be read before. The preload library connects to a
 //! socket that it finds named in its environment when the program's exit handlers have run, and waits
 //! until it is closed (preload/src/exit.rs); that is when the profile is read. A program that ends
-//! without its exit handlers was last read within the second before.
+//! without its exit handlers was last read within the second before. What is read goes into the file
+//! meanwhile, too: who kills the program may kill this one with it.
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,14 +18,20 @@ use std::time::{Duration, Instant};
 use slackwater_exporters::attach::{AttachError, Target};
 use slackwater_exporters::profile::reading::Reading;
 
-use super::super::arguments::{Format, ProfileRunArguments};
+use super::super::arguments::{Format, ProfileRunArguments, ResultArguments};
+use super::super::executable;
 use super::super::failure::Failure;
+use super::super::output;
 use super::super::run::{not_started, under_slackwater};
 use super::super::signals;
+use super::children::Children;
 use super::{render, write_beside};
 
 /// How far the readings are apart that are for a sudden end.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// Writing takes one part in so many of the time.
+const WRITE_SHARE: u32 = 20;
 
 /// How often to look whether the program has ended.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -64,12 +72,13 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
         .spawn()
         .map_err(|error| not_started(command.get_program(), &error))?;
     PROGRAM.store(child.id() as libc::pid_t, Ordering::Relaxed);
-    let watched = watch(&mut child, &listener);
+    let mut files = Files::new(&arguments.result, format);
+    let watched = watch(&mut child, &listener, &mut files);
     let (status, found) = watched
         .map_err(|error| Failure::broken(format_args!("process {}: {error}", child.id())))?;
-    match found {
+    let written = match found {
         Found::AtTheEnd(reading) => {
-            write_beside(&arguments.result, &render(format, None, &reading))?;
+            write_beside(&arguments.result, &render(format, None, &reading))
         }
         Found::Before(reading, age) => {
             let _ = writeln!(
@@ -78,14 +87,18 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
                  {:.1} s before",
                 age.as_secs_f64()
             );
-            write_beside(&arguments.result, &render(format, None, &reading))?;
+            write_beside(&arguments.result, &render(format, None, &reading))
         }
-        Found::Nothing(Some(error)) => return Err(Failure::broken(error)),
-        Found::Nothing(None) => {
-            let line = "the program ended without its exit handlers, before it could be read";
-            return Err(Failure::broken(line));
-        }
-    }
+        Found::Nothing(error) => Err(match (executable::obstacle(command.get_program()), error) {
+            (Some(why), _) => Failure::broken(why),
+            (None, Some(error)) => Failure::broken(error),
+            (None, None) => Failure::broken(
+                "the program ended without its exit handlers, before it could be read",
+            ),
+        }),
+    };
+    files.children.finish();
+    written?;
     Ok(exit_code(status))
 }
 
@@ -98,15 +111,53 @@ enum Found {
     Nothing(Option<AttachError>),
 }
 
-/// Reads the program now and then, and at its end.
-fn watch(child: &mut Child, listener: &UnixListener) -> io::Result<(ExitStatus, Found)> {
+/// What is written while the program runs.
+struct Files<'a> {
+    result: &'a ResultArguments,
+    format: Format,
+    children: Children<'a>,
+    next_write: Instant,
+}
+
+impl<'a> Files<'a> {
+    fn new(result: &'a ResultArguments, format: Format) -> Files<'a> {
+        let children = Children::new(result.output.as_deref(), format);
+        Files { result, format, children, next_write: Instant::now() }
+    }
+
+    /// Writes what is known now; where that takes long, more rarely. What goes into a pipe goes there
+    /// once, at the end, and it is then, too, that a file which cannot be written is told of.
+    fn write(&mut self, program: Option<&Reading>) {
+        let begin = Instant::now();
+        let Some(output) = &self.result.output else { return };
+        if begin < self.next_write || fs::metadata(output).is_ok_and(|found| !found.is_file()) {
+            return;
+        }
+        if let Some(reading) = program {
+            let _ = output::write_file(output, render(self.format, None, reading));
+        }
+        self.children.write();
+        self.next_write = Instant::now() + begin.elapsed() * WRITE_SHARE;
+    }
+}
+
+/// Reads the program and its children now and then, and at their ends.
+fn watch(
+    child: &mut Child,
+    listener: &UnixListener,
+    files: &mut Files<'_>,
+) -> io::Result<(ExitStatus, Found)> {
     let mut last: Option<(Box<Reading>, Instant)> = None;
     let mut error = None;
     let mut next = Instant::now() + GLANCE;
     loop {
         while let Ok((stream, _)) = listener.accept() {
-            // A child of the program's, which has the socket's name too, is let go at once.
-            if peer(&stream) == Some(child.id()) {
+            let peer = peer(&stream);
+            // A child of the program's has the socket's name, too.
+            if let Some(process) = peer.filter(|&process| process != child.id()) {
+                files.children.ends(process);
+            }
+            if peer == Some(child.id()) {
                 let reading = read(child);
                 drop(stream);
                 let status = child.wait()?;
@@ -129,6 +180,8 @@ fn watch(child: &mut Child, listener: &UnixListener) -> io::Result<(ExitStatus, 
                 Ok(reading) => last = Some((reading, now)),
                 Err(found) => error = Some(found),
             }
+            files.children.look(child.id());
+            files.write(last.as_ref().map(|(reading, _)| &**reading));
         }
         wait_for_a_caller(listener);
     }
