@@ -20,14 +20,14 @@ use slackwater::units::SEGMENT_CHUNKS;
 use crate::cgroup::CgroupMemory;
 use crate::elf::{Module, Note};
 use crate::families::Sample;
-use crate::map;
 use crate::memory::ProcessMemoryReader;
 use crate::process::ProcessMemory;
 #[cfg(feature = "endpoint")]
 use crate::profile::reading::Reading;
 use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
 
-/// A running process that has a heap of Slackwater's. Holds one file descriptor.
+/// A running process that has a heap of Slackwater's. Holds no file of `/proc` open: what is bound to the
+/// memory that a process had before it executed another program says nothing of the new one.
 pub struct Target {
     process: u32,
     /// When it was started, by which another process of the same number is told from it.
@@ -36,8 +36,9 @@ pub struct Target {
     container: String,
     cgroup: String,
     memory: ProcessMemoryReader,
-    pagemap: Pagemap,
     root: u64,
+    /// Which program it executes: see [`drawn_at_exec`].
+    drawn: Option<[u8; 16]>,
 }
 
 impl Target {
@@ -51,14 +52,15 @@ impl Target {
         let error = |cause| AttachError { process, comm: comm(process), cause };
         let started = start_time(process).ok_or_else(|| error(Cause::of_absence(process)))?;
         let memory = ProcessMemoryReader::of(process);
-        let root = find_root(process, &memory);
-        let pagemap = Pagemap::open(&format!("/proc/{process}/pagemap"));
-        let found = root.and_then(|root| Ok((root, pagemap.map_err(|e| Cause::of_io(&e))?)));
-        let (root, pagemap) = found.map_err(|cause| match start_time(process) {
+        let drawn = drawn_at_exec(process, &memory);
+        // That it may be opened is known now, and not when the first figures are wanted.
+        let opened = open_pagemap(process).map_err(|error| Cause::of_io(&error));
+        let root = opened.and_then(|_| find_root(process, &memory));
+        let root = root.map_err(|cause| match start_time(process) {
             Some(_) => error(cause),
             None => error(Cause::Ended),
         })?;
-        let cgroup = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+        let cgroup = cgroup_of(process);
         Ok(Target {
             process,
             started,
@@ -66,8 +68,8 @@ impl Target {
             container: container_in(&cgroup),
             cgroup: group_in(&cgroup),
             memory,
-            pagemap,
             root,
+            drawn,
         })
     }
 
@@ -104,6 +106,10 @@ impl Target {
     ///
     /// When it has ended, or its heap cannot be read.
     pub fn sample(&mut self) -> Result<Sample, AttachError> {
+        // A process may be given another name, and be put into another group.
+        self.comm = comm(self.process);
+        let cgroup = cgroup_of(self.process);
+        (self.container, self.cgroup) = (container_in(&cgroup), group_in(&cgroup));
         match self.try_sample() {
             Err(error) if error.is_worth_another_look() => {
                 *self = Target::open(self.process)?;
@@ -115,11 +121,12 @@ impl Target {
 
     fn try_sample(&self) -> Result<Sample, AttachError> {
         let (sections, (snapshot, (process, residency))) = self.read(|heap| {
+            let pagemap = open_pagemap(self.process)?;
             let sections = heap.sections(&self.memory)?;
             let books = || Ok::<_, ReadError>(heap.snapshot(&self.memory)?);
             let kernel = || {
                 let process = ProcessMemory::of(self.process);
-                Ok((process, residency::read(&self.memory, heap, &self.pagemap)?))
+                Ok((process, residency::read(&self.memory, heap, &pagemap)?))
             };
             Ok((sections, Sample::at_one_moment(books, kernel)?))
         })?;
@@ -182,7 +189,8 @@ impl Target {
         self.read(|heap| match heap.place(&self.memory)? {
             None => Err(RemoteError::Nonsense("segments").into()),
             Some(place) => {
-                residency::segments(&self.memory, heap, &self.pagemap, &place, first, count)
+                let pagemap = open_pagemap(self.process)?;
+                residency::segments(&self.memory, heap, &pagemap, &place, first, count)
             }
         })
     }
@@ -202,15 +210,6 @@ impl Target {
         })
     }
 
-    /// Its map, as JSON; the inner error is for who asked.
-    ///
-    /// # Errors
-    ///
-    /// As [`Target::sample`].
-    pub fn map(&self, query: map::Query) -> Result<Result<String, String>, AttachError> {
-        self.read(|heap| map::render(query, &self.memory, heap, &self.pagemap))
-    }
-
     /// Reads from the heap, and makes sure that it was the same process's and the same program's from
     /// the first byte to the last.
     fn read<T>(
@@ -221,6 +220,10 @@ impl Target {
             let heap = RemoteHeap::open(&self.memory, self.root)?;
             let found = read(&heap)?;
             RemoteHeap::open(&self.memory, self.root)?;
+            // Another program may have its root at the same place.
+            if drawn_at_exec(self.process, &self.memory) != self.drawn {
+                return Err(RemoteError::NoRoot.into());
+            }
             Ok(found)
         };
         let outcome = look();
@@ -234,6 +237,23 @@ impl Target {
         };
         Err(AttachError { process: self.process, comm: self.comm.clone(), cause })
     }
+}
+
+fn open_pagemap(process: u32) -> io::Result<Pagemap> {
+    Pagemap::open(&format!("/proc/{process}/pagemap"))
+}
+
+/// Sixteen random bytes that the kernel gives a process when it executes a program (`AT_RANDOM`), by which
+/// that is told from what it executed before and after; `None` where they cannot be read.
+fn drawn_at_exec(process: u32, memory: &ProcessMemoryReader) -> Option<[u8; 16]> {
+    let vector = fs::read(format!("/proc/{process}/auxv")).ok()?;
+    let words = vector.chunks_exact(8);
+    let words: Vec<u64> =
+        words.map(|word| u64::from_le_bytes(std::array::from_fn(|i| word[i]))).collect();
+    let entry = words.chunks_exact(2).find(|entry| entry[0] == libc::AT_RANDOM)?;
+    let mut drawn = [0; 16];
+    memory.try_read(entry[1], &mut drawn).ok()?;
+    Some(drawn)
 }
 
 /// The numbers of all processes that can be seen.
@@ -364,6 +384,10 @@ fn stat_number(process: u32, field: usize) -> Option<u64> {
         return None;
     }
     fields.nth(field - 4)?.parse().ok()
+}
+
+fn cgroup_of(process: u32) -> String {
+    fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
 }
 
 /// The path of the group that accounts memory, in the text of `/proc/PID/cgroup`.
