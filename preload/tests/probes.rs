@@ -26,9 +26,6 @@ const BLOCK_BYTES: u64 = 1024;
 /// The mean distance of samples, in bytes.
 const SAMPLE_RATE: u64 = 64 << 10;
 
-/// For a tracer to attach, and to print what there was to see. Generous, as all limits are.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A note of the library's: one place of a probe.
 #[derive(Debug)]
 struct Note {
@@ -232,7 +229,7 @@ fn trace(
             .expect("the tracer starts"),
     );
     let places = places(program.0.id(), &scratch.library, probes);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     while !places.iter().all(|&place| is_attached(program.0.id(), place)) {
         assert!(Instant::now() < deadline, "it never attaches: {}", read("tracer.err"));
         if !tracer.is_running() {
@@ -244,7 +241,7 @@ fn trace(
     let mut input = program.0.stdin.take().expect("piped");
     input.write_all(b"\n").expect("it reads");
     let large = line().parse().expect("an address");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     while !read("tracer.out").contains(last) {
         assert!(Instant::now() < deadline, "no {last:?}: {}", read("tracer.out"));
         thread::sleep(Duration::from_millis(5));

@@ -39,7 +39,7 @@ impl Export {
     /// Scrapes until the processes in the scrape are as they should be.
     fn scrape_until(&self, is: impl Fn(&BTreeMap<String, String>) -> bool) {
         // Not an asserted time: a test that hangs says nothing.
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + common::PATIENCE;
         loop {
             let processes = processes(&self.scrape());
             if is(&processes) {

@@ -14,14 +14,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Demo, exchange, get};
+use common::{Demo, PATIENCE, exchange, get};
 use slackwater_exporters::http::{self, Address, Answer, Request, Response, TEXT};
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
-
-/// Not an asserted time: a test that hangs says nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// More than the buffers of any connection hold.
 const LARGE_BYTES: usize = 64 << 20;

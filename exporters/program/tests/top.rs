@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Demo, Shell};
+use common::{Demo, PATIENCE, Shell};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use serde_json::Value;
 use slackwater_exporters::families::FAMILIES;
@@ -59,7 +59,7 @@ impl Terminal {
 
     fn becomes(&self, what: &str, is: impl Fn(&str) -> bool) {
         // Not an asserted time: a test that hangs says nothing.
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         while !is(&self.contents()) {
             assert!(Instant::now() < end, "the screen is never {what:?}:\n{}", self.contents());
             thread::sleep(Duration::from_millis(10));
@@ -73,7 +73,7 @@ impl Terminal {
 
     /// Waits for the end; the terminal must be as it was.
     fn finish(mut self) -> (u32, String) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         let code = loop {
             match self.child.try_wait().expect("it is a child") {
                 Some(status) => break status.exit_code(),
@@ -82,7 +82,7 @@ impl Terminal {
             thread::sleep(Duration::from_millis(10));
         };
         // What it has written may still be on its way.
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + PATIENCE;
         let is_back = || {
             let parser = self.parser.lock().expect("no panic");
             !parser.screen().alternate_screen() && !parser.screen().hide_cursor()
@@ -208,7 +208,7 @@ fn a_terminal_that_goes_away_ends_it() {
     assert_ne!(reader.read(&mut bytes).expect("readable"), 0);
     drop((reader, pair));
     // Not an asserted time: a test that hangs says nothing.
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().expect("it is a child") {
             break status;

@@ -39,8 +39,7 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
 /// The same, as it comes.
 pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the endpoint accepts");
-    // Not an asserted time: a test that hangs says nothing.
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket takes a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
     // A server may answer and close before it has read a request that is too long.
     let _ = stream.write_all(request);
     let mut bytes = Vec::new();
@@ -157,7 +156,7 @@ pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// How long a test waits for what it waits for.
+/// How long a test waits for what it waits for. Not an asserted time: a test that hangs says nothing.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Whether a tool is there. Without it a test is skipped, loudly; in CI it must be there.

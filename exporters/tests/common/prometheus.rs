@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long to wait for something that normally takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::PATIENCE;
 
 /// A server of its own port and folder; ended and removed with this.
 pub struct Prometheus {

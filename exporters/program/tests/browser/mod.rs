@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
+use crate::common::PATIENCE;
+
 /// The browser's program.
 pub const CHROMIUM: &str = "chromium";
-
-/// Not an asserted time: a test that hangs says nothing.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
