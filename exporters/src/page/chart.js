@@ -135,7 +135,13 @@ class Chart {
   }
 
   draw() {
-    if (!this.view.samples.length || !this.width) return;
+    if (!this.view.samples.length) return;
+    // Until the browser has laid the plot out there is no width; the legend needs none.
+    if (this.width) this.drawMarks();
+    this.drawCursor();
+  }
+
+  drawMarks() {
     const drawn = [];
     let top = LANE_TOP;
     for (const lane of this.lanes) {
@@ -143,7 +149,6 @@ class Chart {
       top += lane.height + LANE_GAP;
     }
     this.marks.replaceChildren(...drawn, ...this.drawTimes());
-    this.drawCursor();
   }
 
   drawLane(lane, top) {

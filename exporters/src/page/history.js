@@ -2,7 +2,7 @@
 
 const KEPT_MS = 16 * 60 * 1000;
 
-/* Samples further apart have a gap between them: the page was hidden, paused or cut off. */
+/* Samples further apart have a gap between them: the page was hidden or paused. */
 const GAP_MS = 5000;
 
 /* What holds resident memory, from the bottom of the stack to its top: the name that rss_bytes has
@@ -57,7 +57,7 @@ function growth(before, now) {
   return { restarted, ...Object.fromEntries(names.map(name => [name, grown(name)])) };
 }
 
-function toSample(snapshot, time, before) {
+function toSample(snapshot, time, before, cutOff) {
   const counts = Object.fromEntries(
     Object.entries(COUNTERS).map(([name, read]) => [name, read(snapshot)]));
   const grown = growth(before?.counts, counts);
@@ -65,7 +65,7 @@ function toSample(snapshot, time, before) {
   return {
     time,
     since: before?.time ?? null,
-    gap: !before || grown.restarted || time - before.time > GAP_MS,
+    gap: !before || cutOff || grown.restarted || time - before.time > GAP_MS,
     counts,
     rss: total(snapshot.process_resident_bytes),
     live: snapshot.memory_bytes?.live ?? null,
@@ -88,8 +88,9 @@ class SampleHistory {
     return this.samples.at(-1);
   }
 
-  add(snapshot, time) {
-    this.samples.push(toSample(snapshot, time, this.latest));
+  /* With `cutOff`, a question between the sample before and this one got no answer. */
+  add(snapshot, time, cutOff) {
+    this.samples.push(toSample(snapshot, time, this.latest, cutOff));
     while (this.samples[0].time < time - KEPT_MS) this.samples.shift();
   }
 

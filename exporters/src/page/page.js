@@ -125,7 +125,7 @@ async function poll() {
   clearTimeout(poller.timer);
   poller.timer = setTimeout(poll, PERIOD_MS);
   if (snapshot) {
-    past.add(snapshot, Date.now());
+    past.add(snapshot, Date.now(), poller.lostSince !== null);
     poller.latest = snapshot;
     poller.lostSince = null;
     showSnapshot();
