@@ -13,7 +13,7 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("compares with framehop for x86_64");
 
-#[path = "../unwind/tests/common/framehop.rs"]
+#[path = "../tests/unwinding/framehop.rs"]
 mod framehop;
 
 use std::ffi::{c_int, c_void};
@@ -106,10 +106,10 @@ fn measure(framehop: &mut Framehop, scratch: &mut Scratch) -> Times {
     // What walks will read is copied first.
     let _ = (0..8).take_while(|piece| stack.word((here.sp & !7) + (piece << 13)).is_some()).count();
     let mut frames = [0; MAX_FRAMES];
-    times.once("tables, cold", || slackwater_unwind::walk(&here, &mut stack, &mut frames));
+    times.once("tables, cold", || slackwater::unwind::walk(&here, &mut stack, &mut frames));
     times.once("framehop, cold", || framehop.walk(&here, &mut stack, &mut frames));
     times.often("frame pointers", || walk_frame_pointers(&here, &mut stack, &mut frames));
-    times.often("tables, cached", || slackwater_unwind::walk(&here, &mut stack, &mut frames));
+    times.often("tables, cached", || slackwater::unwind::walk(&here, &mut stack, &mut frames));
     times.often("framehop, cached", || framehop.walk(&here, &mut stack, &mut frames));
     times.often("libgcc's backtrace", || {
         let mut buffer = [ptr::null_mut(); MAX_FRAMES];
@@ -118,7 +118,7 @@ fn measure(framehop: &mut Framehop, scratch: &mut Scratch) -> Times {
     });
     for (name, walker) in [
         ("capture, frame pointers", walk_frame_pointers as Walker),
-        ("capture, tables", slackwater_unwind::walk),
+        ("capture, tables", slackwater::unwind::walk),
     ] {
         set_walker(walker);
         times.often(name, || capture(scratch, &mut frames, address_in_frame()));
@@ -128,7 +128,7 @@ fn measure(framehop: &mut Framehop, scratch: &mut Scratch) -> Times {
 
 fn main() {
     let began = Instant::now();
-    assert!(slackwater_unwind::install(), "this libc has no _dl_find_object");
+    assert!(slackwater::unwind::install(), "this libc has no _dl_find_object");
     println!("install: {} ns", began.elapsed().as_nanos());
     let began = Instant::now();
     let mut framehop = Framehop::new();

@@ -6,7 +6,8 @@
 //! gives back at once what would be given back in time. Exporters for Prometheus and people are in
 //! the crate `slackwater-exporters`.
 //!
-//! How it works is told in `ARCHITECTURE.md`. This crate depends on libc alone. Nothing in it
+//! How it works is told in `ARCHITECTURE.md`. This crate depends on libc alone, and with its default
+//! feature `unwind` on a reader of unwind tables. Nothing in it
 //! allocates, takes a lock of std's, or panics while it serves `malloc` and `free`.
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -62,6 +63,8 @@ mod thread_cache;
 mod tls;
 mod totals;
 pub mod units;
+#[cfg(feature = "unwind")]
+pub mod unwind;
 
 pub use crate::global::Slackwater;
 use crate::heap::HEAP;

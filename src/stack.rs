@@ -132,7 +132,7 @@ pub trait StackMemory {
 /// It runs inside malloc: it must not allocate, take locks, panic, or change `errno`.
 pub type Walker = fn(&Registers, &mut dyn StackMemory, &mut [u64]) -> usize;
 
-/// A [`Walker`], or null for [`walk_frame_pointers`].
+/// A [`Walker`], or null for the one that is built in.
 static WALKER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 /// Sets what walks stacks from now on. Any thread, at any time.
@@ -141,10 +141,16 @@ pub fn set_walker(walker: Walker) {
     WALKER.store(walker as *mut (), Ordering::Release);
 }
 
+/// By the tables that compilers leave for exceptions; without the feature by frame pointers.
+#[cfg(feature = "unwind")]
+const BUILT_IN: Walker = crate::unwind::walk;
+#[cfg(not(feature = "unwind"))]
+const BUILT_IN: Walker = walk_frame_pointers;
+
 fn walker() -> Walker {
     let walker = WALKER.load(Ordering::Acquire);
     if walker.is_null() {
-        return walk_frame_pointers;
+        return BUILT_IN;
     }
     // SAFETY: only `set_walker` writes the place, and it writes a `Walker`.
     unsafe { transmute::<*mut (), Walker>(walker) }

@@ -28,8 +28,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Serves `address` from a thread of its own: an IP address and a port like `127.0.0.1:9464` or
     /// `[::1]:9464` (port 0 takes any free one), or `unix:/run/service.sock`. See [`http::serve`].
-    /// From here on the stacks of samples are walked by unwind tables. Works inside of an async runtime
-    /// and outside.
+    /// Works inside of an async runtime and outside.
     ///
     /// Dropping the endpoint closes the address at once; requests that are being answered have a second.
     ///
@@ -41,7 +40,6 @@ impl Endpoint {
             let message = format!("{address:?}: {expected}");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
-        slackwater_unwind::install();
         Ok(Endpoint { server: http::serve(&address, answer)? })
     }
 

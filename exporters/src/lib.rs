@@ -47,12 +47,6 @@
 //! text). `/debug/flame/live.svg` and its like are flamegraphs, `/debug/leaks` names call sites that
 //! look as if they leak. See [`profile`].
 //!
-//! # Stacks of samples
-//!
-//! Both of these lines also have stacks walked by unwind tables ([`unwind`]), which Rust code has,
-//! where it mostly has no frame pointers. A service that has neither of them, but a [`Publisher`] of
-//! its own, does that itself: `slackwater_exporters::unwind::install()`.
-//!
 //! # A service with a `tracing` subscriber
 //!
 //! One more line, [`trace_every`](fn@trace::trace_every), and ticks, purges and take-overs are spans in the
@@ -73,13 +67,13 @@
 //!
 //! | feature | crates | seconds of a first release build | program |
 //! |---|--:|--:|--:|
-//! | none | 2 | 3 | 538 KiB |
-//! | no feature: metrics | 9 | 6 | 670 KiB |
-//! | `endpoint` | 48 | 24 | 1665 KiB |
-//! | `profiles` | 73 | 42 | 2993 KiB |
-//! | `perf` | 12 | 7 | 900 KiB |
-//! | `tracing` | 13 | 6 | 701 KiB |
-//! | all (the default) | 77 | 43 | 3003 KiB |
+//! | none | 3 | 3 | 571 KiB |
+//! | no feature: metrics | 8 | 6 | 714 KiB |
+//! | `endpoint` | 47 | 24 | 1776 KiB |
+//! | `profiles` | 72 | 42 | 3114 KiB |
+//! | `perf` | 11 | 7 | 945 KiB |
+//! | `tracing` | 12 | 6 | 746 KiB |
+//! | all (the default) | 76 | 43 | 3117 KiB |
 //!
 //! The first row is the allocator alone. `endpoint` has the page, `/metrics` and profiles of addresses, whose
 //! names `pprof` looks up where the program's file is; `profiles` includes it, and looks them up itself, draws
@@ -137,6 +131,6 @@ pub use endpoint::Endpoint;
 pub use families::Sample;
 pub use periodic::Periodic;
 pub use publisher::{Publisher, publish_every};
-pub use slackwater_unwind as unwind;
+pub use slackwater::unwind;
 #[cfg(feature = "tracing")]
 pub use trace::trace_every;

@@ -197,14 +197,12 @@ fn set_series<T>(
 
 /// Starts a thread that publishes now and then every `period` (at least 10 ms), until it is stopped. The
 /// one line of set-up for a service that has a recorder of its own; the order of this and of the
-/// recorder's installation does not matter. Works inside of an async runtime and outside. From here on
-/// the stacks of samples are walked by unwind tables.
+/// recorder's installation does not matter. Works inside of an async runtime and outside.
 ///
 /// # Errors
 ///
 /// When the system gives no thread.
 pub fn publish_every(period: Duration) -> io::Result<Periodic> {
-    slackwater_unwind::install();
     let mut publisher = Publisher::new();
     Periodic::start("slackwater-publish", period, move || publisher.publish())
 }

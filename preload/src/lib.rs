@@ -5,7 +5,7 @@
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
 //! This is the only place with `no_mangle`, and nothing but argument checks happens here, and one
-//! question to the loader: the programs are of any language, so stacks are walked by unwind tables.
+//! question to the loader: where this library is, whose functions are no part of its users' stacks.
 
 mod exit;
 
@@ -22,7 +22,7 @@ use slackwater::units::PAGE_BYTES;
 static START: extern "C" fn() = start;
 
 extern "C" fn start() {
-    slackwater_unwind::install_in_library();
+    slackwater::unwind::leave_out_this_library();
 }
 
 fn set_errno(value: c_int) {

@@ -25,7 +25,7 @@ impl Framehop {
         Framehop { unwinder, cache: CacheX86_64::new_in() }
     }
 
-    /// As [`slackwater_unwind::walk`].
+    /// As [`slackwater::unwind::walk`].
     pub fn walk(
         &mut self,
         from: &Registers,

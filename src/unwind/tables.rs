@@ -2,16 +2,16 @@
 
 use core::ops::RangeInclusive;
 
+use crate::stack::{StackMemory, program_address};
 use gimli::{
     AArch64, BaseAddresses, CallFrameInstruction, CallFrameInstructionIter, CfaRule,
     CommonInformationEntry, EhFrame, EhFrameHdr, Encoding, EndianSlice, FrameDescriptionEntry,
     NativeEndian, Operation, Pointer, Register, RegisterRule, UnwindExpression, UnwindSection,
     Vendor, X86_64,
 };
-use slackwater::stack::{StackMemory, program_address};
 
-use crate::loader::Module;
-use crate::rule::{Caller, Frame, Place, Rule};
+use super::loader::Module;
+use super::rule::{Caller, Frame, Place, Rule};
 
 const IS_X86: bool = cfg!(target_arch = "x86_64");
 const VENDOR: Vendor = if IS_X86 { Vendor::Default } else { Vendor::AArch64 };

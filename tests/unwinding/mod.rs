@@ -27,7 +27,7 @@ pub fn built(source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
         skip("c++");
         return None;
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/native").join(source);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unwinding/native").join(source);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     // Another test process may have the same one open: make it aside and rename it.
     let aside = target.with_extension(std::process::id().to_string());

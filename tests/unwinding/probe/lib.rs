@@ -5,14 +5,14 @@
 
 // Uses a part of it.
 #[allow(dead_code)]
-#[path = "../common/reference.rs"]
+#[path = "../reference.rs"]
 mod reference;
 
 /// How many frames the caller's stack has, if it is the same to us and to libgcc; else -1, and why on
 /// stderr.
 #[unsafe(no_mangle)]
 pub extern "C" fn frames_if_same() -> i32 {
-    if !slackwater_unwind::install() {
+    if !slackwater::unwind::install() {
         eprintln!("no _dl_find_object");
         return -1;
     }

@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::rule::Rule;
+use super::rule::Rule;
 
 /// A power of two. 2,048 entries are 32 KiB, of which only touched pages count.
 const ENTRIES: usize = 2048;
@@ -66,8 +66,8 @@ impl Cache {
 mod tests {
     extern crate std;
 
+    use super::super::rule::Place;
     use super::*;
-    use crate::rule::Place;
     use std::vec::Vec;
 
     fn rule(n: u64) -> Rule {

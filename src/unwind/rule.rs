@@ -1,6 +1,6 @@
 //! A frame, and how it is left.
 
-use slackwater::stack::{Registers, StackMemory, frame_record, program_address};
+use crate::stack::{Registers, StackMemory, frame_record, program_address};
 
 /// A function's frame while the walk is in it.
 #[derive(Clone, Copy, Debug)]

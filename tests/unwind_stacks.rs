@@ -1,6 +1,7 @@
 //! Real stacks: what sampling finds of them is what libgcc and framehop find.
 #![cfg(target_arch = "x86_64")]
 
+#[path = "unwinding/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -20,7 +21,7 @@ use common::framehop::Framehop;
 use common::reference::{Both, both};
 use common::{built, skip};
 use slackwater::stack::{CopiedStack, MAX_FRAMES, Registers, Scratch, address_in_frame, capture};
-use slackwater_unwind::{install, walk};
+use slackwater::unwind::{install, walk};
 
 /// Counts what the calling thread allocates.
 struct Counting;

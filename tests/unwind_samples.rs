@@ -1,6 +1,6 @@
-//! The allocator's samples, in a Rust program that has installed the walker.
+//! The stacks of the allocator's samples, in a Rust program that has it by the one line alone.
 
-#[path = "../../src/remote/tests/own_memory.rs"]
+#[path = "../src/remote/tests/own_memory.rs"]
 mod own_memory;
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ fn deep(frames: usize) {
 
 #[test]
 fn the_stacks_of_samples_are_whole() {
-    assert!(slackwater_unwind::install());
+    assert!(slackwater::unwind::install(), "this libc does not say where unwind tables are");
     let (profile_rate_bytes, profile_epoch_samples) = (16 << 10, 1 << 32);
     let knobs = Knobs { profile_rate_bytes, profile_epoch_samples, ..slackwater::knobs() };
     slackwater::set_knobs(knobs).expect("a valid rate");

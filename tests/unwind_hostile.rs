@@ -2,6 +2,7 @@
 //! faults.
 #![cfg(target_arch = "x86_64")]
 
+#[path = "unwinding/mod.rs"]
 mod common;
 
 use std::hint::black_box;
@@ -11,7 +12,7 @@ use slackwater::stack::{
     CopiedStack, MAX_FRAMES, Registers, Scratch, StackMemory, address_in_frame, capture,
     walk_frame_pointers,
 };
-use slackwater_unwind::{install, walk};
+use slackwater::unwind::{install, walk};
 
 /// xorshift64*: the seed reproduces a failure.
 struct Random(u64);

@@ -1,16 +1,12 @@
 //! Which module an address belongs to, and where its unwind tables are.
 
+use core::arch::{asm, global_asm};
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
-use core::ptr;
 use core::slice;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::units::PAGE_BYTES;
 use libc::{Elf64_Ehdr, Elf64_Phdr};
-use slackwater::units::PAGE_BYTES;
-
-/// glibc's `_dl_find_object`, or null: not asked for yet, or not there.
-static FIND_OBJECT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 type FindObject = unsafe extern "C" fn(*mut c_void, *mut Object) -> c_int;
 
@@ -41,19 +37,39 @@ pub(crate) struct Module {
     pub identity: u64,
 }
 
-/// Finds out where to ask. `false` if this libc has no such function: glibc before 2.35, others.
-///
-/// Once, outside malloc: it asks the loader, which takes its lock.
-pub(crate) fn prepare() -> bool {
-    // SAFETY: the name ends with a zero.
-    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
-    if function.is_null() {
-        // SAFETY: no preconditions. The error is not left for the program to find.
-        unsafe { libc::dlerror() };
+// A libc without that function has no value for it, which the linker and the loader let pass. So it is
+// known before the first allocation, without a question to the loader, which takes a lock.
+global_asm!(".weak _dl_find_object");
+
+/// glibc's `_dl_find_object`, if this libc has it: since glibc 2.35.
+fn find_object() -> Option<FindObject> {
+    let address: *mut c_void;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: loads what the loader has stored in the module's table.
+    unsafe {
+        asm!(
+            "mov {}, qword ptr [rip + _dl_find_object@GOTPCREL]",
+            out(reg) address,
+            options(pure, readonly, nostack, preserves_flags)
+        );
     }
-    // Relaxed: it is an address in libc, which has been there for long.
-    FIND_OBJECT.store(function, Ordering::Relaxed);
-    !function.is_null()
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "adrp {0}, :got:_dl_find_object",
+            "ldr {0}, [{0}, :got_lo12:_dl_find_object]",
+            out(reg) address,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    // SAFETY: null, which is none, or the function that has this type under this name.
+    unsafe { transmute::<*mut c_void, Option<FindObject>>(address) }
+}
+
+/// Whether this libc says where unwind tables are.
+pub(crate) fn is_there() -> bool {
+    find_object().is_some()
 }
 
 /// The module that `address` is in, if it has unwind tables.
@@ -61,12 +77,7 @@ pub(crate) fn prepare() -> bool {
 /// `_dl_find_object` takes no lock and is made for being called anywhere. The tables of a module that
 /// is on the stack cannot go away meanwhile; what a damaged stack leads to might.
 pub(crate) fn module_of(address: u64) -> Option<Module> {
-    let function = FIND_OBJECT.load(Ordering::Relaxed);
-    if function.is_null() {
-        return None;
-    }
-    // SAFETY: `prepare` has found it under the name of this type.
-    let find = unsafe { transmute::<*mut c_void, FindObject>(function) };
+    let find = find_object()?;
     let mut object = Object { flags: 0, start: 0, end: 0, link_map: 0, header: 0, rest: [0; 8] };
     // SAFETY: any address may be asked for, and `object` is a place for the answer.
     let result = unsafe { find(address as *mut c_void, &mut object) };

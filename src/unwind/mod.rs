@@ -1,13 +1,9 @@
 //! Walks the call stack of code that keeps no frame pointers, by the unwind tables that compilers
 //! leave for exceptions, so that samples of allocations have whole stacks.
 //!
-//! ```
-//! slackwater_unwind::install();
-//! ```
-//!
-//! The preloaded library does that when it is loaded, and `slackwater-exporters` when a service sets
-//! its figures up. Where libc cannot say without a lock where a module's tables are (glibc before
-//! 2.35, musl) nothing happens, and stacks go as far as frame pointers lead.
+//! Nothing has to be set up: the first sample is walked like every other. Where libc does not say, without a
+//! lock, where a module's tables are (glibc before 2.35, musl), stacks go as far as frame pointers lead, and
+//! so they do in an allocator that is built without feature `unwind`.
 //!
 //! It runs inside malloc: it allocates nothing, takes no lock and does not panic. Three steps lead
 //! from one frame to the next:
@@ -20,8 +16,6 @@
 //! Code without tables is left by its frame pointer, if that looks like one. Only stack pointer, frame
 //! pointer and return address are followed: the few functions that keep their frame's place in another
 //! register (libc's lazy binding does) end the walk.
-#![no_std]
-
 mod cache;
 mod loader;
 mod rule;
@@ -29,12 +23,12 @@ mod tables;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use slackwater::stack::{self, Registers, StackMemory};
+use crate::stack::{Registers, StackMemory};
 
-use crate::cache::Cache;
-use crate::loader::Module;
-use crate::rule::{Caller, Frame, Rule};
-use crate::tables::Answer;
+use cache::Cache;
+use loader::Module;
+use rule::{Caller, Frame, Rule};
+use tables::Answer;
 
 /// What the tables have said, of all threads.
 static CACHE: Cache = Cache::new();
@@ -42,31 +36,23 @@ static CACHE: Cache = Cache::new();
 /// More unwanted frames than these in front of the wanted ones (the allocator's own) end a walk.
 const MAX_UNWANTED: usize = 32;
 
-/// From now on, stacks of samples are walked by the tables. `false` if this libc does not say where
-/// they are; stacks are then walked by frame pointers.
-///
-/// Any thread, any number of times, but not inside malloc. Under 10 µs.
+/// Whether stacks are walked by tables: not where this libc does not say where they are. Nothing needs to
+/// be installed any more; a program may still ask.
 pub fn install() -> bool {
-    let found = loader::prepare();
-    if found {
-        stack::set_walker(walk);
-    }
-    found
+    loader::is_there()
 }
 
-/// As [`install`], for a shared object that is an allocator and nothing else: what it calls within
-/// itself is no part of its users' stacks, however the compiler has arranged it.
+/// For a shared object that is an allocator and nothing else: what it calls within itself is no part of its
+/// users' stacks, however the compiler has arranged it. When it is loaded.
 ///
 /// In a program that has the allocator built in, its functions are told from the program's by where
-/// their frames are ([`stack::capture`]); what the compiler puts between is part of the stack.
-pub fn install_in_library() -> bool {
-    let found = install();
-    if let Some(module) = loader::module_of(install_in_library as *const () as u64) {
+/// their frames are ([`crate::stack::capture`]); what the compiler puts between is part of the stack.
+pub fn leave_out_this_library() {
+    if let Some(module) = loader::module_of(leave_out_this_library as *const () as u64) {
         // Relaxed: stacks that are walked meanwhile may have a frame more.
         LIBRARY_START.store(module.start, Ordering::Relaxed);
         LIBRARY_BYTES.store(module.end - module.start, Ordering::Relaxed);
     }
-    found
 }
 
 /// Where the library is whose frames are left out; no bytes if there is none.
@@ -78,12 +64,10 @@ fn is_librarys(address: u64) -> bool {
     offset < LIBRARY_BYTES.load(Ordering::Relaxed)
 }
 
-/// Fills in return addresses, innermost first, and says how many: a [`stack::Walker`].
+/// Fills in return addresses, innermost first, and says how many: a [`crate::stack::Walker`].
 ///
 /// Where a signal has interrupted a function, the place in that function is the instruction's address
 /// plus one: as for a return address, one less lies in the instruction that was under way.
-///
-/// Before [`install`] there are no tables, only frame pointers.
 pub fn walk(registers: &Registers, memory: &mut dyn StackMemory, frames: &mut [u64]) -> usize {
     let mut frame = Frame::innermost(registers);
     let mut module = None;
@@ -143,10 +127,11 @@ mod tests {
         }
     }
 
-    /// As on a libc that does not say where they are. No test in this program installs.
+    /// As of compiled code, and on a libc that does not say where tables are.
     #[test]
     fn without_tables_frame_pointers_are_followed() {
-        let code = walk as *const () as u64;
+        // In no module.
+        let code = 0x6000_0000_1000;
         let mut stack = Words([7, 7, 0, code]);
         let registers = Registers { pc: code, sp: 0x7000_0000, fp: 0x7000_0010, lr: 0 };
         let mut frames = [0; 2];
