@@ -129,7 +129,7 @@ fn parts(times: u64) {
         black_box(slackwater::snapshot());
     });
     report("  residency", times, || {
-        black_box(slackwater_exporters::residency::of_this_process());
+        black_box(slackwater_exporters::residency::of_this_process(None));
     });
     report("  /proc/self/status", times, || {
         black_box(slackwater_exporters::process::ProcessMemory::read());

@@ -188,6 +188,7 @@ WHY: list[Panel] = [
             Query(total(s("mapped_bytes")), "mapped", "purple"),
             Query(total(s("resident_bytes")), "heap, resident", "blue"),
             Query(total(s("untouched_bytes")), "live, untouched", "green"),
+            Query(total(s("swapped_bytes")), "swapped out", "purple"),
         ],
     ),
     chart(

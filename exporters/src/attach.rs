@@ -126,7 +126,12 @@ impl Target {
             let books = || Ok::<_, ReadError>(heap.snapshot(&self.memory)?);
             let kernel = || {
                 let process = ProcessMemory::of(self.process);
-                Ok((process, residency::read(&self.memory, heap, &pagemap)?))
+                let mut residency = residency::read(&self.memory, heap, &pagemap)?;
+                if process.is_some_and(|process| process.has_swapped()) {
+                    residency.swapped_bytes =
+                        residency::swapped_bytes(&self.memory, heap, &pagemap)?;
+                }
+                Ok((process, residency))
             };
             Ok((sections, Sample::at_one_moment(books, kernel)?))
         })?;

@@ -11,8 +11,8 @@
 //!                             + sampled + unattributed
 //! ```
 //!
-//! Blocks that the program has not written to, or that are swapped out, are live, but not resident:
-//! they are [`Breakdown::untouched`], and no part of RSS.
+//! Blocks that the program has not written to are live, but not resident: they are
+//! [`Breakdown::untouched`], and no part of RSS. Nor is what is swapped out: [`Breakdown::swapped`].
 
 use slackwater::snapshot::MemoryBytes;
 
@@ -35,6 +35,8 @@ pub struct HeapResidency {
     pub sampled_bytes: u64,
     /// Of all these, what is backed by huge pages.
     pub huge_bytes: u64,
+    /// Not backed any more, but swapped out: pages of spans, large runs and sampled blocks.
+    pub swapped_bytes: u64,
 }
 
 impl HeapResidency {
@@ -74,9 +76,10 @@ pub struct Breakdown {
     pub shmem: u64,
     /// Pages of the heap's address range that the kernel backs and the books do not explain.
     pub unattributed: u64,
-    /// Not a part of RSS: live memory that the kernel does not back, as nobody has written to it, or as
-    /// it is swapped out.
+    /// Not a part of RSS: live memory that the kernel does not back, as nobody has written to it.
     pub untouched: u64,
+    /// Not a part of RSS either: what the kernel has swapped out of the heap.
+    pub swapped: u64,
 }
 
 /// No part of a heap is larger; a process may say so of its own.
@@ -105,8 +108,11 @@ impl Breakdown {
         let allocated_since = unexplained.min(booked.saturating_sub(backed));
         let backed = backed + allocated_since;
         let mut left = booked.saturating_sub(backed);
-        let untouched_live = left.min(live);
-        left -= untouched_live;
+        // What is swapped out was written to, and is mostly live.
+        let swapped = left.min(residency.swapped_bytes);
+        let swapped_live = swapped.min(live);
+        let untouched_live = (left - swapped).min(live - swapped_live);
+        left -= swapped_live + untouched_live;
         // What is not backed cannot be live, then not a free block, and so on.
         let mut less = |part: u64| {
             let taken = left.min(part);
@@ -118,7 +124,7 @@ impl Breakdown {
         let thread_cache = less(thread_cache);
         let unattributed = backed.saturating_sub(booked) + (unexplained - allocated_since);
         Breakdown {
-            live: live - untouched_live,
+            live: live - swapped_live - untouched_live,
             rounding,
             free_blocks,
             thread_cache,
@@ -130,6 +136,7 @@ impl Breakdown {
             shmem: process.shmem_bytes,
             unattributed,
             untouched: untouched_live,
+            swapped: residency.swapped_bytes,
         }
     }
 
@@ -167,7 +174,7 @@ mod tests {
     }
 
     fn process(anon_bytes: u64) -> ProcessMemory {
-        ProcessMemory { anon_bytes, file_bytes: 40, shmem_bytes: 4, peak_bytes: 0 }
+        ProcessMemory { anon_bytes, file_bytes: 40, shmem_bytes: 4, ..ProcessMemory::default() }
     }
 
     fn residency(span: u64, large: u64, dirty: u64, unexplained: u64) -> HeapResidency {
@@ -178,7 +185,7 @@ mod tests {
             unexplained_bytes: unexplained,
             record_bytes: 60,
             sampled_bytes: 8,
-            huge_bytes: 0,
+            ..HeapResidency::default()
         }
     }
 
@@ -198,6 +205,7 @@ mod tests {
             shmem: 4,
             unattributed: 0,
             untouched: 0,
+            swapped: 0,
         };
         assert_eq!(parts, expected);
         assert_eq!(parts.sum(), 2044);
@@ -212,6 +220,21 @@ mod tests {
         let parts = Breakdown::new(&books(), &residency(0, 120, 0, 0), &process(2000));
         assert_eq!((parts.live, parts.untouched, parts.free_blocks), (0, 1000, 0));
         assert_eq!((parts.rounding, parts.thread_cache, parts.sum()), (70, 50, 2044));
+    }
+
+    #[test]
+    fn what_is_swapped_out_is_not_called_untouched() {
+        let backed = residency(400, 50, 100, 0);
+        let residency = HeapResidency { swapped_bytes: 700, ..backed };
+        let parts = Breakdown::new(&books(), &residency, &process(2000));
+        assert_eq!((parts.live, parts.swapped, parts.untouched), (100, 700, 200));
+        assert_eq!((parts.free_blocks, parts.sum()), (200, 2044));
+        // More is swapped out than is live: free blocks were on those pages, too.
+        let backed = super::tests::residency(0, 250, 0, 0);
+        let residency = HeapResidency { swapped_bytes: 1_100, ..backed };
+        let parts = Breakdown::new(&books(), &residency, &process(2000));
+        assert_eq!((parts.live, parts.untouched, parts.free_blocks), (0, 0, 100));
+        assert_eq!(parts.sum(), 2044);
     }
 
     #[test]

@@ -57,7 +57,10 @@ impl Sample {
     pub fn take() -> Sample {
         observer::count(|| {
             let books = || Ok::<_, Infallible>(slackwater::snapshot());
-            let kernel = || Ok((ProcessMemory::read(), residency::of_this_process()));
+            let kernel = || {
+                let process = ProcessMemory::read();
+                Ok((process, residency::of_this_process(process.as_ref())))
+            };
             let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
             let cgroup = CgroupMemory::read();
             let observer_cpu_seconds = Some(observer::cpu_seconds());
@@ -496,10 +499,24 @@ pub static FAMILIES: &[Family] = &[
         "untouched_bytes",
         Unit::Bytes,
         &[],
-        "Live memory that is not resident: not written to yet, or swapped out.",
+        "Live memory that is not resident, as nobody has written to it yet.",
         |s, put| {
             if let Some(parts) = s.breakdown() {
                 put(&[], parts.untouched as f64);
+            }
+        },
+    ),
+    gauge(
+        "swapped_bytes",
+        Unit::Bytes,
+        &["of"],
+        "Memory that is swapped out, and so no part of RSS: the heap's, and the rest of the process's.",
+        |s, put| {
+            let process = s.process.as_ref().and_then(|process| process.swapped_bytes);
+            if let (Some(process), Some(residency)) = (process, &s.residency) {
+                let heap = residency.swapped_bytes;
+                put(&[LabelValue::Word("heap")], heap as f64);
+                put(&[LabelValue::Word("rest")], process.saturating_sub(heap) as f64);
             }
         },
     ),

@@ -7,8 +7,9 @@
 //! - counters and histograms are summed, and what a process had counted stays in its group's sum when
 //!   it has ended or has executed another program, so that sums never go back;
 //! - sizes are summed over the processes that are there;
-//! - what cannot be summed is the largest of the group: ages, states, and the figures of a control
-//!   group, which several processes share.
+//! - what cannot be summed is the largest of the group: ages and states;
+//! - the figures of a control group, which several processes share, are those of one of them: of the one
+//!   that is nearest to its limit, so that use and limit belong together.
 //!
 //! A group without a process has no series. Its sums are kept, for the next one of its name, and of the
 //! last [`MAX_KEPT`] such groups.
@@ -80,12 +81,22 @@ impl Groups {
     ) -> Vec<Group> {
         self.looks += 1;
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+        let mut nearest: BTreeMap<String, &Sample> = BTreeMap::new();
         let mut read = BTreeSet::new();
         for (identity, name, sample) in seen {
             read.insert(identity);
             let group = groups.entry(name.clone()).or_insert_with(|| Group::new(name.clone()));
             group.add_levels(sample);
+            let so_far = nearest.entry(name.clone()).or_insert(sample);
+            if pressure(sample) > pressure(so_far) {
+                *so_far = sample;
+            }
             self.count(identity, name, Counted::read(sample));
+        }
+        for (name, sample) in nearest {
+            if let Some(group) = groups.get_mut(&name) {
+                group.add_of_control_group(sample);
+            }
         }
         let is_gone = |one: &Identity| !read.contains(one) && !is_there(*one);
         let gone: Vec<_> = self.members.keys().copied().filter(is_gone).collect();
@@ -178,7 +189,7 @@ impl Group {
     /// What is there now, and what cannot be summed.
     fn add_levels(&mut self, sample: &Sample) {
         for (place, family) in FAMILIES.iter().enumerate() {
-            if is_counter(family) && sums(family) {
+            if is_counter(family) && sums(family) || is_of_control_group(family) {
                 continue;
             }
             family.series(sample, &mut |labels, value| {
@@ -186,6 +197,16 @@ impl Group {
                 let together = if sums(family) { |a: f64, b| a + b } else { f64::max };
                 entry.and_modify(|so_far| *so_far = together(*so_far, value)).or_insert(value);
             });
+        }
+    }
+
+    fn add_of_control_group(&mut self, sample: &Sample) {
+        for (place, family) in FAMILIES.iter().enumerate() {
+            if is_of_control_group(family) {
+                family.series(sample, &mut |labels, value| {
+                    self.numbers.insert((place, labels.to_vec()), value);
+                });
+            }
         }
     }
 
@@ -245,12 +266,28 @@ fn is_counter(family: &Family) -> bool {
     matches!(family.read, Read::Counter(_) | Read::Seconds(_))
 }
 
+fn is_of_control_group(family: &Family) -> bool {
+    family.name.starts_with("cgroup_")
+}
+
+/// How near a process is to the limit of its control group: what is needed of it, as a share. Without a
+/// limit it is not near at all.
+fn pressure(sample: &Sample) -> f64 {
+    let share = |need: Option<u64>, limit: Option<u64>| match (need, limit) {
+        (Some(need), Some(limit)) => need as f64 / limit.max(1) as f64,
+        _ => -1.0,
+    };
+    let Some(cgroup) = &sample.cgroup else { return -2.0 };
+    let hard = share(cgroup.need_bytes, cgroup.limit_bytes);
+    hard.max(share(cgroup.high_need_bytes, cgroup.high_bytes))
+}
+
 /// Whether what several processes have of it may be added up. What a control group has is not each
 /// process's own; an age, a rate or a state is none of many. Of the build's version there are as many as
 /// there are processes.
 fn sums(family: &Family) -> bool {
     let is_state = family.unit.is_none() && family.name != "build_info";
-    let is_of_one = family.name.starts_with("cgroup_")
+    let is_of_one = is_of_control_group(family)
         || family.name.ends_with("_age_seconds")
         || family.name == "profile_rate_bytes";
     !is_state && !is_of_one
@@ -348,6 +385,28 @@ mod tests {
         assert_eq!(value(&found, "worker", "slackwater_release_oldest_age_seconds"), Some(3.0));
         let build = concat!("slackwater_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
         assert_eq!(value(&found, "worker", build), Some(1.0));
+    }
+
+    /// Use and limit are of one control group, and of the one that is nearest to its limit.
+    #[test]
+    fn figures_of_control_groups_belong_together() {
+        let within = |need, limit| {
+            let mut sample = sample(1, 1);
+            sample.cgroup = Some(CgroupMemory {
+                need_bytes: Some(need),
+                limit_bytes: limit,
+                ..CgroupMemory::default()
+            });
+            sample
+        };
+        let (free, near, far) =
+            (within(10_000, None), within(900, Some(1000)), within(100, Some(4000)));
+        for order in [[&free, &near, &far], [&far, &free, &near], [&near, &far, &free]] {
+            let seen = order.into_iter().zip(0..).map(|(sample, n)| ((n, 1), "a".into(), sample));
+            let found = Groups::default().combine(seen, gone);
+            assert_eq!(value(&found, "a", "slackwater_cgroup_need_bytes"), Some(900.0));
+            assert_eq!(value(&found, "a", "slackwater_cgroup_limit_bytes"), Some(1000.0));
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct ProcessMemory {
     pub shmem_bytes: u64,
     /// The highest resident size so far (`VmHWM`).
     pub peak_bytes: u64,
+    /// Anonymous memory that is swapped out (`VmSwap`), and so no part of what is resident; `None` where
+    /// the kernel has no swap to tell of.
+    pub swapped_bytes: Option<u64>,
 }
 
 impl ProcessMemory {
@@ -30,6 +33,11 @@ impl ProcessMemory {
         Self::parse(&std::fs::read(format!("/proc/{process}/status")).ok()?)
     }
 
+    /// Whether anything is swapped out.
+    pub fn has_swapped(&self) -> bool {
+        self.swapped_bytes.is_some_and(|bytes| bytes > 0)
+    }
+
     /// Everything that is resident.
     pub fn resident_bytes(&self) -> u64 {
         self.anon_bytes + self.file_bytes + self.shmem_bytes
@@ -41,6 +49,7 @@ impl ProcessMemory {
             file_bytes: field_bytes(status, b"RssFile:")?,
             shmem_bytes: field_bytes(status, b"RssShmem:")?,
             peak_bytes: field_bytes(status, b"VmHWM:")?,
+            swapped_bytes: field_bytes(status, b"VmSwap:"),
         })
     }
 }
@@ -59,7 +68,7 @@ mod tests {
     #[test]
     fn the_four_lines_are_found_among_others() {
         let status = b"Name:\tRssAnon: \xff 1 kB\nGroups:\t1 2 \nVmHWM:\t    2048 kB\n\
-            RssAnon:\t     100 kB\nRssFile:\t       8 kB\nRssShmem:\t       4 kB\nThreads:\t1\n";
+            RssAnon:\t     100 kB\nRssFile:\t       8 kB\nRssShmem:\t       4 kB\nVmSwap:\t      16 kB\nThreads:\t1\n";
         let memory = ProcessMemory::parse(status).expect("all four lines are there");
         assert_eq!(
             memory,
@@ -68,6 +77,7 @@ mod tests {
                 file_bytes: 8192,
                 shmem_bytes: 4096,
                 peak_bytes: 2 << 20,
+                swapped_bytes: Some(16384),
             }
         );
         assert_eq!(memory.resident_bytes(), 114_688);

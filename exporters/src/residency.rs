@@ -14,13 +14,22 @@ use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
 
 use crate::breakdown::HeapResidency;
 use crate::memory::ProcessMemoryReader;
+use crate::process::ProcessMemory;
 
 /// Segments that are looked at together: 128 MiB.
 const BATCH: usize = 64;
 
-/// What the kernel backs of this process's heap; `None` where it does not say.
-pub fn of_this_process() -> Option<HeapResidency> {
-    look_at_this_process(read).ok()
+/// What the kernel backs of this process's heap, and what it has swapped out where `process` says that
+/// there is any; `None` where it does not say.
+pub fn of_this_process(process: Option<&ProcessMemory>) -> Option<HeapResidency> {
+    let look = |memory: &ProcessMemoryReader, heap: &RemoteHeap, pagemap: &Pagemap| {
+        let mut found = read(memory, heap, pagemap)?;
+        if process.is_some_and(ProcessMemory::has_swapped) {
+            found.swapped_bytes = swapped_bytes(memory, heap, pagemap)?;
+        }
+        Ok(found)
+    };
+    look_at_this_process(look).ok()
 }
 
 /// Reads something of this process's heap.
@@ -73,6 +82,27 @@ pub fn read(
             found.large_bytes += backed(&segment.pages.large);
             found.dirty_bytes += backed(&segment.pages.dirty);
             found.unexplained_bytes += backed(&segment.pages.clean);
+        }
+    }
+    Ok(found)
+}
+
+/// How much of a heap is swapped out: of its spans, large runs, and blocks that the profiler has put on
+/// pages of their own. Costs as much as [`read`], and is asked for where a process has anything swapped out.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn swapped_bytes(
+    memory: &impl Memory,
+    heap: &RemoteHeap,
+    pagemap: &Pagemap,
+) -> Result<u64, ReadError> {
+    let mut found = 0;
+    if let Some(place) = heap.place(memory)? {
+        let end = place.base + place.segments as u64 * SEGMENT_BYTES as u64;
+        for (start, end) in [(place.base, end), (place.samples, place.samples_end())] {
+            pagemap.swapped(start, end, &mut |from, to| found += to - from)?;
         }
     }
     Ok(found)
@@ -233,11 +263,13 @@ pub enum Expected {
 }
 
 const IS_PRESENT: u64 = 1 << 3;
+const IS_SWAPPED: u64 = 1 << 4;
 const IS_ZERO_PAGE: u64 = 1 << 5;
 const IS_HUGE: u64 = 1 << 6;
 
-/// Bit 63 of an entry, read where there is no ioctl.
+/// Bits of an entry, read where there is no ioctl.
 const ENTRY_IS_PRESENT: u64 = 1 << 63;
+const ENTRY_IS_SWAPPED: u64 = 1 << 62;
 
 /// Regions or entries that one call returns.
 const PER_CALL: usize = 512;
@@ -271,7 +303,31 @@ impl Pagemap {
         };
         match outcome {
             Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-                self.scan_entries(start, end, visit)
+                self.scan_entries(ENTRY_IS_PRESENT, start, end, &mut |from, to| {
+                    visit(from, to, false);
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Calls `visit` with the start and end of each range between `start` and `end` that is swapped out,
+    /// in order.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses both ways.
+    pub fn swapped(&self, start: u64, end: u64, visit: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
+        let query = ScanArgument {
+            start,
+            end,
+            category_mask: IS_SWAPPED,
+            return_mask: IS_SWAPPED,
+            ..ScanArgument::default()
+        };
+        match self.list(query, &mut |from, to, _| visit(from, to)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                self.scan_entries(ENTRY_IS_SWAPPED, start, end, visit)
             }
             outcome => outcome,
         }
@@ -360,11 +416,13 @@ impl Pagemap {
         Ok(())
     }
 
+    /// Reads entry by entry, and visits the pages of whose entries a bit is set.
     fn scan_entries(
         &self,
+        bit: u64,
         start: u64,
         end: u64,
-        visit: &mut dyn FnMut(u64, u64, bool),
+        visit: &mut dyn FnMut(u64, u64),
     ) -> io::Result<()> {
         let mut bytes = [0; PER_CALL * 8];
         let mut page = start / PAGE_BYTES as u64;
@@ -374,8 +432,8 @@ impl Pagemap {
             self.0.read_exact_at(&mut bytes[..want], page * 8)?;
             for entry in bytes[..want].chunks_exact(8) {
                 let entry = u64::from_le_bytes(std::array::from_fn(|i| entry[i]));
-                if entry & ENTRY_IS_PRESENT != 0 {
-                    visit(page * PAGE_BYTES as u64, (page + 1) * PAGE_BYTES as u64, false);
+                if entry & bit != 0 {
+                    visit(page * PAGE_BYTES as u64, (page + 1) * PAGE_BYTES as u64);
                 }
                 page += 1;
             }
@@ -441,7 +499,11 @@ mod tests {
                 Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOTTY), "{error}"),
             }
         }
-        let found = pages(|visit| pagemap.scan_entries(start, end, visit), start);
+        let entries = |visit: &mut dyn FnMut(u64, u64, bool)| {
+            pagemap
+                .scan_entries(ENTRY_IS_PRESENT, start, end, &mut |from, to| visit(from, to, false))
+        };
+        let found = pages(entries, start);
         let found: Vec<u64> = found.expect("readable").into_iter().filter(|&p| p != 0).collect();
         assert_eq!(found, written);
     }

@@ -111,8 +111,9 @@ pub enum Command {
     /// Each series has the labels pid, comm (the process's name) and container (the short id of its
     /// container, or nothing). With --by they have one label instead, and processes that have the same
     /// are one: counters are summed and keep what ended processes counted, sizes are summed over those
-    /// that are there, and what cannot be summed (ages, states, the figures of a control group) is the
-    /// largest; slackwater_build_info is the number of processes. Processes that have ended are not in
+    /// that are there, ages and states are the largest, and the figures of a control group are those of
+    /// the process that is nearest to its limit; slackwater_build_info is the number of processes.
+    /// Processes that have ended are not in
     /// the next scrape. Reading processes of other users takes the capability CAP_SYS_PTRACE.
     #[command(
         override_usage = "slackwater export [--listen ADDR] [--by LABEL] [--match PATTERN]... \

@@ -103,7 +103,7 @@ fn why_not(file: &File, head: &[u8], path: &Path) -> Option<String> {
         return Some(format!("is of another architecture than this library's ({own}, 64 bits)"));
     }
     // The loader itself has no loader, and reads LD_PRELOAD.
-    if path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld")) {
+    if path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-")) {
         return None;
     }
     let start = u64::from_le_bytes(head.get(32..40)?.try_into().ok()?);

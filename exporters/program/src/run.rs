@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use super::arguments::RunArguments;
@@ -44,14 +45,23 @@ pub fn under_slackwater(command: &[OsString]) -> Result<Command, Failure> {
 
 /// Why a program could not be started.
 pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let why = executable::obstacle(program);
+    let is_there = Path::new(program).is_file();
     let program = program.to_string_lossy();
     Failure::bad_input(match error.kind() {
+        io::ErrorKind::NotFound if is_there => format!(
+            "{program}: what it is to be run by is not there; expected the loader or the \
+             interpreter that it names"
+        ),
         io::ErrorKind::NotFound => {
             format!("{program}: no such program; expected a path or a name found in PATH")
         }
         io::ErrorKind::PermissionDenied => {
             format!("{program}: permission denied; expected an executable file")
         }
-        _ => format!("{program}: cannot be run: {error}"),
+        _ => match why {
+            Some(why) => format!("{program}: cannot be run: {error}: {why}"),
+            None => format!("{program}: cannot be run: {error}"),
+        },
     })
 }

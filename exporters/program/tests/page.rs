@@ -256,7 +256,7 @@ fn figures_read_well() {
             ),
             (
                 "#also",
-                "Live, never touched 6.00 MiB Backed by huge pages 4.00 MiB Arena in use 512 MiB \
+                "Live, never touched 6.00 MiB Swapped out 4.00 MiB Backed by huge pages 4.00 MiB Arena in use 512 MiB \
                  Threads with a cache 6 Pages reused before their purge 1 234 567 \
                  Pages used again after it 77 Caches taken over 41 Purges refused 2 \
                  Control group’s memory 310 MiB Needed of it 260 MiB \

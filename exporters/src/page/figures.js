@@ -146,6 +146,7 @@ const REASONS = [
 /* Figures without a place of their own: name, value, format. */
 const ALSO = [
   ["Live, never touched", snapshot => snapshot.untouched_bytes, bytes],
+  ["Swapped out", snapshot => total(snapshot.swapped_bytes), bytes],
   ["Backed by huge pages", snapshot => snapshot.huge_backed_bytes, bytes],
   ["Arena in use", snapshot => snapshot.mapped_bytes, bytes],
   ["Threads with a cache", snapshot => snapshot.threads, count],

@@ -174,11 +174,16 @@ mod tests {
         };
         touch(100..150);
         let before = faults(&watch);
-        touch(150..273);
-        assert_eq!(faults(&watch) - before, 123);
+        // A page of the thread's own may be fetched anew meanwhile, once in a while.
+        let rounds = [150..190, 190..230, 230..270].map(|pages| {
+            let before = faults(&watch);
+            touch(pages);
+            faults(&watch) - before
+        });
+        assert_eq!(rounds.into_iter().min(), Some(40), "{rounds:?}");
         drop(tell);
         worker.join().expect("it ends");
-        assert!(faults(&watch) - before >= 123, "counts stay when their thread is gone");
+        assert!(faults(&watch) - before >= 120, "counts stay when their thread is gone");
         watch.look().expect("that a thread has ended is no error");
         assert!(!watch.has_left_some_out());
     }

@@ -101,6 +101,11 @@ fn write_parts(text: &mut String, evidence: &Evidence) {
         let untouched = bytes(evidence.breakdown.untouched);
         let _ = writeln!(text, "  and {untouched} live but not in RSS: never written to");
     }
+    let swapped = evidence.sample.process.and_then(|process| process.swapped_bytes).unwrap_or(0);
+    if swapped > 0 {
+        let heap = bytes(evidence.breakdown.swapped);
+        let _ = writeln!(text, "  and {} swapped out, {heap} of it of the heap", bytes(swapped));
+    }
     if let Some(process) = &evidence.sample.process {
         let _ = writeln!(text, "  at its highest RSS was {}", bytes(process.peak_bytes));
     }

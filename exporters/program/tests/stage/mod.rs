@@ -181,6 +181,7 @@ pub fn figures() -> Value {
         },
         "rss_unattributed_bytes": MIB,
         "untouched_bytes": 6 * MIB,
+        "swapped_bytes": { "heap": 3 * MIB, "rest": MIB },
         "huge_backed_bytes": 4 * MIB,
         "size_class_live_bytes": { "16": 65_536, "112": 3 * MIB, "2048": 0 },
         "size_class_span_bytes": { "16": 131_072, "112": 4 * MIB, "2048": 655_360 },
