@@ -501,6 +501,48 @@ impl KnobCells {
 mod tests {
     use super::*;
 
+    /// A row of the README's table of knobs: default, what it takes, when it is set.
+    fn row(variable: &CStr) -> [&'static str; 3] {
+        let name = variable.to_str().expect("text");
+        let start = format!("| `{name}=");
+        let line = include_str!("../README.md").lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("the README has no row for {name}"));
+        let cells: Vec<&str> = line.split(" | ").map(str::trim).collect();
+        [cells[1], cells[2], cells[3]]
+    }
+
+    #[test]
+    fn the_readme_has_every_knob_as_it_is() {
+        let amount = |value: u64, is_bytes: bool| {
+            let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+            let unit = units
+                .iter()
+                .find(|(shift, _)| is_bytes && value > 0 && value.trailing_zeros() >= *shift);
+            match unit {
+                Some((shift, unit)) => format!("{}{unit}", value >> shift),
+                None => value.to_string(),
+            }
+        };
+        for (number, default) in NUMBERS.iter().zip(Knobs::DEFAULT.numbers()) {
+            let Number { min, max, is_bytes, .. } = *number;
+            let takes = format!("{} to {}", amount(min, is_bytes), amount(max, is_bytes));
+            let default = amount(default, is_bytes);
+            assert_eq!(row(number.variable), [&default, &takes, "any time"]);
+        }
+        let takes = format!("{} to {}", amount(ARENA.min, true), amount(ARENA.max, true));
+        assert_eq!(row(ARENA.variable)[1..], [&takes, "start"]);
+        assert_eq!(row(c"SLACKWATER_RELEASE"), ["on", "", "any time"]);
+        assert_eq!(row(c"SLACKWATER_TICKER"), ["on", "", "any time"]);
+        assert_eq!(row(c"SLACKWATER_COVERAGE"), ["all", "", "any time"]);
+        assert_eq!(row(c"SLACKWATER_GATE"), ["auto", "", "any time"]);
+        assert_eq!(row(c"SLACKWATER_PROFILE_GUARDS"), ["on", "", "start"]);
+        assert_eq!(row(c"SLACKWATER_HUGE_PAGES"), ["never", "", "start"]);
+        row(c"SLACKWATER_SUMMARY");
+        row(c"SLACKWATER_PRELOAD_LIB");
+        let rows = include_str!("../README.md").matches("\n| `SLACKWATER_").count();
+        assert_eq!(rows, NUMBERS.len() + 9, "the README has a row for what is no knob");
+    }
+
     fn with(name: &'static CStr, value: &'static [u8]) -> Knobs {
         Knobs::from_environment(|asked| (asked == name).then_some(value))
     }

@@ -176,7 +176,7 @@ pub struct SlowPaths {
 ///
 /// Counters (`*_total`) never go back between two snapshots of one process. Derived figures
 /// saturate: they are never negative. Taking one costs about as much as reading the slots of all
-/// threads and the descriptors of all segments in use; it allocates nothing and takes no lock that
+/// threads and the heap's totals; it allocates nothing and takes no lock that
 /// `malloc` or `free` takes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -39,7 +39,8 @@ pub struct PageIndex(pub u32);
 #[repr(transparent)]
 pub struct SegmentIndex(pub u32);
 
-/// A tick of the release machinery.
+/// A stretch of time of the release machinery, 50 ms unless a knob says otherwise: about one tick falls into
+/// each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Epoch(pub u64);

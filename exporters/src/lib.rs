@@ -54,11 +54,13 @@
 //!
 //! # What costs what
 //!
-//! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.8 ms of CPU time, and
-//! about 2 ms more for each GiB of heap, whose residency is read page by page; a publication costs 0.1
-//! ms less. A profile costs what the lookup of names does: some 100 ms the first time, and then 10 to
-//! 20; at most 8 MiB of names are kept. `observer_cpu_seconds_total` says what it was
-//! (`benches/scrape_cost.rs` measures it).
+//! Nothing happens between two publications or scrapes. A scrape costs 0.2 to 0.7 ms of CPU time at a heap
+//! of 64 MiB and 2 to 3 ms at 1 GiB, whose residency is read page by page; a publication costs 0.1 ms less
+//! (`cargo run --release -p slackwater-benches --features exporters --bin scrape_cost`). A profile costs what
+//! the lookup of names does: some 100 ms the first time, and then 10 to 20; and, while it lasts, memory of
+//! the order of the program's debug information; at most 8 MiB of names are kept. A service that cannot
+//! spare that takes feature `endpoint` without `profiles`, and has `pprof` look the names up.
+//! `observer_cpu_seconds_total` says what all of it was.
 //!
 //! # Features
 //!
