@@ -12,7 +12,7 @@
 //!   that is nearest to its limit, so that use and limit belong together.
 //!
 //! A group without a process has no series. Its sums are kept, for the next one of its name, and of the
-//! last [`MAX_KEPT`] such groups.
+//! last `MAX_KEPT` such groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
