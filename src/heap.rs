@@ -58,6 +58,7 @@ pub(crate) struct Heap {
 pub(crate) struct Uncached {
     pub operations: AtomicU64,
     pub foreign_frees: AtomicU64,
+    pub allocation_failures: AtomicU64,
     pub resident_gained: AtomicU64,
     pub interior_refaults: AtomicU64,
     pub barriers: AtomicU64,
@@ -245,6 +246,7 @@ impl Uncached {
         Uncached {
             operations: AtomicU64::new(0),
             foreign_frees: AtomicU64::new(0),
+            allocation_failures: AtomicU64::new(0),
             resident_gained: AtomicU64::new(0),
             interior_refaults: AtomicU64::new(0),
             barriers: AtomicU64::new(0),

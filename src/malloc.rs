@@ -127,10 +127,17 @@ fn allocate_uncached(
 /// The block, or null with the error that the C interface has for that. Done here, off the fast
 /// path, so that no caller has to look at a block it was given.
 fn or_out_of_memory(block: Option<*mut u8>) -> *mut u8 {
-    block.unwrap_or_else(|| {
-        sys::set_errno(libc::ENOMEM);
-        ptr::null_mut()
-    })
+    block.unwrap_or_else(refuse)
+}
+
+/// What an allocation returns that cannot be had: null. Counts it, and sets `errno` to `ENOMEM`. For callers
+/// that know before they ask, because a size overflows. Any thread.
+#[cold]
+#[inline(never)]
+pub fn refuse() -> *mut u8 {
+    HEAP.uncached.allocation_failures.fetch_add(1, Ordering::Relaxed);
+    sys::set_errno(libc::ENOMEM);
+    ptr::null_mut()
 }
 
 /// A block of at least `bytes` (0 counts as 1), aligned to 16; null with `errno` `ENOMEM` if out of

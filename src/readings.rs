@@ -170,6 +170,7 @@ impl SamplingSums {
 pub(crate) struct UncachedSums {
     pub operations: u64,
     pub foreign_frees: u64,
+    pub allocation_failures: u64,
     pub barriers: u64,
     pub takeovers_taken: u64,
     pub takeovers_busy: u64,
@@ -185,6 +186,7 @@ impl UncachedSums {
         UncachedSums {
             operations: uncached.operations.load(Ordering::Relaxed),
             foreign_frees: uncached.foreign_frees.load(Ordering::Relaxed),
+            allocation_failures: uncached.allocation_failures.load(Ordering::Relaxed),
             barriers: uncached.barriers.load(Ordering::Relaxed),
             takeovers_taken: uncached.takeovers_taken.load(Ordering::Relaxed),
             takeovers_busy: uncached.takeovers_busy.load(Ordering::Relaxed),

@@ -247,6 +247,8 @@ pub struct Snapshot {
     pub slow_path_total: SlowPaths,
     /// Frees of addresses outside the arena, ignored.
     pub foreign_frees_total: u64,
+    /// Allocations that got no memory: null, and `ENOMEM` in C.
+    pub allocation_failures_total: u64,
     /// Allocations that the profiler has remembered.
     pub profile_samples_total: u64,
     /// Those that it could not remember, or without their call stack: its tables were full, the system
@@ -406,6 +408,7 @@ impl Snapshot {
                 arena_grow: figures.arena_grows,
             },
             foreign_frees_total: uncached.foreign_frees,
+            allocation_failures_total: uncached.allocation_failures,
             profile_samples_total: read.sampling.samples,
             profile_dropped_total: read.sampling.dropped,
             profile_rate_bytes: read.sampling.rate,

@@ -211,7 +211,6 @@ pub(crate) struct ThreadCache {
     pub operations: Counter,
     pub refills: Counter,
     pub spills: Counter,
-    pub foreign_frees: Counter,
     /// Pages of spans that a claim of this thread made possibly resident.
     pub resident_gained: Counter,
     /// Of those, pages that had been given back while their span was in use; and of those, the ones

@@ -592,11 +592,15 @@ OBSERVER: list[Panel] = [
         width=7,
     ),
     chart(
-        "Foreign frees",
-        "Frees of addresses that are not this heap's. They are ignored; many mean that the program "
-        "mixes two allocators.",
+        "Failures",
+        "Frees of addresses that are not this heap's: they are ignored; many mean that the program "
+        "mixes two allocators. Allocations that got no memory: a limit (ulimit -v, the control group, "
+        "overcommit) or an absurd size.",
         PER_SECOND,
-        [Query(total(rate("foreign_frees_total")), "foreign frees", "red")],
+        [
+            Query(total(rate("foreign_frees_total")), "foreign frees", "red"),
+            Query(total(rate("allocation_failures_total")), "failed allocations", "orange"),
+        ],
         width=5,
     ),
     bars(

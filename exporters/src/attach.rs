@@ -127,9 +127,9 @@ impl Target {
             let kernel = || {
                 let process = ProcessMemory::of(self.process);
                 let mut residency = residency::read(&self.memory, heap, &pagemap)?;
-                if process.is_some_and(|process| process.has_swapped()) {
-                    residency.swapped_bytes =
-                        residency::swapped_bytes(&self.memory, heap, &pagemap)?;
+                if let Some(most) = process.and_then(|process| process.swapped()) {
+                    let heaps = residency::swapped_bytes(&self.memory, heap, &pagemap)?;
+                    residency.swapped_bytes = heaps.min(most);
                 }
                 Ok((process, residency))
             };

@@ -35,7 +35,7 @@ pub struct HeapResidency {
     pub sampled_bytes: u64,
     /// Of all these, what is backed by huge pages.
     pub huge_bytes: u64,
-    /// Not backed any more, but swapped out: pages of spans, large runs and sampled blocks.
+    /// Not backed any more, but swapped out: pages of spans and large runs.
     pub swapped_bytes: u64,
 }
 

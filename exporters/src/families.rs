@@ -335,7 +335,7 @@ pub static FAMILIES: &[Family] = &[
         "release_dropped_total",
         Unit::Count,
         &[],
-        "Ranges that the ledger could not record; 0 by design.",
+        "Free pages that the ledger has lost track of; 0 by design.",
         |s, put| put(&[], s.snapshot.release_dropped_total),
     ),
     counter(
@@ -706,6 +706,13 @@ pub static FAMILIES: &[Family] = &[
         |s, put| put(&[], s.snapshot.foreign_frees_total),
     ),
     counter(
+        "allocation_failures_total",
+        Unit::Count,
+        &[],
+        "Allocations that got no memory: null, and ENOMEM in C.",
+        |s, put| put(&[], s.snapshot.allocation_failures_total),
+    ),
+    counter(
         "profile_samples_total",
         Unit::Count,
         &[],
@@ -885,6 +892,7 @@ mod tests {
             slow_path_total.large_alloc,
             slow_path_total.arena_grow,
             foreign_frees_total,
+            allocation_failures_total,
             profile_samples_total,
             profile_dropped_total,
             profile_rate_bytes,

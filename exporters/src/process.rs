@@ -33,9 +33,9 @@ impl ProcessMemory {
         Self::parse(&std::fs::read(format!("/proc/{process}/status")).ok()?)
     }
 
-    /// Whether anything is swapped out.
-    pub fn has_swapped(&self) -> bool {
-        self.swapped_bytes.is_some_and(|bytes| bytes > 0)
+    /// What is swapped out, if anything is.
+    pub fn swapped(&self) -> Option<u64> {
+        self.swapped_bytes.filter(|&bytes| bytes > 0)
     }
 
     /// Everything that is resident.

@@ -24,8 +24,8 @@ const BATCH: usize = 64;
 pub fn of_this_process(process: Option<&ProcessMemory>) -> Option<HeapResidency> {
     let look = |memory: &ProcessMemoryReader, heap: &RemoteHeap, pagemap: &Pagemap| {
         let mut found = read(memory, heap, pagemap)?;
-        if process.is_some_and(ProcessMemory::has_swapped) {
-            found.swapped_bytes = swapped_bytes(memory, heap, pagemap)?;
+        if let Some(most) = process.and_then(ProcessMemory::swapped) {
+            found.swapped_bytes = swapped_bytes(memory, heap, pagemap)?.min(most);
         }
         Ok(found)
     };
@@ -87,8 +87,9 @@ pub fn read(
     Ok(found)
 }
 
-/// How much of a heap is swapped out: of its spans, large runs, and blocks that the profiler has put on
-/// pages of their own. Costs as much as [`read`], and is asked for where a process has anything swapped out.
+/// How much of a heap's spans and large runs is swapped out. Costs as much as [`read`], and is asked for
+/// where a process has anything swapped out. Blocks that the profiler has put on pages of their own are
+/// not looked at: between them are guards, which the kernel says are swapped out.
 ///
 /// # Errors
 ///
@@ -101,9 +102,7 @@ pub fn swapped_bytes(
     let mut found = 0;
     if let Some(place) = heap.place(memory)? {
         let end = place.base + place.segments as u64 * SEGMENT_BYTES as u64;
-        for (start, end) in [(place.base, end), (place.samples, place.samples_end())] {
-            pagemap.swapped(start, end, &mut |from, to| found += to - from)?;
-        }
+        pagemap.swapped(place.base, end, &mut |from, to| found += to - from)?;
     }
     Ok(found)
 }
@@ -483,6 +482,18 @@ mod tests {
             pages.extend((from - start) / PAGE_BYTES as u64..(to - start) / PAGE_BYTES as u64);
         })?;
         Ok(pages)
+    }
+
+    /// A page that a thread may not touch looks swapped out to the kernel, and is not.
+    #[test]
+    fn nothing_of_this_heap_is_swapped_out_unless_the_kernel_says_so() {
+        let of = |swapped_bytes| {
+            let process = ProcessMemory { swapped_bytes, ..ProcessMemory::default() };
+            of_this_process(Some(&process)).map(|found| found.swapped_bytes)
+        };
+        assert!(of(None).is_none_or(|bytes| bytes == 0));
+        assert!(of(Some(0)).is_none_or(|bytes| bytes == 0));
+        assert!(of(Some(4096)).is_none_or(|bytes| bytes <= 4096));
     }
 
     #[test]

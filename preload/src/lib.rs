@@ -32,12 +32,6 @@ fn set_errno(value: c_int) {
     unsafe { *location = value };
 }
 
-#[cold]
-fn out_of_memory() -> *mut c_void {
-    set_errno(libc::ENOMEM);
-    ptr::null_mut()
-}
-
 /// `malloc(3)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
@@ -89,7 +83,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
 pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
     match count.checked_mul(bytes) {
         Some(bytes) => malloc::allocate_zeroed(bytes, GRANULE).cast(),
-        None => out_of_memory(),
+        None => malloc::refuse().cast(),
     }
 }
 
@@ -124,7 +118,7 @@ pub unsafe extern "C" fn reallocarray(
     match count.checked_mul(bytes) {
         // SAFETY: the caller's contract is the same.
         Some(bytes) => unsafe { realloc(block, bytes) },
-        None => out_of_memory(),
+        None => malloc::refuse().cast(),
     }
 }
 
@@ -183,7 +177,7 @@ pub extern "C" fn valloc(bytes: usize) -> *mut c_void {
 pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
     match bytes.max(1).checked_next_multiple_of(PAGE_BYTES) {
         Some(bytes) => valloc(bytes),
-        None => out_of_memory(),
+        None => malloc::refuse().cast(),
     }
 }
 

@@ -20,6 +20,7 @@ pub const RULES: &[Rule] = &[
     ("memory.high", memory_high),
     ("stalled", stalled),
     ("killed tasks", killed_tasks),
+    ("failed allocations", failed_allocations),
 ];
 
 /// A part of RSS that grows by more than this between two looks is a suspect.
@@ -241,6 +242,18 @@ fn stalled(evidence: &Evidence) -> Option<String> {
     })
 }
 
+fn failed_allocations(evidence: &Evidence) -> Option<String> {
+    let failed = evidence.sample.snapshot.allocation_failures_total;
+    (failed > 0).then(|| {
+        let allocations = if failed == 1 { "allocation" } else { "allocations" };
+        format!(
+            "{} {allocations} got no memory: a limit (ulimit -v, the control group, overcommit), or \
+             a size that nobody has",
+            count(failed as f64)
+        )
+    })
+}
+
 fn killed_tasks(evidence: &Evidence) -> Option<String> {
     let killed = evidence.sample.cgroup?.oom_kill_events?;
     let before = evidence.earlier.as_ref().and_then(|look| look.sample.cgroup?.oom_kill_events);
@@ -388,6 +401,11 @@ mod tests {
                         Some(CgroupMemory { pressure_percent: Some(93), ..Default::default() });
                 },
                 "in 93% of the last ten seconds",
+            ),
+            (
+                "failed allocations",
+                |e| e.sample.snapshot.allocation_failures_total = 5,
+                "5 allocations got no memory",
             ),
             (
                 "killed tasks",
