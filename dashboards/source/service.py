@@ -170,11 +170,15 @@ WHY: list[Panel] = [
     chart(
         "RSS by kind, and its peak",
         "anon is heap and stacks, file is code and mapped files. The peak tells how high a burst went "
-        "between two scrapes.",
+        "between two scrapes. Forked workers share memory: `slackwater export` also tells RSS with that "
+        "divided by their number.",
         BYTES,
         [
             Query(total(s("process_resident_bytes"), "kind"), "{{kind}}"),
             Query(total(s("rss_peak_bytes")), "peak", "red", over=True),
+            Query(
+                total(s("process_proportional_bytes")), "what is shared divided", "purple", over=True
+            ),
         ],
         stacked=True,
         colors={"anon": "blue", "file": "light-blue", "shmem": "dark-blue"},

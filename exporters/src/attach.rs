@@ -21,7 +21,7 @@ use crate::cgroup::CgroupMemory;
 use crate::elf::{Module, Note};
 use crate::families::Sample;
 use crate::memory::ProcessMemoryReader;
-use crate::process::ProcessMemory;
+use crate::process::{LastProportional, ProcessMemory};
 #[cfg(feature = "endpoint")]
 use crate::profile::reading::Reading;
 use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
@@ -39,6 +39,7 @@ pub struct Target {
     root: u64,
     /// Which program it executes: see [`drawn_at_exec`].
     drawn: Option<[u8; 16]>,
+    proportional: LastProportional,
 }
 
 impl Target {
@@ -70,6 +71,7 @@ impl Target {
             memory,
             root,
             drawn,
+            proportional: LastProportional::default(),
         })
     }
 
@@ -110,13 +112,16 @@ impl Target {
         self.comm = comm(self.process);
         let cgroup = cgroup_of(self.process);
         (self.container, self.cgroup) = (container_in(&cgroup), group_in(&cgroup));
-        match self.try_sample() {
+        let outcome = match self.try_sample() {
             Err(error) if error.is_worth_another_look() => {
                 *self = Target::open(self.process)?;
                 self.try_sample()
             }
             outcome => outcome,
-        }
+        };
+        let mut sample = outcome?;
+        sample.proportional = self.proportional.of(self.process);
+        Ok(sample)
     }
 
     fn try_sample(&self) -> Result<Sample, AttachError> {
@@ -139,6 +144,7 @@ impl Target {
             snapshot,
             residency: Some(residency),
             process,
+            proportional: None,
             cgroup: CgroupMemory::of(self.process),
             observer_cpu_seconds: None,
             trace_lost_events: None,

@@ -20,7 +20,7 @@ use slackwater::snapshot::{
 use crate::breakdown::{Breakdown, HeapResidency};
 use crate::cgroup::CgroupMemory;
 use crate::fleet::FleetFigures;
-use crate::process::ProcessMemory;
+use crate::process::{ProcessMemory, ProportionalMemory};
 use crate::{observer, residency};
 
 /// What every metric's name begins with.
@@ -36,6 +36,9 @@ pub struct Sample {
     pub snapshot: Snapshot,
     /// The kernel's figures; `None` where `/proc` is not to be had.
     pub process: Option<ProcessMemory>,
+    /// The same with what is shared divided by those who share it, as of some seconds ago; `None` where the
+    /// kernel does not say, and of this process, which is not to pay for it.
+    pub proportional: Option<ProportionalMemory>,
     /// What the kernel backs of the heap's addresses; `None` where it does not say.
     pub residency: Option<HeapResidency>,
     /// The control group's figures; `None` where there is none.
@@ -68,6 +71,7 @@ impl Sample {
             Sample {
                 snapshot,
                 process,
+                proportional: None,
                 residency,
                 cgroup,
                 observer_cpu_seconds,
@@ -453,6 +457,20 @@ pub static FAMILIES: &[Family] = &[
                 put(&[LabelValue::Word("anon")], process.anon_bytes as f64);
                 put(&[LabelValue::Word("file")], process.file_bytes as f64);
                 put(&[LabelValue::Word("shmem")], process.shmem_bytes as f64);
+            }
+        },
+    ),
+    gauge(
+        "process_proportional_bytes",
+        Unit::Bytes,
+        &["kind"],
+        "Resident memory of which what processes share is divided by their number (PSS); taken less \
+         often than the rest, and by `slackwater export` alone.",
+        |s, put| {
+            if let Some(shared) = &s.proportional {
+                put(&[LabelValue::Word("anon")], shared.anon_bytes as f64);
+                put(&[LabelValue::Word("file")], shared.file_bytes as f64);
+                put(&[LabelValue::Word("shmem")], shared.shmem_bytes as f64);
             }
         },
     ),
@@ -923,6 +941,7 @@ mod tests {
         Sample {
             snapshot: numbered(),
             process: ProcessMemory::read(),
+            proportional: Some(ProportionalMemory::default()),
             residency: Some(HeapResidency::default()),
             cgroup: Some(CgroupMemory {
                 limit_bytes: Some(1),
@@ -1062,6 +1081,7 @@ mod tests {
     fn unknown_process_figures_are_absent() {
         let sample = Sample {
             process: None,
+            proportional: None,
             residency: None,
             cgroup: None,
             fleet: None,
@@ -1070,6 +1090,7 @@ mod tests {
         };
         for name in [
             "process_resident_bytes",
+            "process_proportional_bytes",
             "rss_peak_bytes",
             "rss_bytes",
             "rss_unattributed_bytes",

@@ -3,6 +3,8 @@
 //! `status` is preferred to `smaps_rollup`, which walks page tables and takes milliseconds on a
 //! large heap, and to `statm`, which has no peak and does not tell shared memory from files.
 
+use std::time::{Duration, Instant};
+
 /// What the kernel counts as a process's resident memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
@@ -54,6 +56,59 @@ impl ProcessMemory {
     }
 }
 
+/// Resident memory of which what several processes share (forked workers do) is divided by their number:
+/// summed over them it is what there really is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProportionalMemory {
+    /// Of anonymous memory (`Pss_Anon`).
+    pub anon_bytes: u64,
+    /// Of mapped files (`Pss_File`).
+    pub file_bytes: u64,
+    /// Of shared memory (`Pss_Shmem`).
+    pub shmem_bytes: u64,
+}
+
+impl ProportionalMemory {
+    /// Reads `/proc/PID/smaps_rollup`; `None` where the kernel has none, or it may not be read. The kernel
+    /// walks all of the process's pages for it: some 10 ms for each GiB that is resident.
+    pub fn of(process: u32) -> Option<ProportionalMemory> {
+        Self::parse(&std::fs::read(format!("/proc/{process}/smaps_rollup")).ok()?)
+    }
+
+    fn parse(rollup: &[u8]) -> Option<ProportionalMemory> {
+        Some(ProportionalMemory {
+            anon_bytes: field_bytes(rollup, b"Pss_Anon:")?,
+            file_bytes: field_bytes(rollup, b"Pss_File:")?,
+            shmem_bytes: field_bytes(rollup, b"Pss_Shmem:")?,
+        })
+    }
+}
+
+/// The least time for which [`ProportionalMemory`] is believed, and of what it took to read, how many
+/// times as long: a two hundredth of a processor's time at most.
+const MIN_BELIEVED: Duration = Duration::from_secs(10);
+const BELIEVED_SHARE: u32 = 200;
+
+/// The last that was read of a process's [`ProportionalMemory`].
+#[derive(Debug, Default)]
+pub(crate) struct LastProportional(Option<(Instant, Option<ProportionalMemory>)>);
+
+impl LastProportional {
+    /// What was read last, or is read now if that was long ago.
+    pub(crate) fn of(&mut self, process: u32) -> Option<ProportionalMemory> {
+        let now = Instant::now();
+        match self.0 {
+            Some((until, last)) if now < until => last,
+            _ => {
+                let read = ProportionalMemory::of(process);
+                let believed = MIN_BELIEVED.max(now.elapsed() * BELIEVED_SHARE);
+                self.0 = Some((now + believed, read));
+                read
+            }
+        }
+    }
+}
+
 /// The value of one line, which the kernel writes as `Name:   123 kB`.
 fn field_bytes(status: &[u8], name: &[u8]) -> Option<u64> {
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
@@ -94,6 +149,20 @@ mod tests {
         ] {
             assert_eq!(ProcessMemory::parse(status.as_bytes()), None, "{status:?}");
         }
+    }
+
+    #[test]
+    fn the_proportional_parts_are_found_where_there_are_all_of_them() {
+        let rollup =
+            b"00400000-7ffd ---p 00000000 00:00 0 [rollup]\nRss:    100 kB\nPss:     30 kB\n\
+            Pss_Dirty:  9 kB\nPss_Anon:   20 kB\nPss_File:    8 kB\nPss_Shmem:   2 kB\n";
+        let expected =
+            ProportionalMemory { anon_bytes: 20 << 10, file_bytes: 8 << 10, shmem_bytes: 2 << 10 };
+        assert_eq!(ProportionalMemory::parse(rollup), Some(expected));
+        assert_eq!(ProportionalMemory::parse(b"Pss_Anon:   20 kB\n"), None);
+        let mut last = LastProportional::default();
+        let first = last.of(std::process::id());
+        assert_eq!(last.of(u32::MAX), first, "it is believed for a while");
     }
 
     #[test]

@@ -238,3 +238,57 @@ fn a_unix_socket_serves_as_well() {
     export.output.read_to_string(&mut said).expect("text");
     assert!(said.contains("have a heap of Slackwater's, this one included"), "{said}");
 }
+
+/// Memory that a parent and its forked workers share is there once.
+#[test]
+fn what_forked_workers_share_is_told() {
+    if !common::have_tool("gcc") {
+        return;
+    }
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forking");
+    let source =
+        b"#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n\
+        int main(void) {\n\
+            char *block = malloc(64 << 20);\n\
+            memset(block, 1, 64 << 20);\n\
+            for (int i = 0; i < 3; i++) if (fork() == 0) { getchar(); _exit(block[0] - 1); }\n\
+            puts(\"ready\"); fflush(stdout); getchar();\n\
+        }\n";
+    let mut gcc = Command::new("gcc");
+    common::output_of(gcc.args(["-O1", "-w", "-xc", "-", "-o"]).arg(&program), source);
+    let mut parent = common::slackwater()
+        .args(["run", "--"])
+        .arg(&program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let mut output = BufReader::new(parent.stdout.take().expect("piped"));
+    output.read_line(&mut line).expect("readable");
+    assert_eq!(line, "ready\n");
+    let export = Export::start_by(&["--match", "forking"]);
+    let sums = || {
+        let scraped = export.scrape();
+        let sum = |family: &str| -> Option<f64> {
+            let series = scraped.get(family)?.series.iter();
+            let anon = series.filter(|(labels, _)| {
+                label(labels, "comm") == "forking" && label(labels, "kind") == "anon"
+            });
+            Some(anon.map(|(_, value)| value).sum())
+        };
+        (sum("slackwater_process_resident_bytes"), sum("slackwater_process_proportional_bytes"))
+    };
+    common::wait_until("all four are seen", || {
+        sums().0.is_some_and(|sum| sum > 3.9 * 67_108_864.0)
+    });
+    match sums() {
+        (Some(resident), Some(proportional)) => {
+            assert!(proportional < resident / 3.0, "{proportional} of {resident}");
+            assert!(proportional > 60e6, "{proportional}: the block is there once");
+        }
+        _ => common::note("SKIPPED: this kernel does not tell what is shared"),
+    }
+    drop(parent.stdin.take());
+    parent.wait().expect("it ends");
+}

@@ -16,7 +16,8 @@ pub const DASHBOARDS: [&str; 2] = ["service.json", "fleet.json"];
 /// Families that a process has only where its surroundings do (a control group with limits, a
 /// kernel that tells the group's pressure), and those of `slackwater export`'s own process, and those
 /// that a process counts if it is asked to. Every other family must be there in every run.
-pub const CONDITIONAL: [&str; 13] = [
+pub const CONDITIONAL: [&str; 14] = [
+    "process_proportional_bytes",
     "swapped_bytes",
     "cgroup_limit_bytes",
     "cgroup_current_bytes",
