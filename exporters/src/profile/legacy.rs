@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::folded::call_sites;
+use super::lacks::lacks;
 use super::names::Names;
 use super::{Profile, Stack, Weighted};
 
@@ -36,6 +37,9 @@ pub fn render(profile: &Profile, names: &Names) -> String {
             };
         }
         text.push('\n');
+    }
+    for line in lacks(profile) {
+        let _ = writeln!(text, "# {line}");
     }
     text.push_str("\nMAPPED_LIBRARIES:\n");
     for mapping in profile.modules.mappings() {

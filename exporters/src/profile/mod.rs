@@ -23,6 +23,7 @@ pub mod flamegraph;
 pub mod folded;
 mod fragmentation;
 pub mod kind;
+pub mod lacks;
 pub mod leaks;
 pub mod legacy;
 pub mod modules;
@@ -139,6 +140,8 @@ pub struct Profile {
     pub peak_age: Option<Duration>,
     /// Bytes between two samples, on average; 0: none are taken now.
     pub rate_bytes: u64,
+    /// What was asked for instead, by the knob; 0: none are to be taken.
+    pub asked_rate_bytes: u64,
     /// Samples that found no place in the allocator's tables: what they stand for is missing here.
     pub dropped: u64,
 }
@@ -154,6 +157,7 @@ impl Profile {
             observed: None,
             peak_age: None,
             rate_bytes: 0,
+            asked_rate_bytes: 0,
             dropped: 0,
         }
     }

@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use super::folded::UNKNOWN;
+use super::lacks::lacks;
 use super::names::{Frame, Names};
 use super::{Profile, Weighted, prune};
 
@@ -196,11 +197,8 @@ impl<'a> Builder<'a> {
         let time = self.profile.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.message.time_nanos = time.as_nanos() as i64;
         self.message.duration_nanos = (window.unwrap_or(0.0) * 1e9) as i64;
-        if self.profile.dropped > 0 {
-            let dropped = self.profile.dropped;
-            let comment = format!("{dropped} samples found no place in the allocator's tables");
-            self.message.comment = vec![self.string(&comment)];
-        }
+        let lines = lacks(self.profile);
+        self.message.comment = lines.iter().map(|line| self.string(line)).collect();
         for mapping in self.profile.modules.mappings() {
             let (filename, build_id) = (self.string(&mapping.path), self.string(&mapping.build_id));
             self.message.mapping.push(proto::Mapping {

@@ -79,6 +79,7 @@ struct Tables {
     /// That of the peak; 0: there is none.
     peak_at: u64,
     rate_bytes: u64,
+    asked_rate_bytes: u64,
     dropped: u64,
     stacks: Vec<(u32, Stack)>,
     live: Vec<remote::LiveSample>,
@@ -86,7 +87,8 @@ struct Tables {
 
 impl Tables {
     fn read(memory: &impl Memory, heap: &RemoteHeap) -> Result<Tables, RemoteError> {
-        let mut tables = Tables::default();
+        let asked_rate_bytes = heap.knobs(memory)?.profile_rate_bytes;
+        let mut tables = Tables { asked_rate_bytes, ..Tables::default() };
         let Some(head) = heap.profile_head(memory)? else { return Ok(tables) };
         // What is live first: its stacks are there by then.
         heap.each_live_sample(memory, &mut |sample| tables.live.push(*sample))?;
@@ -107,6 +109,7 @@ impl Tables {
         profile.observed = (self.started > 0).then(|| since(self.started));
         profile.peak_age = (self.peak_at > 0).then(|| since(self.peak_at));
         profile.rate_bytes = self.rate_bytes;
+        profile.asked_rate_bytes = self.asked_rate_bytes;
         profile.dropped = self.dropped;
         let mut place_of = HashMap::new();
         let mut place_of_frames: HashMap<Vec<u64>, usize> = HashMap::new();

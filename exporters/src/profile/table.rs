@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::folded::{UNKNOWN, call_sites};
+use super::lacks::lacks;
 use super::leaks;
 use super::names::{Frame, Names};
 use super::prune::is_standard_library;
@@ -105,10 +106,11 @@ fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
             write!(text, "; estimated from {samples} samples; now there is one for each {rate}")
         }
     };
-    if profile.dropped > 0 {
-        let _ = write!(text, "; {} more found no place and are missing", profile.dropped);
+    text.push('\n');
+    for line in lacks(profile) {
+        let _ = writeln!(text, "{line}");
     }
-    text + "\n\n"
+    text + "\n"
 }
 
 /// An amount in the largest unit of which there is at least one; it may be negative.
@@ -156,7 +158,7 @@ live 162.6 KiB, allocated 412.6 KiB in all; estimated from 14 samples; now there
         after.dropped = 3;
         let text = render(&after.since(&before), &made_up_names(), Some(2.0));
         let expected = "in 2.0 s: allocated 20.0 KiB, live -20.0 KiB; estimated from 0 samples; \
-             now there is one for each 512.0 KiB; 3 more found no place and are missing\n\n   \
+             now there is one for each 512.0 KiB\n3 samples found no place in the allocator's tables\n\n   \
              live +/-  share";
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("\n  -20.0 KiB 100.0%         0    10.0 KiB"), "{text}");

@@ -1,0 +1,93 @@
+//! What a profile lacks, and why: a line for each, for whoever reads it.
+
+use slackwater::stack::MAX_FRAMES;
+
+use super::Profile;
+use super::table::bytes;
+
+/// Of what was allocated, from this share on it is told that stacks are unknown, or cut.
+const MIN_SHARE: f64 = 0.01;
+
+/// A line for each thing that is missing; none for a profile that lacks nothing.
+pub fn lacks(profile: &Profile) -> Vec<String> {
+    let mut lines = Vec::new();
+    let asked = bytes(profile.asked_rate_bytes as f64);
+    if profile.stacks.is_empty() {
+        lines.push(match profile.asked_rate_bytes {
+            0 => "no samples: none are taken (SLACKWATER_PROFILE_RATE_BYTES=0)".to_string(),
+            _ => format!(
+                "no samples: one is taken for each {asked} that is allocated, on average, and that \
+                 much has not been allocated, or was so in a run that has just begun"
+            ),
+        });
+    }
+    let share = |is: &dyn Fn(&[u64]) -> bool| {
+        let of = |is: &dyn Fn(&[u64]) -> bool| -> f64 {
+            let stacks = profile.stacks.iter().filter(|stack| is(&stack.frames));
+            stacks.map(|stack| stack.allocated.bytes).sum()
+        };
+        let all = of(&|_| true);
+        if all > 0.0 { of(is) / all } else { 0.0 }
+    };
+    let unknown = share(&|frames| frames.is_empty());
+    if unknown >= MIN_SHARE {
+        lines.push(format!(
+            "{:.0}% of what was allocated has no call stack: there were neither unwind tables (feature \
+             `unwind` of the allocator, and glibc 2.35 or later) nor frame pointers \
+             (-C force-frame-pointers=yes, -fno-omit-frame-pointer)",
+            100.0 * unknown
+        ));
+    }
+    let cut = share(&|frames| frames.len() >= MAX_FRAMES);
+    if cut >= MIN_SHARE {
+        lines.push(format!(
+            "{:.0}% of what was allocated has stacks of more than {MAX_FRAMES} functions, which are cut: \
+             their outermost functions are missing",
+            100.0 * cut
+        ));
+    }
+    if profile.dropped > 0 {
+        lines.push(format!("{} samples found no place in the allocator's tables", profile.dropped));
+    }
+    if profile.rate_bytes > profile.asked_rate_bytes && profile.asked_rate_bytes > 0 {
+        lines.push(format!(
+            "samples are further apart than was asked for ({} instead of {asked}), as there would be more \
+             than SLACKWATER_PROFILE_EPOCH_SAMPLES: sums are right, and less certain",
+            bytes(profile.rate_bytes as f64)
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::made_up;
+    use super::*;
+
+    #[test]
+    fn each_thing_that_is_missing_is_told_with_its_reason() {
+        let mut profile = made_up();
+        profile.asked_rate_bytes = 512 << 10;
+        profile.rate_bytes = 512 << 10;
+        profile.dropped = 0;
+        profile.stacks.retain(|stack| !stack.frames.is_empty());
+        assert_eq!(lacks(&profile), [""; 0], "nothing is missing");
+        let whole = profile.clone();
+        let assert_says = |change: fn(&mut Profile), says: &str| {
+            let mut profile = whole.clone();
+            change(&mut profile);
+            let lines = lacks(&profile);
+            assert!(lines.len() == 1 && lines[0].contains(says), "{says}: {lines:?}");
+        };
+        assert_says(|p| p.stacks.clear(), "no samples: one is taken for each 512.0 KiB");
+        let none = |p: &mut Profile| {
+            p.stacks.clear();
+            (p.asked_rate_bytes, p.rate_bytes) = (0, 0);
+        };
+        assert_says(none, "no samples: none are taken");
+        assert_says(|p| p.stacks[0].frames.clear(), "has no call stack");
+        assert_says(|p| p.stacks[0].frames = vec![7; MAX_FRAMES], "which are cut");
+        assert_says(|p| p.dropped = 7, "7 samples found no place");
+        assert_says(|p| p.rate_bytes = 1 << 20, "(1.0 MiB instead of 512.0 KiB)");
+    }
+}
