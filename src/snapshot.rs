@@ -256,8 +256,6 @@ pub struct Snapshot {
     pub profile_dropped_total: u64,
     /// The mean distance of these allocations now, in allocated bytes; 0 if none are remembered.
     pub profile_rate_bytes: u64,
-    /// Age of the aggregated totals, in seconds: 0 for a snapshot taken just now.
-    pub snapshot_age_seconds: f64,
 }
 
 /// Sums saturate: figures may have been read from another process, which may hold anything.
@@ -412,7 +410,6 @@ impl Snapshot {
             profile_samples_total: read.sampling.samples,
             profile_dropped_total: read.sampling.dropped,
             profile_rate_bytes: read.sampling.rate,
-            snapshot_age_seconds: 0.0,
         }
     }
 }

@@ -176,9 +176,7 @@ WHY: list[Panel] = [
         [
             Query(total(s("process_resident_bytes"), "kind"), "{{kind}}"),
             Query(total(s("rss_peak_bytes")), "peak", "red", over=True),
-            Query(
-                total(s("process_proportional_bytes")), "what is shared divided", "purple", over=True
-            ),
+            Query(total(s("process_proportional_bytes")), "what is shared divided", "purple", over=True),
         ],
         stacked=True,
         colors={"anon": "blue", "file": "light-blue", "shmem": "dark-blue"},
@@ -586,13 +584,10 @@ OBSERVER: list[Panel] = [
         width=7,
     ),
     chart(
-        "Age of the figures, and the scrape",
-        "Totals are added up at each tick and each scrape; a scrape is a few milliseconds.",
+        "The scrape",
+        "How long Prometheus waits for the figures, which are as of then: a few milliseconds.",
         SECONDS,
-        [
-            Query(f"max({s('snapshot_age_seconds')})", "age of the figures", "blue"),
-            Query('max(scrape_duration_seconds{job=~"$job",instance=~"$instance"})', "scrape", "orange"),
-        ],
+        [Query('max(scrape_duration_seconds{job=~"$job",instance=~"$instance"})', "scrape", "orange")],
         width=7,
     ),
     chart(

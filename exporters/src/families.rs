@@ -828,13 +828,6 @@ pub static FAMILIES: &[Family] = &[
         "Always 1; the label is the version of Slackwater.",
         |_, put| put(&[LabelValue::Word(env!("CARGO_PKG_VERSION"))], 1.0),
     ),
-    gauge(
-        "snapshot_age_seconds",
-        Unit::Seconds,
-        &[],
-        "Age of the figures: how long ago the allocator added up its totals.",
-        |s, put| put(&[], s.snapshot.snapshot_age_seconds),
-    ),
 ];
 
 #[cfg(test)]
@@ -916,7 +909,6 @@ mod tests {
             profile_rate_bytes,
         );
         snapshot.release_oldest_age_seconds = number() as f64;
-        snapshot.snapshot_age_seconds = number() as f64;
         snapshot.gate_state = GateState::Busy;
         snapshot.purge_duration_seconds.sum = number() as f64;
         snapshot.purge_batch_pages.sum = number() as f64;

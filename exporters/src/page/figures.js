@@ -176,8 +176,7 @@ function showRest(snapshot, grown) {
   showList("also", ALSO.map(([name, read, format]) => [name, read(snapshot), format]));
   const version = Object.keys(snapshot.build_info ?? {})[0];
   const core = ratio(grown.observerSeconds, grown.elapsed);
-  show("about", `Slackwater ${version ?? ABSENT} · figures `,
-    figure(snapshot.snapshot_age_seconds, seconds), " old · observing took ",
+  show("about", `Slackwater ${version ?? ABSENT} · observing took `,
     figure(snapshot.observer_cpu_seconds_total, seconds), " of CPU",
     ...(core === null ? [] : [", now ", figure(core, percent), " of a core"]));
 }

@@ -204,6 +204,5 @@ pub fn figures() -> Value {
         "cgroup_pressure_seconds_total": 1.5,
         "observer_cpu_seconds_total": 0.75,
         "build_info": { "9.8.7": 1 },
-        "snapshot_age_seconds": 0.0125,
     })
 }
