@@ -37,6 +37,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Code that is in no file: the program has compiled it.
+    pub fn is_compiled(&self) -> bool {
+        self.inode == 0 && !self.path.starts_with('[')
+    }
+
     /// The last part of the name.
     pub fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)

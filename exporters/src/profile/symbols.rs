@@ -20,6 +20,7 @@ use blazesym::helper::read_elf_build_id;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
+use super::compiled;
 use super::modules::{Mapping, Modules, hex};
 use super::names::{Frame, Frames, Names};
 use super::prune::qualified;
@@ -36,13 +37,24 @@ const MAX_NAME_BYTES: usize = 1000;
 /// Finds the names of return addresses: of the calls that they return to.
 pub(super) fn find(modules: &Modules, addresses: &[u64]) -> Names {
     let mut by_mapping: HashMap<usize, Vec<u64>> = HashMap::new();
+    let mut in_no_file = Vec::new();
     for &address in addresses {
         // A call may be the last instruction of its function, and of its mapping.
-        if let Some(found) = modules.find(address.wrapping_sub(1)) {
-            by_mapping.entry(found).or_default().push(address);
+        match modules.find(address.wrapping_sub(1)) {
+            Some(found) if !modules.mappings()[found].is_compiled() => {
+                by_mapping.entry(found).or_default().push(address);
+            }
+            _ => in_no_file.push(address),
         }
     }
     let mut names = Names::default();
+    if let Some(process) = modules.process()
+        && !in_no_file.is_empty()
+    {
+        for (address, frame) in compiled::find(process, &in_no_file) {
+            names.add(address, [frame].into());
+        }
+    }
     for (found, addresses) in by_mapping {
         find_in(&mut names, modules, &modules.mappings()[found], addresses);
     }
@@ -147,7 +159,7 @@ fn frame(name: &str, place: Option<&CodeInfo<'_>>) -> Frame {
 }
 
 /// Names come from files that anybody may have written, and end up on terminals and in pages.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     let short = name.char_indices().take_while(|(at, c)| at + c.len_utf8() <= MAX_NAME_BYTES);
     short.map(|(_, c)| if c.is_control() { '?' } else { c }).collect()
 }
