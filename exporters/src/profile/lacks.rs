@@ -31,10 +31,11 @@ pub fn lacks(profile: &Profile) -> Vec<String> {
     };
     let unknown = share(&|frames| frames.is_empty());
     if unknown >= MIN_SHARE {
+        let full = if profile.dropped > 0 { ", or the allocator's tables were full" } else { "" };
         lines.push(format!(
             "{:.0}% of what was allocated has no call stack: there were neither unwind tables (feature \
              `unwind` of the allocator, and glibc 2.35 or later) nor frame pointers \
-             (-C force-frame-pointers=yes, -fno-omit-frame-pointer)",
+             (-fno-omit-frame-pointer), or the stack may not be read (a filter of system calls){full}",
             100.0 * unknown
         ));
     }
