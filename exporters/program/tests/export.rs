@@ -256,17 +256,7 @@ fn what_forked_workers_share_is_told() {
         }\n";
     let mut gcc = Command::new("gcc");
     common::output_of(gcc.args(["-O1", "-w", "-xc", "-", "-o"]).arg(&program), source);
-    let mut parent = common::slackwater()
-        .args(["run", "--"])
-        .arg(&program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    let mut output = BufReader::new(parent.stdout.take().expect("piped"));
-    output.read_line(&mut line).expect("readable");
-    assert_eq!(line, "ready\n");
+    let mut parent = Shell::of(&program, &[]);
     let export = Export::start_by(&["--match", "forking"]);
     let sums = || {
         let scraped = export.scrape();
@@ -289,6 +279,5 @@ fn what_forked_workers_share_is_told() {
         }
         _ => common::note("SKIPPED: this kernel does not tell what is shared"),
     }
-    drop(parent.stdin.take());
-    parent.wait().expect("it ends");
+    parent.finish();
 }

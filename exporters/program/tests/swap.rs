@@ -3,11 +3,10 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{have_tool, note, output_of, slackwater};
+use common::{Shell, have_tool, note, output_of, slackwater};
 use slackwater_exporters::attach::Target;
 
 /// Writes to 100 MiB, asks the kernel to swap 80 of it out, says so, and waits.
@@ -79,17 +78,7 @@ fn swapped_out_is_not_untouched() {
     let mut gcc = Command::new("gcc");
     output_of(gcc.args(["-O1", "-xc", "-", "-o"]).arg(&program), PROGRAM.as_bytes());
     let Some(_swap) = Swap::on() else { return };
-    let mut child = slackwater()
-        .args(["run", "--"])
-        .arg(&program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    let mut output = BufReader::new(child.stdout.take().expect("piped"));
-    output.read_line(&mut line).expect("readable");
-    assert_eq!(line, "ready\n");
+    let mut child = Shell::of(&program, &[]);
     let sample = Target::open(child.id()).expect("a heap").sample().expect("readable");
     let process = sample.process.expect("Linux tells");
     let out = process.swapped_bytes.expect("the kernel has swap");
@@ -104,6 +93,5 @@ fn swapped_out_is_not_untouched() {
         let text = output_of(report.arg("report").arg(child.id().to_string()), b"");
         assert!(text.contains(" swapped out, "), "{text}");
     }
-    drop(child.stdin.take());
-    child.wait().expect("it ends");
+    child.finish();
 }

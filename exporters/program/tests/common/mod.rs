@@ -101,7 +101,7 @@ impl Drop for Demo {
     }
 }
 
-/// A shell under `slackwater run`, which waits; killed if the test ends before it does.
+/// A shell, or another program, under `slackwater run`, which waits; killed if the test ends before it does.
 pub struct Shell(Child);
 
 impl Shell {
@@ -117,10 +117,16 @@ impl Shell {
 
     /// The same by another shell, or by another name for it.
     pub fn run_by(shell: &Path, script: &str) -> Shell {
+        Shell::of(shell, &["-c", script])
+    }
+
+    /// Any program under `slackwater run` that prints `ready` and waits for a line, or for the end of its
+    /// input.
+    pub fn of(program: &Path, arguments: &[&str]) -> Shell {
         let mut child = slackwater()
             .args(["run", "--"])
-            .arg(shell)
-            .args(["-c", script])
+            .arg(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
