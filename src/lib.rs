@@ -30,6 +30,7 @@ mod histogram;
 pub mod journal;
 pub mod knobs;
 mod large;
+mod loader;
 mod lock;
 pub mod malloc;
 mod metadata;

@@ -13,8 +13,8 @@ use crate::knobs::{KnobCells, Knobs};
 use crate::readings::{CacheSums, Readings, SamplingSums, UncachedSums};
 use crate::root::{self, MAGIC, ROOT, Root, Singles};
 use crate::sampling::{
-    self, ALL_FRAMES, Amount, LIFETIMES, MAX_SLOTS, MAX_STACKS, OBJECT, Sample, StackEntry,
-    StackTable, Tables,
+    self, ALL_FRAMES, Amount, LIFETIMES, MAX_MODULES, MAX_SLOTS, MAX_STACKS, ModuleEntry,
+    ModuleTable, OBJECT, Sample, StackEntry, StackTable, Tables,
 };
 use crate::sections::{Cells, SectionCounts};
 use crate::segment::{Chunk, PageStates, Segment};
@@ -136,6 +136,35 @@ impl Place {
         self.samples + self.slots as u64 * SPAN_BYTES as u64
     }
 }
+
+/// A program or library as it was when it was first on a sampled stack. It may have been unloaded since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedModule<'a> {
+    /// Its number in the addresses of stacks: see [`split_frame`].
+    pub number: u16,
+    /// Its first address.
+    pub start: u64,
+    /// One past its last.
+    pub end: u64,
+    /// What was added to its own addresses.
+    pub bias: u64,
+    /// What its linker called this very build, or as much of it as there is room for; nothing if it did
+    /// not.
+    pub build_id: &'a [u8],
+    /// The name by which it was loaded, which may be relative to the process's folder of then; that of
+    /// the program is empty. Of a very long one the end alone.
+    pub name: &'a [u8],
+}
+
+/// The return address and the number of its module, from a word of a sampled stack. 0: the loader knew of
+/// no module there, as in code that a program compiles for itself, or the C library does not say;
+/// [`UNRECORDED_MODULE`]: there was no room for one more.
+pub fn split_frame(word: u64) -> (u64, u16) {
+    sampling::split(word)
+}
+
+/// Stands for the modules for which there was no room: there is for 1,024.
+pub const UNRECORDED_MODULE: u16 = sampling::UNRECORDED;
 
 /// What the 512 pages of a segment are, one bit for each. The four exclude each other and cover all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,8 +364,9 @@ impl RemoteHeap {
     }
 
     /// Hands over every known call stack: its number, its return addresses from the innermost on (none
-    /// for the unknown stack, which is number 0), and what was allocated there. What belongs to one
-    /// stack is of one moment, where a process that never rests lets that be.
+    /// for the unknown stack, which is number 0), each with its module ([`split_frame`]), and what was
+    /// allocated there. What belongs to one stack is of one moment, where a process that never rests lets
+    /// that be.
     ///
     /// # Errors
     ///
@@ -369,6 +399,43 @@ impl RemoteHeap {
                 read_words(memory, stacks + at as u64, &mut frames[..depth])?;
                 visit(id, &frames[..depth], &StackFigures::new(&entry.figures, peak));
             }
+        }
+        Ok(())
+    }
+
+    /// Hands over every module that was ever on a sampled stack. Those of a stack are there once the
+    /// stack is.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or hold what no heap can.
+    pub fn each_module(
+        &self,
+        memory: &impl Memory,
+        visit: &mut dyn FnMut(&LoadedModule<'_>),
+    ) -> Result<(), RemoteError> {
+        let Some((tables, _)) = self.tables(memory)? else { return Ok(()) };
+        let modules = tables + offset_of!(Tables, modules) as u64;
+        let used = self.settled::<u32>(memory, modules + offset_of!(ModuleTable, used) as u64)?;
+        // SAFETY: it was filled, and is a number.
+        let used = unsafe { used.assume_init() };
+        if used as usize > MAX_MODULES {
+            return Err(RemoteError::Nonsense("modules"));
+        }
+        for place in 0..used {
+            let at = modules
+                + offset_of!(ModuleTable, entries) as u64
+                + place as u64 * size_of::<ModuleEntry>() as u64;
+            let entry = self.settled::<ModuleEntry>(memory, at)?;
+            // SAFETY: it was filled, and is nothing but numbers.
+            let entry = unsafe { entry.assume_init() };
+            let build_id = entry.build_id.get(..entry.build_id_bytes as usize);
+            let name = entry.name.get(..entry.name_bytes as usize);
+            let (Some(build_id), Some(name)) = (build_id, name) else {
+                return Err(RemoteError::Nonsense("modules"));
+            };
+            let ModuleEntry { start, end, bias, .. } = entry;
+            visit(&LoadedModule { number: place as u16 + 1, start, end, bias, build_id, name });
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use hyper::header;
 use crate::http::{Answer, Caller, PACKED, Request, Response, TEXT};
 use crate::page;
 use crate::profile::legacy;
-use crate::profile::modules::Modules;
 use crate::profile::names::Names;
 use crate::profile::pprof::{self, DefaultType};
 use crate::profile::reading::Reading;
@@ -159,9 +158,9 @@ fn symbols(addresses: &str) -> Response {
     if numbers.is_empty() {
         return Response::ok(TEXT, text);
     }
-    let memory = crate::memory::ProcessMemoryReader::own();
-    let modules = match Modules::read(std::process::id(), &memory) {
-        Ok(modules) => modules,
+    // It knows of unloaded modules, too.
+    let modules = match Reading::of_this_process() {
+        Ok(reading) => reading.profile.modules,
         Err(error) => {
             return Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, unreadable(error));
         }

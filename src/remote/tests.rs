@@ -37,6 +37,7 @@ fn the_layout_is_that_of_its_version() {
         size_of::<sampling::Readings>(),
         size_of::<Sample>(),
         size_of::<StackEntry>(),
+        size_of::<ModuleEntry>(),
         offset_of!(Totals, sequence),
         offset_of!(ThreadCache, drain_sequence),
         offset_of!(ThreadCache, bins),
@@ -51,10 +52,10 @@ fn the_layout_is_that_of_its_version() {
     assert_eq!(
         (ROOT.layout_version, places),
         (
-            4,
+            5,
             [
-                128, 1008, 1960, 5248, 96, 264, 20480, 576, 11403280, 88, 72, 144, 0, 72, 96, 1952,
-                2000, 3856, 24, 32, 1984, 58
+                128, 1008, 1960, 5248, 96, 264, 20480, 576, 11931672, 88, 72, 144, 512, 0, 72, 96,
+                1952, 2000, 3856, 24, 32, 1984, 58
             ]
         )
     );

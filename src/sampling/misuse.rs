@@ -16,7 +16,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::stacks::StackId;
-use super::{Open, Sample, SlotIndex, slot_of};
+use super::{ModuleEntry, Open, Sample, SlotIndex, Tables, slot_of, split};
 use crate::heap::HEAP;
 use crate::report::{self, Line};
 use crate::stack::{self, MAX_FRAMES, Registers};
@@ -86,7 +86,7 @@ fn tell(
 ) {
     let sample = index.map(|index| open.tables().samples[index as usize]);
     headline(misuse, address, sample.as_ref());
-    tell_stack("here", sys::thread(), None, open.tables().stacks.frames_of(stack));
+    tell_stack("here", sys::thread(), None, open.tables(), stack);
     if let Some(sample) = sample {
         tell_history(open, &sample);
     }
@@ -110,19 +110,37 @@ fn headline(misuse: Misuse, address: usize, sample: Option<&Sample>) {
 }
 
 fn tell_history(open: &mut Open<'_>, sample: &Sample) {
-    let stacks = &open.tables().stacks;
-    let allocated = stacks.frames_of(sample.stack);
-    tell_stack("allocated", sample.thread, Some(sample.allocated_at), allocated);
+    let tables = open.tables();
+    tell_stack("allocated", sample.thread, Some(sample.allocated_at), tables, sample.stack);
     if sample.freed_at != 0 {
-        let freed = stacks.frames_of(sample.freed_stack);
-        tell_stack("freed", sample.freed_thread, Some(sample.freed_at), freed);
+        tell_stack("freed", sample.freed_thread, Some(sample.freed_at), tables, sample.freed_stack);
     }
 }
 
 /// One stack, each frame as the file it is in and the place there, which `addr2line -e` takes.
-fn tell_stack(what: &str, thread: u32, at: Option<u64>, frames: &[u64]) {
+fn tell_stack(what: &str, thread: u32, at: Option<u64>, tables: &Tables, stack: StackId) {
+    let frames = tables.stacks.frames_of(stack);
     tell_heading(what, thread, at, frames.len());
-    tell_callers(0, frames);
+    for (&frame, i) in frames.iter().zip(0..) {
+        let (address, number) = split(frame);
+        if tables.modules.is_as_it_was(frame) {
+            tell_frame(i, address, address.saturating_sub(1));
+        } else {
+            tell_unloaded(i, address, tables.modules.entry(number));
+        }
+    }
+}
+
+/// A return address in a library that is no longer there; `None`: it is not known which it was.
+fn tell_unloaded(number: u64, address: u64, module: Option<&ModuleEntry>) {
+    let mut line = Line::new();
+    line.text("    #").number(number).text(" ").hex(address as usize);
+    if let Some(module) = module {
+        let own = address.saturating_sub(1).wrapping_sub(module.bias);
+        line.text(" ").raw(&module.name[..module.name_bytes as usize]);
+        line.text("+").hex(own as usize);
+    }
+    line.text(" (unloaded)").send();
 }
 
 fn tell_heading(what: &str, thread: u32, at: Option<u64>, depth: usize) {

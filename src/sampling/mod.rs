@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  countdown ends ──► stack is walked ──► stacks: figures by call site ──► profiles
+//!                                    ├──► modules: what was loaded where
 //!                                    └──► samples: the live ones, and those in quarantine
 //!                                              └──► slot: a block on pages of its own, against a guard
 //! ```
@@ -16,6 +17,7 @@
 
 mod countdown;
 mod misuse;
+mod modules;
 mod slots;
 mod stacks;
 
@@ -34,6 +36,7 @@ use crate::units::{PAGE_BYTES, SPAN_BYTES};
 
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 use misuse::Misuse;
+pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
 pub(crate) use slots::{MAX_SLOTS, SlotIndex};
 use slots::{Place, Slots, WARM};
 pub(crate) use stacks::{
@@ -102,6 +105,7 @@ impl Sample {
 #[repr(C)]
 pub(crate) struct Tables {
     pub stacks: StackTable,
+    pub modules: ModuleTable,
     pub samples: [Sample; MAX_SLOTS as usize + 1],
     scratch: Scratch,
 }
@@ -356,7 +360,9 @@ fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
 fn touched_bytes(state: &State) -> usize {
     // SAFETY: the state is locked by the caller, and not null where this is called.
     let tables = unsafe { &*state.tables };
-    tables.stacks.touched_bytes() + state.fresh as usize * size_of::<Sample>()
+    tables.stacks.touched_bytes()
+        + tables.modules.touched_bytes()
+        + state.fresh as usize * size_of::<Sample>()
 }
 
 /// The sampler, locked, with its tables.
@@ -397,7 +403,10 @@ impl Open<'_> {
     fn stack(&mut self, frame: usize) -> StackId {
         let mut frames = [0; MAX_FRAMES];
         let depth = stack::capture(&mut self.tables().scratch, &mut frames, frame);
-        let id = self.change(|tables| tables.stacks.intern(&frames[..depth]));
+        let id = self.change(|tables| {
+            tables.modules.mark(&mut frames[..depth]);
+            tables.stacks.intern(&frames[..depth])
+        });
         id.unwrap_or_else(|| {
             self.sampler.readings.dropped.fetch_add(1, Ordering::Relaxed);
             UNKNOWN

@@ -155,7 +155,7 @@ impl StackTable {
         Some(StackId(id as u32))
     }
 
-    /// A stack's return addresses, innermost first.
+    /// A stack's return addresses, innermost first, each with the number of its module ([`split`](super::split)).
     pub fn frames_of(&self, id: StackId) -> &[u64] {
         let entry = &self.entries[id.0 as usize];
         &self.frames[entry.first as usize..][..entry.depth as usize]

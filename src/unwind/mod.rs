@@ -17,16 +17,15 @@
 //! pointer and return address are followed: the few functions that keep their frame's place in another
 //! register (libc's lazy binding does) end the walk.
 mod cache;
-mod loader;
 mod rule;
 mod tables;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::loader::{self, Module};
 use crate::stack::{Registers, StackMemory};
 
 use cache::Cache;
-use loader::Module;
 use rule::{Caller, Frame, Rule};
 use tables::Answer;
 
@@ -94,7 +93,7 @@ fn caller_of(
     memory: &mut dyn StackMemory,
 ) -> Option<Caller> {
     if !module.as_ref().is_some_and(|module| module.contains(frame.address)) {
-        *module = loader::module_of(frame.address);
+        *module = loader::module_of(frame.address).filter(|module| module.header != 0);
     }
     let Some(module) = module else { return frame.caller_by_frame_pointer(memory) };
     let key = Cache::key(frame.address, module.identity);

@@ -10,8 +10,8 @@ use gimli::{
     Vendor, X86_64,
 };
 
-use super::loader::Module;
 use super::rule::{Caller, Frame, Place, Rule};
+use crate::loader::Module;
 
 const IS_X86: bool = cfg!(target_arch = "x86_64");
 const VENDOR: Vendor = if IS_X86 { Vendor::Default } else { Vendor::AArch64 };

@@ -8,6 +8,9 @@ use super::table::bytes;
 /// Of what was allocated, from this share on it is told that stacks are unknown, or cut.
 const MIN_SHARE: f64 = 0.01;
 
+/// Unloaded libraries that are told by name.
+const MAX_LISTED: usize = 4;
+
 /// A line for each thing that is missing; none for a profile that lacks nothing.
 pub fn lacks(profile: &Profile) -> Vec<String> {
     let mut lines = Vec::new();
@@ -37,6 +40,26 @@ pub fn lacks(profile: &Profile) -> Vec<String> {
              `unwind` of the allocator, and glibc 2.35 or later) nor frame pointers \
              (-fno-omit-frame-pointer), or the stack may not be read (a filter of system calls){full}",
             100.0 * unknown
+        ));
+    }
+    let mut unloaded: Vec<&str> = Vec::new();
+    for mapping in profile.modules.mappings().iter().filter(|mapping| mapping.is_unloaded) {
+        if !unloaded.contains(&mapping.name()) {
+            unloaded.push(mapping.name());
+        }
+    }
+    if !unloaded.is_empty() {
+        let all = unloaded.len();
+        let more = if all > MAX_LISTED {
+            format!(" and {} more", all - MAX_LISTED)
+        } else {
+            String::new()
+        };
+        unloaded.truncate(MAX_LISTED);
+        lines.push(format!(
+            "{}{more} on these stacks: unloaded since; functions there are named from the file of then, if \
+             it is still the same build",
+            unloaded.join(", ")
         ));
     }
     let cut = share(&|frames| frames.len() >= MAX_FRAMES);

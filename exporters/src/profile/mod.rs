@@ -86,7 +86,10 @@ pub const LIFETIME_BOUNDS: [Duration; 7] = [
 /// One stack and what was allocated there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stack {
-    /// Return addresses, the caller of `malloc` first; none: the stack is not known.
+    /// Its number in the process, for good.
+    pub id: u32,
+    /// Return addresses, the caller of `malloc` first; none: the stack is not known. Those in modules that
+    /// have been unloaded are the addresses of [`modules::Mapping::is_unloaded`].
     pub frames: Vec<u64>,
     /// Allocated, ever.
     pub allocated: Weighted,
@@ -124,7 +127,7 @@ pub struct LiveSample {
 ///
 /// # Invariants
 ///
-/// - No two stacks have the same frames.
+/// - No two stacks have the same id.
 /// - [`LiveSample::stack`] is a place in `stacks`.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -169,11 +172,11 @@ impl Profile {
     /// may be negative. Peak and live samples are those of this reading.
     #[must_use]
     pub fn since(&self, before: &Profile) -> Profile {
-        let earlier: HashMap<&[u64], &Stack> =
-            before.stacks.iter().map(|stack| (&stack.frames[..], stack)).collect();
+        let earlier: HashMap<u32, &Stack> =
+            before.stacks.iter().map(|stack| (stack.id, stack)).collect();
         let mut window = self.clone();
         for stack in &mut window.stacks {
-            let Some(earlier) = earlier.get(&stack.frames[..]) else { continue };
+            let Some(earlier) = earlier.get(&stack.id) else { continue };
             // They only ever grow.
             stack.allocated = (stack.allocated - earlier.allocated).at_least_nothing();
             stack.freed = (stack.freed - earlier.freed).at_least_nothing();
@@ -222,6 +225,7 @@ pub(crate) mod tests {
         profile.peak_age = Some(Duration::from_secs(3));
         profile.stacks = vec![
             Stack {
+                id: 1,
                 frames: vec![0x40_1011, 0x40_1101, 0x40_1201],
                 allocated: objects(100.0, 1024.0),
                 at_peak: objects(90.0, 1024.0),
@@ -229,6 +233,7 @@ pub(crate) mod tests {
                 ..Stack::default()
             },
             Stack {
+                id: 2,
                 frames: vec![0x7f00_0000_0021, 0x40_1101, 0x40_1201],
                 allocated: objects(5000.0, 64.0),
                 freed: objects(4000.0, 64.0),

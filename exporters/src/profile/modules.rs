@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use slackwater::remote::Memory;
+use slackwater::remote::{LoadedModule, Memory, UNRECORDED_MODULE};
 
 use crate::elf::Module;
 
@@ -30,7 +31,10 @@ pub struct Mapping {
     pub path: String,
     /// The file has been deleted, or replaced by another of this name.
     pub is_deleted: bool,
-    /// Its inode; 0 for what is no file.
+    /// It was mapped when it was on a sampled stack, and is no longer. Its addresses have the number of
+    /// its module in their high bits, so that they are nobody else's.
+    pub is_unloaded: bool,
+    /// Its inode; 0 for what is no file, or not known.
     pub inode: u64,
     /// What its linker called this very build, in hexadecimal digits; empty if it did not.
     pub build_id: String,
@@ -39,7 +43,7 @@ pub struct Mapping {
 impl Mapping {
     /// Code that is in no file: the program has compiled it.
     pub fn is_compiled(&self) -> bool {
-        self.inode == 0 && !self.path.starts_with('[')
+        self.inode == 0 && !self.path.starts_with('[') && !self.is_unloaded
     }
 
     /// The last part of the name.
@@ -54,11 +58,13 @@ impl Mapping {
 
     /// The address as `addr2line` and the like take it: `name+0xaddress`.
     pub fn place(&self, address: u64) -> String {
-        format!("{}+{:#x}", self.name(), self.own_address(address))
+        let unloaded = if self.is_unloaded { " (unloaded)" } else { "" };
+        format!("{}{unloaded}+{:#x}", self.name(), self.own_address(address))
     }
 }
 
-/// The mappings of a process that can be executed, in the order of their addresses.
+/// The mappings of a process that can be executed, and those of modules on its stacks that no longer are
+/// mapped, in the order of their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Modules {
     mappings: Vec<Mapping>,
@@ -108,6 +114,69 @@ impl Modules {
         Modules { mappings, process: None }
     }
 
+    /// Whether what was loaded then is loaded now, at the same place.
+    fn has(&self, memory: &impl Memory, then: &LoadedModule<'_>) -> bool {
+        if !then.build_id.is_empty() {
+            let now = Module::read(memory, then.start);
+            return now.is_some_and(|now| build_id(memory, &now) == hex(then.build_id));
+        }
+        let name = String::from_utf8_lossy(then.name);
+        let name = name.rsplit('/').next().unwrap_or_default();
+        self.mappings.iter().any(|now| {
+            now.bias == then.bias
+                && (then.start..then.end).contains(&now.start)
+                && (name.is_empty() || now.path.starts_with('[') || now.name() == name)
+        })
+    }
+
+    /// Adds a module that was on a stack, unless it is still there; says whether it is.
+    pub(super) fn add(&mut self, memory: &impl Memory, then: &LoadedModule<'_>) -> bool {
+        if self.has(memory, then) {
+            return true;
+        }
+        let name = String::from_utf8_lossy(then.name).into_owned();
+        // By a name without a folder it was looked for in many.
+        let path = match self.process.filter(|_| name.contains('/') && !name.starts_with('/')) {
+            None => name,
+            Some(process) => {
+                let folder = fs::read_link(format!("/proc/{process}/cwd")).unwrap_or_default();
+                folder.join(name.trim_start_matches("./")).to_string_lossy().into_owned()
+            }
+        };
+        self.add_unloaded(then.number, then.start..then.end, then.bias, path, hex(then.build_id));
+        false
+    }
+
+    /// Adds all that was in modules of which the sampler had no room to say more.
+    pub(super) fn add_unrecorded(&mut self) {
+        let path = "[unrecorded]".to_string();
+        self.add_unloaded(UNRECORDED_MODULE, 0..1 << 48, 0, path, String::new());
+    }
+
+    fn add_unloaded(
+        &mut self,
+        number: u16,
+        addresses: Range<u64>,
+        bias: u64,
+        path: String,
+        build_id: String,
+    ) {
+        let high_bits = (number as u64) << 48;
+        let mapping = Mapping {
+            start: high_bits | addresses.start,
+            end: high_bits + addresses.end,
+            offset: 0,
+            bias: high_bits.wrapping_add(bias),
+            path,
+            is_deleted: false,
+            is_unloaded: true,
+            inode: 0,
+            build_id,
+        };
+        let after = self.mappings.partition_point(|known| known.start < mapping.start);
+        self.mappings.insert(after, mapping);
+    }
+
     /// All of them.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
@@ -137,12 +206,18 @@ impl Modules {
     /// that is mapped must be looked at: it may have been replaced.
     pub fn files(&self, mapping: &Mapping) -> Vec<PathBuf> {
         let Some(process) = self.process else { return Vec::new() };
-        if mapping.inode == 0 {
-            return Vec::new();
-        }
         let proc = PathBuf::from(format!("/proc/{process}"));
         let path = mapping.path.trim_start_matches('/');
         let mut files = vec![proc.join("root").join(path)];
+        if mapping.is_unloaded {
+            // Without a build id nobody knows whether the file is the one that was loaded.
+            let is_known = mapping.path.starts_with('/') && !mapping.build_id.is_empty();
+            files.push(PathBuf::from(&mapping.path));
+            return if is_known { files } else { Vec::new() };
+        }
+        if mapping.inode == 0 {
+            return Vec::new();
+        }
         // The very file, whatever became of its name; for root alone.
         files.push(proc.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end)));
         if fs::read_link(proc.join("exe"))
@@ -218,6 +293,7 @@ impl<'a> Line<'a> {
             bias,
             path: path.unwrap_or(self.path).to_string(),
             is_deleted: path.is_some(),
+            is_unloaded: false,
             inode: self.inode,
             build_id: String::new(),
         }

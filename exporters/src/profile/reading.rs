@@ -1,10 +1,10 @@
 //! From a heap to a [`Profile`]: the one place that knows how the sampler's tables are read.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use slackwater::remote::{self, Memory, RemoteError, RemoteHeap, StackFigures};
+use slackwater::remote::{self, Memory, RemoteError, RemoteHeap, StackFigures, UNRECORDED_MODULE};
 use slackwater::snapshot::Snapshot;
 
 use super::modules::Modules;
@@ -44,9 +44,11 @@ impl Reading {
         memory: &impl Memory,
         heap: &RemoteHeap,
     ) -> Result<Reading, ReadError> {
-        let modules = Modules::read(process, memory).map_err(ReadError::Mappings)?;
         let snapshot = heap.snapshot(memory)?;
-        let tables = Tables::read(memory, heap)?;
+        let mut tables = Tables::read(memory, heap)?;
+        // Last, so that what is on the stacks is mapped, if it is not gone again.
+        let mut modules = Modules::read(process, memory).map_err(ReadError::Mappings)?;
+        tables.place_frames(memory, heap, &mut modules)?;
         Ok(Reading { profile: tables.profile(modules, SystemTime::now()), snapshot })
     }
 
@@ -81,7 +83,7 @@ struct Tables {
     rate_bytes: u64,
     asked_rate_bytes: u64,
     dropped: u64,
-    stacks: Vec<(u32, Stack)>,
+    stacks: Vec<Stack>,
     live: Vec<remote::LiveSample>,
 }
 
@@ -93,7 +95,7 @@ impl Tables {
         // What is live first: its stacks are there by then.
         heap.each_live_sample(memory, &mut |sample| tables.live.push(*sample))?;
         heap.each_stack(memory, &mut |id, frames, figures| {
-            tables.stacks.push((id, Stack::new(frames, figures)));
+            tables.stacks.push(Stack::new(id, frames, figures));
         })?;
         tables.now = monotonic_nanos();
         tables.started = head.started;
@@ -101,6 +103,34 @@ impl Tables {
         tables.rate_bytes = head.rate_bytes;
         tables.dropped = head.dropped_total;
         Ok(tables)
+    }
+
+    /// Leaves of the words of stacks the address alone, where its module is still there. Those of others
+    /// stay as they are, and `modules` gets to know what they are in.
+    fn place_frames(
+        &mut self,
+        memory: &impl Memory,
+        heap: &RemoteHeap,
+        modules: &mut Modules,
+    ) -> Result<(), RemoteError> {
+        let words = || self.stacks.iter().flat_map(|stack| &stack.frames);
+        let numbers: HashSet<u16> = words().map(|&word| remote::split_frame(word).1).collect();
+        let mut present = HashSet::from([0]);
+        heap.each_module(memory, &mut |module| {
+            if numbers.contains(&module.number) && modules.add(memory, module) {
+                present.insert(module.number);
+            }
+        })?;
+        if numbers.contains(&UNRECORDED_MODULE) {
+            modules.add_unrecorded();
+        }
+        for word in self.stacks.iter_mut().flat_map(|stack| &mut stack.frames) {
+            let (address, number) = remote::split_frame(*word);
+            if present.contains(&number) {
+                *word = address;
+            }
+        }
+        Ok(())
     }
 
     fn profile(self, modules: Modules, time: SystemTime) -> Profile {
@@ -111,17 +141,9 @@ impl Tables {
         profile.rate_bytes = self.rate_bytes;
         profile.asked_rate_bytes = self.asked_rate_bytes;
         profile.dropped = self.dropped;
-        let mut place_of = HashMap::new();
-        let mut place_of_frames: HashMap<Vec<u64>, usize> = HashMap::new();
-        for (id, stack) in self.stacks {
-            let next = profile.stacks.len();
-            let place = *place_of_frames.entry(stack.frames.clone()).or_insert(next);
-            place_of.insert(id, place);
-            match profile.stacks.get_mut(place) {
-                None => profile.stacks.push(stack),
-                Some(known) => known.add(&stack),
-            }
-        }
+        let place_of: HashMap<u32, usize> =
+            self.stacks.iter().zip(0..).map(|(stack, place)| (stack.id, place)).collect();
+        profile.stacks = self.stacks;
         // What a process says of itself may be anything.
         profile.live = self
             .live
@@ -154,25 +176,15 @@ impl From<remote::Weighted> for Weighted {
 }
 
 impl Stack {
-    fn new(frames: &[u64], figures: &StackFigures) -> Stack {
+    fn new(id: u32, frames: &[u64], figures: &StackFigures) -> Stack {
         Stack {
+            id,
             frames: frames.to_vec(),
             allocated: figures.allocated.into(),
             freed: figures.freed.into(),
             at_peak: figures.at_peak.into(),
             samples: figures.samples,
             lifetimes: figures.lifetimes,
-        }
-    }
-
-    /// The same stack once more.
-    fn add(&mut self, other: &Stack) {
-        self.allocated += other.allocated;
-        self.freed += other.freed;
-        self.at_peak += other.at_peak;
-        self.samples += other.samples;
-        for (count, other) in self.lifetimes.iter_mut().zip(other.lifetimes) {
-            *count += other;
         }
     }
 }
@@ -186,7 +198,7 @@ mod tests {
     fn ids_become_places_and_times_ages() {
         let stack = |id, frames: &[u64]| {
             let allocated = objects(2.0, 8.0);
-            (id, Stack { frames: frames.to_vec(), allocated, samples: 1, ..Stack::default() })
+            Stack { id, frames: frames.to_vec(), allocated, samples: 1, ..Stack::default() }
         };
         let block = |stack, allocated_at| remote::LiveSample {
             address: 4096,
@@ -198,7 +210,7 @@ mod tests {
         let tables = Tables {
             now: 5_000_000_000,
             started: 1_000_000_000,
-            stacks: vec![stack(7, &[1, 2]), stack(4, &[]), stack(9, &[1, 2])],
+            stacks: vec![stack(9, &[1, 2]), stack(4, &[])],
             live: vec![block(9, 4_000_000_000), block(4, 6_000_000_000), block(1, 0)],
             ..Tables::default()
         };
@@ -206,7 +218,6 @@ mod tests {
         assert_eq!(profile.observed, Some(Duration::from_secs(4)));
         assert_eq!(profile.peak_age, None);
         assert_eq!(profile.stacks.len(), 2);
-        assert_eq!(profile.stacks[0].allocated, objects(4.0, 8.0));
         let live: Vec<_> = profile.live.iter().map(|one| (one.stack, one.age.as_secs())).collect();
         assert_eq!(live, [(0, 1), (1, 0)], "of no known stack, or from the future");
     }
