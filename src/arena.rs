@@ -226,6 +226,12 @@ impl Arena {
         AddressRange { start: self.base(), bytes: end - self.base() }
     }
 
+    /// The addresses of all records.
+    pub fn records(&self) -> AddressRange {
+        let start = self.page_map.load(Ordering::Relaxed) as usize;
+        AddressRange { start, bytes: self.base() - start }
+    }
+
     /// The addresses of samples.
     pub fn sample_range(&self) -> AddressRange {
         let start = self.samples.load(Ordering::Relaxed);
@@ -357,16 +363,20 @@ impl Arena {
         unsafe { slice::from_raw_parts_mut(first, rows) }
     }
 
-    /// Bytes of records about the segments in use.
-    pub fn record_bytes_in_use(&self) -> usize {
-        Self::record_bytes(self.in_use())
+    /// The addresses of a segment's record, which are whole pages of its own.
+    pub fn record_range(&self, index: SegmentIndex) -> AddressRange {
+        let first = self.segments.load(Ordering::Relaxed) as usize;
+        let bytes = size_of::<Segment>();
+        AddressRange { start: first + index.0 as usize * bytes, bytes }
     }
 
-    /// The same for so many segments.
-    pub fn record_bytes(segments: u32) -> usize {
-        let rows = (segments as usize).div_ceil(64);
-        let fixed = rows * (64 * SEGMENT_CHUNKS as usize + (CLASS_COUNT + SEGMENT_SETS) * 8);
-        fixed + segments as usize * size_of::<Segment>()
+    /// Bytes of records about so many accessible segments, of which `records` have one of their own that
+    /// takes memory.
+    pub fn record_bytes(segments: u32, records: u64) -> u64 {
+        let rows = segments.div_ceil(64) as u64;
+        let fixed = 64 * SEGMENT_CHUNKS as usize + (CLASS_COUNT + SEGMENT_SETS) * 8;
+        // What is read from another process may be any number.
+        rows * fixed as u64 + records.min(segments as u64) * size_of::<Segment>() as u64
     }
 }
 

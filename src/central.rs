@@ -292,7 +292,8 @@ fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
             None => return None,
         }
     };
-    heap.arena.span(chunk).create(class.blocks_per_span(), resident);
+    let number = heap.totals.figures().spans_created.get();
+    heap.arena.span(chunk).create(class.blocks_per_span(), resident, number);
     // With the lock held: pages in use belong to a span that the page map names.
     heap.arena.set_class(chunk, class);
     Some(chunk)

@@ -23,11 +23,15 @@ pub(crate) fn check(heap: &Heap) {
     let mut spans = [0u64; CLASS_COUNT];
     let mut large_left = 0;
     let (mut dirty_pages, mut large_pages) = (0, 0);
+    let mut records = 0;
+    let mut numbers = HashSet::new();
     for segment in (0..arena.in_use()).map(SegmentIndex) {
+        page_heap.check_sets(arena, segment);
         let states = page_heap.states(arena, segment);
         states.check();
+        records += !states.is_empty() as u64;
         dirty_pages += states.dirty().count().0 as u64;
-        let free = *states.free();
+        let free = states.free();
         // Every page is free, in a span, or in a large run.
         let mut accounted = free;
         for page in 0..SEGMENT_PAGES {
@@ -70,6 +74,7 @@ pub(crate) fn check(heap: &Heap) {
                 continue;
             }
             spans[class.index()] += 1;
+            assert!(numbers.insert(arena.span(index).number()), "no two spans have one number");
             let run = PageRun::of_chunk(chunk);
             assert!(!accounted.any(run), "a span's pages are not free, and its own");
             accounted.set(run);
@@ -78,6 +83,7 @@ pub(crate) fn check(heap: &Heap) {
         assert_eq!(accounted, PageBits::of(PageRun::SEGMENT), "every page is somebody's");
     }
     let figures = heap.totals.read();
+    assert_eq!(figures.records, records, "records that take memory");
     assert_eq!(figures.spans, spans, "spans by class");
     assert_eq!(figures.pending_pages, dirty_pages, "the ledger's count and its bits");
     assert_eq!(figures.large_pages, large_pages, "pages of large runs");

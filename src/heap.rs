@@ -129,6 +129,8 @@ impl Heap {
             if reserved {
                 sys::set_huge_pages(self.arena.range(), knobs::huge_pages());
                 sys::forbid_huge_pages(self.arena.sample_range());
+                // A huge page would bring back what was given back of its records.
+                sys::forbid_huge_pages(self.arena.records());
                 let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
                 let guards = knobs::profile_guards();
                 self.sampler.start(profile_rate_bytes, profile_epoch_samples, guards);

@@ -5,7 +5,7 @@
 //! `SLACKWATER_MODEL_STEPS=N` sets the number of steps (a million in CI).
 
 use core::slice;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::check::check;
@@ -13,10 +13,15 @@ use crate::heap::HEAP;
 use crate::knobs::Knobs;
 use crate::lock::Lock;
 use crate::malloc;
+use crate::remote::tests::own_memory::Own;
+use crate::remote::{RemoteHeap, SegmentPages, own_root};
 use crate::test_random::Random;
 
 const THREADS: usize = 4;
 const ROUNDS: usize = 8;
+
+/// After so many rounds nothing is kept: every segment is left, and its record goes.
+const ROUNDS_KEPT: usize = 3;
 
 /// A live block, and what is in it: bytes derived from its tag.
 struct Block {
@@ -194,10 +199,39 @@ fn work(mine: &mut Vec<Block>, exchange: &Lock<Vec<Block>>, random: &mut Random,
     }
 }
 
+/// Looks at all there is, as another process would, until told to end: whatever is allocated, freed and
+/// given back meanwhile, what is read can be.
+fn read_from_outside(ends: &AtomicBool) {
+    let heap = RemoteHeap::open(&Own, own_root()).expect("this process's");
+    while !ends.load(Ordering::Relaxed) {
+        heap.snapshot(&Own).expect("readable");
+        let Some(place) = heap.place(&Own).expect("readable") else { continue };
+        let mut pages = vec![SegmentPages::default(); place.segments as usize];
+        heap.pages(&Own, &place, 0, &mut pages).expect("readable");
+        for segment in 0..place.segments {
+            heap.spans(&Own, &place, segment).expect("readable");
+        }
+        thread::yield_now();
+    }
+}
+
+/// Nothing is allocated, and nothing is kept: no block, no page, and no record of a segment.
+fn check_nothing_is_left() {
+    malloc::release_now();
+    check(&HEAP);
+    let snapshot = crate::snapshot();
+    assert_eq!(snapshot.release_dropped_total, 0);
+    assert_eq!(snapshot.release_pending_bytes, 0, "everything was given back");
+    assert_eq!(snapshot.memory_bytes.live, 0, "nothing is left: {snapshot:?}");
+    assert_eq!(snapshot.memory_bytes.thread_cache, 0, "no block hides: {snapshot:?}");
+    assert_eq!(HEAP.totals.read().records, 0, "nor does a record");
+}
+
 fn run(seed: u64, steps: usize) {
     println!("SLACKWATER_MODEL_SEED={seed}");
     let exchange = Lock::new(Vec::new());
     let mut kept: Vec<Vec<Block>> = (0..THREADS).map(|_| Vec::new()).collect();
+    let mut random = Random::new(seed);
     for round in 0..ROUNDS {
         // New threads each round: the old ones' caches are given up, their blocks live on.
         let (working, checked) = (Meeting::of(THREADS + 1), Meeting::of(THREADS + 1));
@@ -215,6 +249,8 @@ fn run(seed: u64, steps: usize) {
                     checked.wait();
                 }));
             }
+            // The workers wait for what comes now.
+            let _guard = AbortOnPanic;
             working.wait();
             check(&HEAP);
             checked.wait();
@@ -226,18 +262,22 @@ fn run(seed: u64, steps: usize) {
         check(&HEAP);
         assert!(HEAP.threads.threads() <= 1, "threads that ended gave their caches up");
         assert!(HEAP.threads.all().count() <= THREADS + 1, "and the next ones took those");
+        if round % ROUNDS_KEPT == ROUNDS_KEPT - 1 {
+            free_all(&mut kept, &exchange, &mut random);
+            check_nothing_is_left();
+        }
     }
-    let mut random = Random::new(seed);
-    for block in kept.into_iter().flatten().chain(exchange.lock().drain(..)) {
-        free(block, &mut random);
+    free_all(&mut kept, &exchange, &mut random);
+    check_nothing_is_left();
+}
+
+fn free_all(kept: &mut [Vec<Block>], exchange: &Lock<Vec<Block>>, random: &mut Random) {
+    for block in kept.iter_mut().flat_map(|of_thread| of_thread.drain(..)) {
+        free(block, random);
     }
-    malloc::release_now();
-    check(&HEAP);
-    let snapshot = crate::snapshot();
-    assert_eq!(snapshot.release_dropped_total, 0);
-    assert_eq!(snapshot.release_pending_bytes, 0, "everything was given back");
-    assert_eq!(snapshot.memory_bytes.live, 0, "nothing is left: {snapshot:?}");
-    assert_eq!(snapshot.memory_bytes.thread_cache, 0, "no block hides: {snapshot:?}");
+    for block in exchange.lock().drain(..) {
+        free(block, random);
+    }
 }
 
 /// The tests of one process share one heap, so this is one test and the only one that uses it while
@@ -255,8 +295,18 @@ fn random_operations_keep_every_invariant() {
     let (profile_rate_bytes, profile_epoch_samples) = (64 << 10, 1 << 32);
     let sampling = Knobs { profile_rate_bytes, profile_epoch_samples, ..knobs };
     crate::set_knobs(sampling).unwrap();
-    for seed in seeds {
-        run(seed, steps);
-    }
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _guard = AbortOnPanic;
+            read_from_outside(&ends);
+        });
+        let _guard = AbortOnPanic;
+        for seed in seeds {
+            run(seed, steps);
+        }
+        ends.store(true, Ordering::Relaxed);
+    });
+    assert!(HEAP.totals.read().record_calls > 0);
     assert!(crate::snapshot().profile_samples_total > 100);
 }

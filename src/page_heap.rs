@@ -4,7 +4,8 @@
 //!
 //! Segments stand in sets, so that one with room is found without looking at the others: a set for
 //! each power of two of the longest free run, one for "has a free chunk", one for "has a free chunk
-//! that is still resident", one for "has dirty pages". Within a set the lowest address comes first.
+//! that is still resident", one for "has dirty pages", one for "is wholly free and clean, and has a
+//! record all the same". Within a set the lowest address comes first.
 
 use crate::arena::{Arena, ChunkIndex, SEGMENT_SETS};
 use crate::bits::{PageBits, PageRun};
@@ -23,8 +24,21 @@ const FREE_CHUNK: usize = 10;
 const DIRTY_CHUNK: usize = 11;
 /// Dirty pages wait for their purge.
 pub(crate) const PENDING: usize = 12;
+/// Every page is free and clean, after some were in use: the record says nothing any more.
+pub(crate) const IDLE_RECORD: usize = 13;
 
-const _: () = assert!(PENDING < SEGMENT_SETS);
+/// Two sets that the segment's record does not know of. The record was given back, and every page was
+/// purged before:
+const LOST_RECORD: usize = 14;
+/// the record is in the hands of whoever gives it back. The segment is in no other set meanwhile, and
+/// nobody else looks at it.
+const HELD_RECORD: usize = 15;
+
+const _: () = assert!(HELD_RECORD < SEGMENT_SETS);
+
+/// The sets of a segment that was never used: one free run, and every chunk free.
+const FRESH_SETS: u16 = 1 << (RUN_SETS - 1) | 1 << FREE_CHUNK;
+const _: () = assert!(SEGMENT_PAGES.ilog2() as usize == RUN_SETS - 1);
 
 /// The arena grows by an eighth of itself, between these numbers of segments.
 const GROW_MIN: u32 = 4;
@@ -77,7 +91,9 @@ pub(crate) struct TakenRun {
 /// every segment.
 ///
 /// # Invariants
-/// - A segment's bit in each set, its `sets` mask and its page states agree.
+/// - A segment's bit in each set, its `sets` mask and its page states agree; but where it is in
+///   [`HELD_RECORD`], it is in no set that its record knows of.
+/// - A segment in [`LOST_RECORD`] has an empty record. `records` in the totals counts those that are not.
 /// - No set has a segment below the row that `lowest_row` names for it.
 pub(crate) struct PageHeap {
     lowest_row: [u32; SEGMENT_SETS],
@@ -138,12 +154,18 @@ impl PageHeap {
             if chunks & dirty.touched_chunks() != 0 {
                 sets |= 1 << DIRTY_CHUNK;
             }
+        } else if longest.0 == SEGMENT_PAGES {
+            sets |= 1 << IDLE_RECORD;
         }
-        let changed = states.sets ^ sets;
-        if changed == 0 {
-            return;
+        let changed = states.sets(FRESH_SETS) ^ sets;
+        if changed != 0 {
+            states.set_sets(sets, FRESH_SETS);
+            self.change_sets(arena, segment, changed);
         }
-        states.sets = sets;
+    }
+
+    /// Takes the segment out of those of the sets `changed` in which it is, and puts it into the others.
+    fn change_sets(&mut self, arena: &Arena, segment: SegmentIndex, changed: u16) {
         let row = segment.0 / 64;
         // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
         let words = &mut unsafe { arena.segment_sets() }[row as usize];
@@ -152,10 +174,98 @@ impl PageHeap {
             let set = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             words[set] ^= 1 << (segment.0 % 64);
-            if sets >> set & 1 == 1 {
+            if words[set] >> (segment.0 % 64) & 1 == 1 {
                 self.lowest_row[set] = self.lowest_row[set].min(row);
             }
         }
+    }
+
+    /// Walks the invariants of a segment's sets.
+    #[cfg(test)]
+    pub fn check_sets(&mut self, arena: &Arena, segment: SegmentIndex) {
+        let is_held = self.is_in(arena, HELD_RECORD, segment);
+        let is_lost = self.is_in(arena, LOST_RECORD, segment);
+        let states = self.states(arena, segment);
+        let (sets, is_empty) = (states.sets(FRESH_SETS), states.is_empty());
+        assert!(!is_lost || is_empty, "a record that was given back is empty");
+        if is_empty {
+            let all = PageBits::of(PageRun::SEGMENT);
+            assert_eq!(states.clean(), all, "an empty record is that of free and clean pages");
+            for page in 0..SEGMENT_PAGES {
+                assert_eq!(
+                    self.states(arena, segment).run_at(PageIndex(page)),
+                    None,
+                    "with no run"
+                );
+                assert_eq!(*self.sample_at(arena, segment, PageIndex(page)), 0, "nor a sample");
+            }
+        }
+        for set in 0..LOST_RECORD {
+            let expected = !is_held && sets >> set & 1 == 1;
+            assert_eq!(self.is_in(arena, set, segment), expected, "set {set} and the record agree");
+        }
+    }
+
+    /// Is the segment in this set?
+    fn is_in(&mut self, arena: &Arena, set: usize, segment: SegmentIndex) -> bool {
+        // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
+        let rows = unsafe { arena.segment_sets() };
+        rows[segment.0 as usize / 64][set] >> (segment.0 % 64) & 1 == 1
+    }
+
+    /// Takes `run` of a segment, whose pages the caller found allocatable, and counts.
+    fn occupy(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        segment: SegmentIndex,
+        run: PageRun,
+    ) -> Taken {
+        let is_lost = self.is_in(arena, LOST_RECORD, segment);
+        if is_lost {
+            self.change_sets(arena, segment, 1 << LOST_RECORD);
+        }
+        let states = self.states(arena, segment);
+        let is_new = states.is_empty();
+        if is_lost {
+            states.recall_purge();
+        }
+        let taken = states.occupy(run, os.now());
+        self.refresh(arena, segment);
+        totals.update(|figures| {
+            Self::count_taken(figures, &taken);
+            figures.records.add(is_new as u64);
+        });
+        taken
+    }
+
+    /// Takes the record of a segment in [`IDLE_RECORD`] into the caller's hands, to give it back. Nobody
+    /// allocates there or looks at it until [`PageHeap::settle_record`].
+    pub fn hold_record(&mut self, arena: &Arena, segment: SegmentIndex) {
+        debug_assert!(self.is_in(arena, IDLE_RECORD, segment));
+        let sets = self.states(arena, segment).sets(FRESH_SETS);
+        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.claimed_pages += SEGMENT_PAGES as u64;
+    }
+
+    /// The caller has done with the record, and it is gone or not: the segment is again in the sets that
+    /// its record names.
+    pub fn settle_record(
+        &mut self,
+        arena: &Arena,
+        totals: &Totals,
+        segment: SegmentIndex,
+        is_gone: bool,
+    ) {
+        let sets = if is_gone {
+            totals.update(|figures| figures.records.subtract(1));
+            FRESH_SETS | 1 << LOST_RECORD
+        } else {
+            self.states(arena, segment).sets(FRESH_SETS)
+        };
+        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.claimed_pages -= SEGMENT_PAGES as u64;
     }
 
     /// The first segment of a set at or after `from`.
@@ -210,12 +320,9 @@ impl PageHeap {
             chunks &= states.dirty().touched_chunks();
         }
         let chunk = chunks.trailing_zeros();
-        let run = PageRun::of_chunk(chunk);
-        let taken = states.occupy(run, os.now());
-        self.refresh(arena, segment);
+        let taken = self.occupy(arena, os, totals, segment, PageRun::of_chunk(chunk));
         let resident = taken.dirty.chunk(chunk);
         totals.update(|figures| {
-            Self::count_taken(figures, &taken);
             figures.used_pages.add(CHUNK_PAGES as u64);
             figures.spans[class.index()].add(1);
             figures.spans_created.add(1);
@@ -246,11 +353,9 @@ impl PageHeap {
         };
         let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
         for (segment, part) in run.parts() {
-            let taken = self.states(arena, segment).occupy(part, os.now());
-            self.refresh(arena, segment);
+            let taken = self.occupy(arena, os, totals, segment, part);
             result.any_dirty |= !taken.dirty.is_empty();
             result.dirty = taken.dirty;
-            totals.update(|figures| Self::count_taken(figures, &taken));
         }
         self.states(arena, run.segment).set_run(run.first, pages);
         totals.update(|figures| {
@@ -277,14 +382,13 @@ impl PageHeap {
             return false;
         }
         for (segment, part) in longer.parts_from(run.pages) {
-            if !self.states(arena, segment).allocatable().all(part) {
+            let is_held = self.is_in(arena, HELD_RECORD, segment);
+            if is_held || !self.states(arena, segment).allocatable().all(part) {
                 return false;
             }
         }
         for (segment, part) in longer.parts_from(run.pages) {
-            let taken = self.states(arena, segment).occupy(part, os.now());
-            self.refresh(arena, segment);
-            totals.update(|figures| Self::count_taken(figures, &taken));
+            self.occupy(arena, os, totals, segment, part);
         }
         self.states(arena, run.segment).set_run(run.first, pages);
         totals.update(|figures| {
@@ -379,9 +483,9 @@ impl PageHeap {
             }
             grown = need;
         }
+        // Their records are zero, and stay so until they are used.
         for segment in in_use..in_use + grown {
-            self.states(arena, SegmentIndex(segment)).make_fresh();
-            self.refresh(arena, SegmentIndex(segment));
+            self.change_sets(arena, SegmentIndex(segment), FRESH_SETS);
         }
         totals.update(|figures| figures.arena_grows.add(1));
         Some(())

@@ -5,6 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::arena::Arena;
 use crate::heap::{Heap, Uncached, UncachedClass};
 use crate::sampling;
 use crate::size_class::{CLASS_COUNT, SizeClass};
@@ -54,7 +55,8 @@ impl Readings {
             segments_in_use: heap.arena.in_use(),
             is_reserved: heap.arena.is_reserved(),
             sampling: SamplingSums::of(&heap.sampler.readings),
-            metadata_bytes: heap.arena.record_bytes_in_use() as u64 + heap.metadata.touched_bytes(),
+            metadata_bytes: Arena::record_bytes(heap.arena.in_use(), figures.records)
+                + heap.metadata.touched_bytes(),
             metadata_map_calls: heap.metadata.map_calls(),
             clone_calls: heap.ticker.starts.load(Ordering::Relaxed)
                 + heap.ticker.failures.load(Ordering::Relaxed),

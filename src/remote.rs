@@ -347,8 +347,9 @@ impl RemoteHeap {
             segments_in_use: place.map_or(0, |place| place.segments),
             is_reserved: place.is_some(),
             sampling: SamplingSums::of(&self.sampler(memory)?),
-            metadata_bytes: place
-                .map_or(0, |place| Arena::record_bytes(place.segments) as u64 + place.pool_bytes),
+            metadata_bytes: place.map_or(0, |place| {
+                Arena::record_bytes(place.segments, figures.records) + place.pool_bytes
+            }),
             metadata_map_calls: crate::metadata::map_calls(singles.metadata_mapped),
             clone_calls: singles.ticker_starts.saturating_add(singles.ticker_failures),
         }))
@@ -598,7 +599,7 @@ impl RemoteHeap {
         // So many at a time, for the sake of the stack.
         const BATCH: usize = 64;
         const BYTES: usize = size_of::<[PageBits; 2]>();
-        const { assert!(PageStates::FREE_OFFSET == 0 && PageStates::DIRTY_OFFSET == BYTES / 2) };
+        const { assert!(PageStates::USED_OFFSET == 0 && PageStates::DIRTY_OFFSET == BYTES / 2) };
         for (batch, from) in into.chunks_mut(BATCH).zip((first..).step_by(BATCH)) {
             let mut classes = [0; BATCH * SEGMENT_CHUNKS as usize];
             let classes = &mut classes[..batch.len() * SEGMENT_CHUNKS as usize];
@@ -755,14 +756,15 @@ impl RemoteHeap {
 }
 
 impl SegmentPages {
-    /// From a segment's bytes of the page map, and its bits of free and of dirty pages.
+    /// From a segment's bytes of the page map, and its bits of pages in use and of dirty pages. Those of a
+    /// record that was given back, or is just being, are all zero: every page is free and holds nothing.
     fn new(classes: &[u8], bits: &[u8]) -> SegmentPages {
         let mut words = bits.chunks_exact(8).map(|word| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(word);
             u64::from_le_bytes(bytes)
         });
-        let free: [u64; 8] = core::array::from_fn(|_| words.next().unwrap_or(0));
+        let free: [u64; 8] = core::array::from_fn(|_| !words.next().unwrap_or(0));
         let dirty: [u64; 8] = core::array::from_fn(|_| words.next().unwrap_or(0));
         // Four chunks of 16 pages to a word.
         let in_span: [u64; 8] = core::array::from_fn(|word| {
@@ -810,4 +812,4 @@ fn read_word(memory: &impl Memory, address: u64) -> Result<u64, RemoteError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

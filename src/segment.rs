@@ -13,7 +13,9 @@ use crate::units::{
     CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES,
 };
 
-/// One segment's record. All-zero memory is a segment not yet in use.
+/// One segment's record. All-zero memory is that of a segment whose pages are all free and hold nothing:
+/// one that was never used, or whose record was given back to the system (see `release::records`). So a
+/// record needs no memory until its segment is used, and whoever reads one that is gone reads the truth.
 #[repr(C, align(4096))]
 pub(crate) struct Segment {
     /// Guarded by the page heap's lock.
@@ -42,16 +44,18 @@ const HUGE: u16 = u16::MAX;
 /// What each page of a segment is. Guarded by the page heap's lock.
 ///
 /// # Invariants
-/// - `dirty`, `claimed` ⊆ `free`; `claimed` is empty but while a purge is in the kernel.
+/// - No page in `dirty`, `claimed` or `purged` is in use; `claimed` is empty but while a purge is in the
+///   kernel.
 /// - `dirty` and `purged` exclude each other, except that a purge in flight leaves both as they were.
-/// - A page that is not free belongs to one span (its chunk's page map byte is not 0) or to one
+/// - A page in use belongs to one span (its chunk's page map byte is not 0) or to one
 ///   large run (that starts at a page with `run_pages != 0`, here or, for a run longer than a
 ///   segment, in a segment before).
 /// - `dirty_since` and `dirty_last` mean something only while `dirty` is not empty.
+/// - All zero is free and clean: what is said of pages is said of those that are or were in use.
 #[repr(C)]
 pub(crate) struct PageStates {
-    /// Belongs to no span and no run. Set only by the release boundary.
-    free: PageBits,
+    /// Belongs to a span or a run. Cleared only by the release boundary; all others are free.
+    used: PageBits,
     /// Free, and possibly resident: the ledger.
     dirty: PageBits,
     /// Free, but in the hands of a purge: not to be allocated.
@@ -70,8 +74,13 @@ pub(crate) struct PageStates {
     purged_last: Nanos,
     /// The kernel refused a purge here: no new attempt before this epoch.
     pub no_purge_before: Epoch,
-    /// Which of the page heap's sets this segment is in: bit `i` for set `i`.
-    pub sets: u16,
+    /// The kernel refused this record: likewise.
+    pub no_record_purge_before: Epoch,
+    /// When pages here were last freed.
+    pub vacated_last: Epoch,
+    /// Which of the page heap's sets this segment is in: bit `i` for set `i`, each the other way round
+    /// where a segment that was never used is in the set.
+    sets: u16,
     /// Pages of the large run that starts at a segment's first page and is longer than the segment.
     huge_pages: Pages,
     /// By first page of a large run: its length, [`HUGE`], or 0.
@@ -91,18 +100,34 @@ pub(crate) struct Taken {
 }
 
 impl PageStates {
-    /// Where readers from outside find the free and the dirty pages.
-    pub const FREE_OFFSET: usize = core::mem::offset_of!(PageStates, free);
+    /// Where readers from outside find the pages in use and the dirty ones.
+    pub const USED_OFFSET: usize = core::mem::offset_of!(PageStates, used);
     pub const DIRTY_OFFSET: usize = core::mem::offset_of!(PageStates, dirty);
 
-    /// A new segment's pages are free and clean.
-    pub fn make_fresh(&mut self) {
-        self.free.set(PageRun::SEGMENT);
+    /// Which of the page heap's sets this segment is in, where one that was never used is in `fresh`.
+    pub fn sets(&self, fresh: u16) -> u16 {
+        self.sets ^ fresh
+    }
+
+    pub fn set_sets(&mut self, sets: u16, fresh: u16) {
+        self.sets = sets ^ fresh;
+    }
+
+    /// Is this record that of a segment that was never used, or one that was given back?
+    pub fn is_empty(&self) -> bool {
+        self.sets == 0
+    }
+
+    /// Before pages are taken of a segment whose record was given back: they had all been purged. Of
+    /// what nobody remembers any more, the reasons of their release, nothing is said.
+    pub fn recall_purge(&mut self) {
+        debug_assert!(self.is_empty());
+        self.purged.set(PageRun::SEGMENT);
     }
 
     /// Pages that can be allocated.
     pub fn allocatable(&self) -> PageBits {
-        self.free.and_not(&self.claimed)
+        self.free().and_not(&self.claimed)
     }
 
     /// Free pages that may be resident and are not being purged just now.
@@ -116,8 +141,8 @@ impl PageStates {
     }
 
     /// All free pages, the claimed ones included.
-    pub fn free(&self) -> &PageBits {
-        &self.free
+    pub fn free(&self) -> PageBits {
+        PageBits::of(PageRun::SEGMENT).and_not(&self.used)
     }
 
     /// Allocates `run`, whose pages the caller found allocatable.
@@ -129,7 +154,7 @@ impl PageStates {
             refaults: ReleaseReason::ALL.map(|reason| self.with_reason(&purged, reason).count()),
             is_soon: now.since(self.purged_last) <= SOON,
         };
-        self.free.clear(run);
+        self.used.set(run);
         self.dirty.clear(run);
         self.purged.clear(run);
         taken
@@ -152,7 +177,8 @@ impl PageStates {
         if !new.is_empty() {
             self.dirty_last = now;
         }
-        self.free.set(run);
+        self.vacated_last = now;
+        self.used.clear(run);
         self.dirty = self.dirty.or(&new);
         self.set_reason(&PageBits::of(run), reason);
         joins
@@ -160,7 +186,7 @@ impl PageStates {
 
     /// Records that free pages were purged while a span still held them.
     pub fn add_purged(&mut self, pages: &PageBits) {
-        debug_assert!(pages.and_not(&self.free).is_empty());
+        debug_assert!(pages.and(&self.used).is_empty());
         self.purged = self.purged.or(pages);
     }
 
@@ -248,13 +274,13 @@ impl PageStates {
     /// Walks the invariants that concern this segment alone.
     #[cfg(test)]
     pub fn check(&self) {
-        assert!(self.dirty.and_not(&self.free).is_empty(), "dirty pages are free");
-        assert!(self.claimed.and_not(&self.free).is_empty(), "claimed pages are free");
-        assert!(self.purged.and_not(&self.free).is_empty(), "purged pages are free");
+        assert!(self.dirty.and(&self.used).is_empty(), "dirty pages are free");
+        assert!(self.claimed.and(&self.used).is_empty(), "claimed pages are free");
+        assert!(self.purged.and(&self.used).is_empty(), "purged pages are free");
         assert!(self.dirty.and(&self.purged).is_empty(), "a page is dirty or purged");
         for page in 0..SEGMENT_PAGES {
             if self.run_pages[page as usize] != 0 {
-                assert!(!self.free.get(page), "a run starts on a page in use");
+                assert!(self.used.get(page), "a run starts on a page in use");
             }
         }
     }

@@ -189,7 +189,8 @@ pub struct Snapshot {
     pub release_purged_pages_total: ByPurge<u64>,
     /// The same in bytes.
     pub release_purged_bytes_total: u64,
-    /// System calls made to give pages back.
+    /// System calls made to give pages back; those for the allocator's own records are in
+    /// [`os_calls_total`](Snapshot::os_calls_total) alone.
     pub release_madvise_calls_total: u64,
     /// Ranges handed to those calls.
     pub release_purge_ranges_total: u64,
@@ -198,7 +199,8 @@ pub struct Snapshot {
     pub release_dropped_total: u64,
     /// Free pages taken back into use before their purge.
     pub release_reused_pages_total: u64,
-    /// Pages allocated again after their purge: each costs a page fault.
+    /// Pages allocated again after their purge: each costs a page fault. Of a segment that was left for so
+    /// long that its record went, too, every page counts as purged, also one that was never used.
     pub release_refault_pages_total: u64,
     /// Purges the kernel refused.
     pub release_errors_total: u64,
@@ -394,7 +396,10 @@ impl Snapshot {
             os_calls_total: OsCalls {
                 mmap: read.metadata_map_calls.saturating_add(read.is_reserved as u64),
                 mprotect: figures.mprotect_calls,
-                madvise: figures.madvise_calls.saturating_add(uncached.zeroing_calls),
+                madvise: figures
+                    .madvise_calls
+                    .saturating_add(figures.record_calls)
+                    .saturating_add(uncached.zeroing_calls),
                 mremap: uncached.remaps,
                 membarrier: uncached.barriers,
                 clone: read.clone_calls,

@@ -22,7 +22,9 @@
 //!
 //! A span can be retired and its descriptor reused while a slow put still looks at it. The state
 //! carries a generation, read before the put's own bit is set (until then its block keeps the span
-//! alive), so such a put recognizes that the span is no longer the one it served.
+//! alive), so such a put recognizes that the span is no longer the one it served. No two spans of a
+//! heap have the same, whatever became of the descriptor in between: it may have gone back to the
+//! system with its record, and reads as zero then, which is no span's generation.
 
 use crate::size_class::{MAX_BLOCKS, SizeClass};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
@@ -33,10 +35,10 @@ const WORDS: usize = MAX_BLOCKS / 64;
 
 /// The low bits of the state word; the rest is the generation.
 const STATE_BITS: u32 = 2;
-const STATE_MASK: u32 = (1 << STATE_BITS) - 1;
-const HELD: u32 = 0;
-const AVAILABLE: u32 = 1;
-const FULL: u32 = 2;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+const HELD: u64 = 0;
+const AVAILABLE: u64 = 1;
+const FULL: u64 = 2;
 
 /// Where the upper half of `residency` begins: a span has 16 pages.
 const PURGED_SHIFT: u32 = 16;
@@ -44,6 +46,7 @@ const PURGED_SHIFT: u32 = 16;
 /// The out-of-line descriptor of one span. All-zero memory is a valid descriptor (held, no blocks).
 ///
 /// # Invariants
+/// - The generation is 0 where there has been no span since the descriptor last was zero.
 /// - Bit `i` is set exactly if block `i` is in no cache and not live.
 /// - Bits at and above the class's block count are never set.
 /// - Only the holder clears bits, writes `residency` and `first_word`, and leaves the state HELD.
@@ -53,7 +56,7 @@ const PURGED_SHIFT: u32 = 16;
 #[repr(C)]
 pub(crate) struct Span {
     /// Generation and HELD, AVAILABLE or FULL.
-    state: AtomicU32,
+    state: AtomicU64,
     /// Low half, one bit per page: a block there was handed out since the page was last known to be
     /// clean, so it may be resident. High half: the page was given back since, and no block there has
     /// been handed out again.
@@ -91,7 +94,7 @@ pub(crate) enum Put {
     Held,
     /// All blocks are back: whoever can take the span from the index should retire it.
     Empty,
-    /// A block was already free. Nothing has been changed for the others.
+    /// A block was already free, or its span is long gone. Nothing has been changed for the others.
     DoubleFree,
 }
 
@@ -109,19 +112,20 @@ fn words_for(blocks: u32) -> u32 {
 
 impl Span {
     /// Makes this the descriptor of a new span whose `blocks` blocks are all free, held by the
-    /// caller. `resident` says which pages still hold old content.
+    /// caller. `resident` says which pages still hold old content; `number` is one that no other span of
+    /// the heap has had, and not 0.
     ///
     /// The caller took the span's pages from the page heap, so nobody else uses the descriptor but
     /// late puts to an earlier span, which the new generation turns away.
-    pub fn create(&self, blocks: u32, resident: u16) {
+    pub fn create(&self, blocks: u32, resident: u16, number: u64) {
+        debug_assert!(number > 0);
         for word in 0..words_for(blocks) {
             // Relaxed: published with the span, by the Release of the index or of a block's owner.
             self.bits[word as usize].store(full_word(blocks, word), Ordering::Relaxed);
         }
         self.residency.store(resident as u32, Ordering::Relaxed);
         self.first_word.store(0, Ordering::Relaxed);
-        let generation = (self.state.load(Ordering::Relaxed) & !STATE_MASK) + STATE_MASK + 1;
-        self.state.store(generation | HELD, Ordering::Relaxed);
+        self.state.store(number << STATE_BITS | HELD, Ordering::Relaxed);
     }
 
     /// Takes up to `want` blocks of one word, lowest first: of the word that the last claim stopped
@@ -153,7 +157,7 @@ impl Span {
         let generation = self.state.load(Ordering::Relaxed) & !STATE_MASK;
         // Release: partner of the Acquires in `claim` and `is_empty`.
         let before = self.bits[word as usize].fetch_or(mask, Ordering::AcqRel);
-        if before & mask != 0 {
+        if before & mask != 0 || generation == 0 {
             return Put::DoubleFree;
         }
         fence_after_rmw();
@@ -307,11 +311,24 @@ impl Span {
     /// What all-zero memory is.
     pub fn new() -> Span {
         Span {
-            state: AtomicU32::new(0),
+            state: AtomicU64::new(0),
             residency: AtomicU32::new(0),
             first_word: AtomicU32::new(0),
             bits: core::array::from_fn(|_| AtomicU64::new(0)),
         }
+    }
+
+    /// What the kernel does to a descriptor whose record is given back.
+    pub fn wipe(&self) {
+        self.state.store(0, Ordering::Relaxed);
+        self.residency.store(0, Ordering::Relaxed);
+        self.first_word.store(0, Ordering::Relaxed);
+        self.bits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// The number that the span was created with.
+    pub fn number(&self) -> u64 {
+        self.state.load(Ordering::Relaxed) >> STATE_BITS
     }
 
     pub fn has_free(&self, block: u32) -> bool {
@@ -358,7 +375,7 @@ mod tests {
         for class in SizeClass::all() {
             let blocks = class.blocks_per_span();
             let span = Span::new();
-            span.create(blocks, 0);
+            span.create(blocks, 0, 1);
             let mut claims = Vec::new();
             let mut seen = 0;
             while let Some(claim) = span.claim(blocks, 7) {
@@ -388,9 +405,10 @@ mod tests {
     #[test]
     fn a_block_that_is_here_already_is_a_double_free_in_every_state() {
         let span = Span::new();
-        span.create(130, 0);
+        assert_eq!(span.put(130, 0, 1), Put::DoubleFree, "no span");
+        span.create(130, 0, 1);
         assert_eq!(span.put(130, 0, 1), Put::DoubleFree, "never handed out");
-        span.create(130, 0);
+        span.create(130, 0, 2);
         assert_eq!(span.claim(130, 2), Some(Claim { word: 0, blocks: 0b11 }));
         assert_eq!(span.put(130, 0, 0b01), Put::Done);
         assert_eq!(span.put(130, 0, 0b01), Put::DoubleFree, "held");
@@ -405,7 +423,7 @@ mod tests {
             let blocks = class.blocks_per_span();
             let size = class.block_bytes().get();
             let span = Span::new();
-            span.create(blocks, 0);
+            span.create(blocks, 0, 1);
             let mut expected = 0u32;
             let mut counted = 0;
             while let Some(claim) = span.claim(blocks, 3) {
@@ -427,13 +445,15 @@ mod tests {
     #[test]
     fn a_put_that_outlives_its_span_leaves_the_next_one_alone() {
         let span = Span::new();
-        span.create(2, 0);
+        span.create(2, 0, 1);
         let claim = span.claim(2, 2).unwrap();
         assert!(span.leave_full(2));
         // The state as a slow put would have read it, before the span is retired and reused.
         let stale = span.state.load(Ordering::Relaxed);
         assert_eq!(span.put(2, 0, claim.blocks), Put::Held);
-        span.create(64, 0);
+        span.wipe();
+        assert_ne!(span.state.load(Ordering::Relaxed), stale, "it is no span's");
+        span.create(64, 0, 2);
         while span.claim(64, 64).is_some() {}
         assert!(span.leave_full(64));
         assert_ne!(span.state.load(Ordering::Relaxed), stale, "the generation tells them apart");

@@ -859,6 +859,8 @@ pub(crate) mod fake {
                     outcome.refused |= 1 << i;
                 } else {
                     self.purged.borrow_mut().push(*range);
+                    // What is purged reads as zero, as others may rely on.
+                    assert_eq!(Linux.purge(&[*range]).refused, 0);
                 }
             }
             outcome

@@ -115,7 +115,7 @@ impl TestHeap {
         let mut pages = page_heap.lock();
         let (chunk, resident) = pages.take_span(arena, &self.os, totals, class)?;
         let span = arena.span(chunk);
-        span.create(class.blocks_per_span(), resident);
+        span.create(class.blocks_per_span(), resident, totals.figures().spans_created.get());
         arena.set_class(chunk, class);
         while let Some(claim) = span.claim(class.blocks_per_span(), 64) {
             span.note_resident(class, claim);
@@ -183,7 +183,7 @@ impl TestHeap {
 
     /// Which pages of a segment are free.
     pub fn unused(&self, segment: u32) -> PageBits {
-        *self.heap.page_heap.lock().states(&self.heap.arena, SegmentIndex(segment)).free()
+        self.heap.page_heap.lock().states(&self.heap.arena, SegmentIndex(segment)).free()
     }
 
     pub fn pending(&self) -> u64 {

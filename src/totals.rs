@@ -38,6 +38,10 @@ pub(crate) struct Figures<T> {
     pub pending_pages: T,
     /// Pages that belong to spans and large runs.
     pub used_pages: T,
+    /// Segments' records that take memory: those of segments that were used, and were not given back.
+    pub records: T,
+    /// Calls that gave records back.
+    pub record_calls: T,
     /// Spans in use, by class.
     pub spans: [T; CLASS_COUNT],
     /// Spans created, ever.

@@ -84,7 +84,7 @@ const BLOCKS: u32 = 2;
 
 fn new_span() -> Span {
     let span = Span::new();
-    span.create(BLOCKS, 0);
+    span.create(BLOCKS, 0, 1);
     span
 }
 
@@ -120,12 +120,40 @@ fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
         };
         let reused = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
         if reused {
-            span.create(BLOCKS, 0);
+            span.create(BLOCKS, 0, 2);
             assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
             assert!(span.leave_full(BLOCKS));
         }
         let put = putter.join().unwrap();
         assert!(!(reused && put == Put::Held), "its span is gone");
+    });
+}
+
+/// The same, but that the descriptor goes back to the system with its record in between, and reads as
+/// zero, word by word: the put leaves that alone, too.
+#[test]
+fn a_put_that_outlives_the_record_of_its_span_does_nothing_to_it() {
+    loom::model(|| {
+        let span = Arc::new(new_span());
+        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+        assert!(span.leave_full(BLOCKS));
+        let putter = {
+            let span = Arc::clone(&span);
+            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+        };
+        let retired = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
+        if retired {
+            span.wipe();
+            span.create(BLOCKS, 0, 2);
+            assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+            assert!(span.leave_full(BLOCKS));
+        }
+        let put = putter.join().unwrap();
+        assert_ne!(put, Put::DoubleFree);
+        if retired {
+            assert_ne!(put, Put::Held, "its span is gone");
+            assert!(span.is_full() && !span.has_any(BLOCKS), "the next one is as it was");
+        }
     });
 }
 

@@ -5,6 +5,7 @@
 mod own_memory;
 
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use own_memory::Own;
 
@@ -47,6 +48,9 @@ impl Lying {
         ((state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) * bound) >> 32
     }
 }
+
+/// Held by tests that allocate much, or mind that others do.
+static MUCH: Mutex<()> = Mutex::new(());
 
 fn open() -> RemoteHeap {
     slackwater::knobs(); // The heap is there from here on.
@@ -129,9 +133,53 @@ fn every_page_and_span_is_what_it_is() {
     }
 }
 
+/// While records of segments are given back and come again: a page that is free is never taken for one in
+/// use, whichever moment the reader meets, and the books are those of the pages.
+#[test]
+fn records_that_go_and_come_read_as_what_is_true() {
+    const BLOCK: usize = 8 << 20;
+    const ROUNDS: usize = 300;
+    let _alone = MUCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let heap = open();
+    // Others use this heap, too, but not so much of it.
+    let others = 64 << 20;
+    let free_now = |blocks: Vec<usize>| {
+        for block in blocks {
+            // SAFETY: allocated by `allocate`, and not freed before.
+            unsafe { free(block as *mut u8) };
+        }
+        slackwater::malloc::release_now();
+    };
+    free_now((0..24).map(|_| allocate(BLOCK) as usize).collect());
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                let blocks: Vec<usize> = (0..4).map(|_| allocate(BLOCK) as usize).collect();
+                free_now(blocks);
+            }
+        });
+        let mut looks = 0;
+        while !churn.is_finished() || looks == 0 {
+            let place = heap.place(&Own).expect("readable").expect("it has an arena");
+            let mut pages = vec![SegmentPages::default(); place.segments as usize];
+            heap.pages(&Own, &place, 0, &mut pages).expect("readable");
+            let used: u32 = pages
+                .iter()
+                .flat_map(|pages| pages.large.iter().chain(&pages.span).chain(&pages.dirty))
+                .map(|bits| bits.count_ones())
+                .sum();
+            // One set of blocks, and the next one if the reader was slow.
+            let most = 2 * 4 * BLOCK + others;
+            assert!(used as usize * PAGE_BYTES <= most, "{used} pages in use of {most} bytes");
+            looks += 1;
+        }
+    });
+}
+
 /// Nothing that a process may hold makes its reader panic, read on for ever, or read its own memory.
 #[test]
 fn a_process_that_lies_is_no_danger() {
+    let _alone = MUCH.lock().unwrap_or_else(PoisonError::into_inner);
     // So large that each is a sample.
     let blocks = [(); 20].map(|()| allocate(64 << 20) as usize);
     let taken = slackwater::snapshot().profile_samples_total;

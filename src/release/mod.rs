@@ -6,6 +6,8 @@
 //!  run trimmed ──┘
 //! ```
 //!
+//! The records of segments that are wholly free and clean follow their pages ([`records`]).
+//!
 //! The design follows the work order `PHASE_HZ3_S65` of the allocator hz3: one boundary, a ledger
 //! that merges neighbours, every kind of block covered, one gate that tells idle from busy.
 
@@ -16,6 +18,7 @@ mod gate;
 mod interior;
 mod lifecycle;
 mod purge;
+mod records;
 mod takeover;
 mod tick;
 mod ticker;

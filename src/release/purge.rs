@@ -18,7 +18,7 @@ use crate::totals::{PurgedBatch, Totals};
 use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 
 /// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
-const REFUSED_DELAY_EPOCHS: u64 = 64;
+pub(super) const REFUSED_DELAY_EPOCHS: u64 = 64;
 
 /// How much one purge may do.
 #[derive(Clone, Copy, Debug)]

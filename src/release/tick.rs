@@ -7,6 +7,7 @@ use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON};
 use super::gate::{Decision, GateInput, decide};
 use super::interior::{InteriorBatch, purge_interiors};
 use super::purge::{Batch, PurgeLimits, purge};
+use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordBatch, RecordLimits, give_records_back};
 use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::central;
 use crate::cgroup::Scratch;
@@ -73,6 +74,7 @@ pub(crate) struct LastTick {
 pub(super) struct Workspace {
     batch: Batch,
     interior: InteriorBatch,
+    records: RecordBatch,
     room: Scratch,
 }
 
@@ -118,6 +120,7 @@ impl Release {
                 workspace: Workspace {
                     batch: Batch::new(),
                     interior: InteriorBatch::new(),
+                    records: RecordBatch::new(),
                     room: Scratch::new(),
                 },
             }),
@@ -310,6 +313,8 @@ struct Released {
 /// How much this tick may do, and how long things must have rested for it.
 struct Limits {
     bin_epochs: u32,
+    /// For records of segments. A busy program waits for them as for pages, and then as an idle one does.
+    record_epochs: u64,
     purge: PurgeLimits,
     /// Nothing else wants the processors.
     is_idle: bool,
@@ -318,9 +323,10 @@ struct Limits {
 fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch: Epoch) -> Limits {
     delays.learn(epoch, experience(heap));
     let is_eager = gate.state == GateState::Idle || gate.is_urgent;
-    let bin_epochs = if is_eager { 0 } else { knobs.delay_epochs_busy };
+    let extra_epochs = if is_eager { 0 } else { knobs.delay_epochs_busy };
     Limits {
-        bin_epochs: u32::try_from(bin_epochs).unwrap_or(u32::MAX).max(IDLE_BIN_EPOCHS),
+        bin_epochs: u32::try_from(extra_epochs).unwrap_or(u32::MAX).max(IDLE_BIN_EPOCHS),
+        record_epochs: extra_epochs.saturating_add(IDLE_EPOCHS),
         purge: limits_for(is_eager, knobs, delays),
         is_idle: gate.state == GateState::Idle,
     }
@@ -357,10 +363,19 @@ fn release_pages(
     if inside.pages.0 > 0 {
         heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
     }
+    let record_limits = RecordLimits {
+        rest_epochs: limits.record_epochs,
+        pages: left.pages.saturating_sub(inside.pages.0.into()),
+        calls: left.calls.saturating_sub(inside.calls),
+    };
+    let records = give_records_back(heap, os, epoch, &record_limits, &mut workspace.records);
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
     let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
     Released {
-        is_at_rest: !given.is_waiting && !inside.is_waiting && caches_are_away,
+        is_at_rest: !given.is_waiting
+            && !inside.is_waiting
+            && !records.is_waiting
+            && caches_are_away,
         pages: given.pages.0 as u64 + inside.pages.0 as u64,
         counted,
     }
@@ -438,10 +453,11 @@ pub(crate) fn release_everything(
     let Some(entered) = enter() else { return Pages(0) };
     central::put_away(heap, entered.cache, Bins::ALL);
     put_all_bins_away(heap, os);
-    let Workspace { batch, interior, .. } = &mut last.workspace;
+    let Workspace { batch, interior, records, .. } = &mut last.workspace;
     let pages = purge_everything_with(heap, os, batch);
     // As if all segments had rested for long.
     let inside = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
+    give_records_back(heap, os, heap.release.epoch(), &ALL_RECORDS, records);
     Pages(pages.0 + inside.pages.0)
 }
 

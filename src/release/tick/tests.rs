@@ -9,6 +9,7 @@ use crate::heap::Heap;
 use crate::journal::Event;
 use crate::knobs::{Coverage, GateMode};
 use crate::release::purge_everything;
+use crate::release::records::IDLE_EPOCHS;
 use crate::size_class::SizeClass;
 use crate::snapshot::{GateState, Snapshot};
 use crate::sys::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
@@ -452,8 +453,8 @@ impl Os for Epochs {
     fn commit(&self, range: AddressRange) -> bool {
         Linux.commit(range)
     }
-    fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
-        PurgeOutcome { calls: 1, ..PurgeOutcome::default() }
+    fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
+        Linux.purge(ranges)
     }
     fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
         None
@@ -488,7 +489,8 @@ fn a_tick_says_whether_there_is_something_left() {
     assert_eq!(os.tick(&test), Ticked { is_at_rest: false, has_worked: true });
     assert_eq!(os.tick(&test), AT_REST);
 
-    // The ledger.
+    // The ledger. A page that is in use keeps the segment's record.
+    let kept = test.take(1);
     test.set_knobs(|knobs| knobs.delay_epochs_idle = 5);
     test.free(test.take(10));
     for _ in 0..4 {
@@ -514,6 +516,18 @@ fn a_tick_says_whether_there_is_something_left() {
     assert!(cache.bin(class).capacity.load(Ordering::Relaxed) == 0);
     assert_eq!(os.tick(&test), AT_REST, "live blocks are no work");
     assert!(!live.is_null());
+    test.free(kept);
+    assert_eq!(os.tick(&test), Ticked { is_at_rest: true, has_worked: true });
+
+    // A record of which nothing is in use.
+    test.free(test.take(SEGMENT_PAGES));
+    assert_eq!(os.tick(&test), Ticked { is_at_rest: false, has_worked: true });
+    for _ in 2..IDLE_EPOCHS {
+        assert_eq!(os.tick(&test), WAITING);
+    }
+    assert_eq!(test.figures().records, 2);
+    assert_eq!(os.tick(&test), AT_REST);
+    assert_eq!(test.figures().records, 1);
 
     // With nothing to do there is nothing left.
     test.set_knobs(|knobs| knobs.release = false);
@@ -527,6 +541,8 @@ fn a_cache_whose_owner_is_inside_keeps_the_heap_from_rest() {
     if !test.heap.register_barrier() {
         return;
     }
+    // Its segment stays in use.
+    test.take(1);
     let os = Epochs(AtomicU64::new(1));
     let cache = cache_with_a_bin(&test);
     let word = ThreadWord::of_this_thread();

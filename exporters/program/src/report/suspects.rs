@@ -158,7 +158,8 @@ fn metadata(evidence: &Evidence) -> Option<String> {
     let of_rss = share(records, evidence.rss());
     (evidence.matters(records) && of_rss > MAX_METADATA).then(|| {
         format!(
-            "the allocator's records are {} of RSS ({}): the heap was much larger once",
+            "the allocator's records are {} of RSS ({}): of many threads, or of few blocks in many places \
+             (those of a heap that was larger go back within seconds)",
             percent(of_rss),
             bytes(records)
         )
