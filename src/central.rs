@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::arena::{Arena, ChunkIndex};
 use crate::bits::{PageBits, PageRun};
 use crate::heap::Heap;
+use crate::metadata::MAX_ARRAY_BYTES;
 use crate::probes;
 use crate::release::{ReleaseReason, release_range_definitely_free, start_if_needed, touch};
 use crate::report;
@@ -155,7 +156,9 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
     let old = bin.slots.load(Ordering::Relaxed);
     let mut slots = core::ptr::null_mut();
     if capacity > 0 {
-        let Some(memory) = heap.metadata.allocate(array_bytes(capacity)) else { return false };
+        let Some(memory) = heap.metadata.allocate_array(array_bytes(capacity)) else {
+            return false;
+        };
         slots = memory.cast::<AtomicPtr<u8>>();
         if len > 0 {
             // SAFETY: both arrays have room for `len` pointers, and are different ones.
@@ -166,11 +169,13 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
     bin.capacity.store(capacity, Ordering::Relaxed);
     cache.capacity_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 {
-        // SAFETY: the array came from `allocate` with this size; the bin has another one now.
+        // SAFETY: the array came from `allocate_array` with this size; the bin has another one now.
         unsafe { heap.metadata.give_back(old.cast(), array_bytes(before)) };
     }
     true
 }
+
+const _: () = assert!(MAX_BIN_SLOTS as usize * size_of::<AtomicPtr<u8>>() <= MAX_ARRAY_BYTES);
 
 fn array_bytes(slots: u32) -> usize {
     slots as usize * size_of::<AtomicPtr<u8>>()

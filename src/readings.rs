@@ -57,7 +57,7 @@ impl Readings {
             sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: Arena::record_bytes(heap.arena.in_use(), figures.records)
                 + heap.metadata.touched_bytes(),
-            metadata_map_calls: heap.metadata.map_calls(),
+            metadata_map_calls: heap.metadata.map_calls.load(Ordering::Relaxed) as u64,
             clone_calls: heap.ticker.starts.load(Ordering::Relaxed)
                 + heap.ticker.failures.load(Ordering::Relaxed),
         }

@@ -350,7 +350,7 @@ impl RemoteHeap {
             metadata_bytes: place.map_or(0, |place| {
                 Arena::record_bytes(place.segments, figures.records) + place.pool_bytes
             }),
-            metadata_map_calls: crate::metadata::map_calls(singles.metadata_mapped),
+            metadata_map_calls: singles.metadata_map_calls,
             clone_calls: singles.ticker_starts.saturating_add(singles.ticker_failures),
         }))
     }
@@ -690,7 +690,7 @@ impl RemoteHeap {
             oldest: read(places.oldest)?,
             ticker_starts: read(places.ticker_starts)?,
             ticker_failures: read(places.ticker_failures)?,
-            metadata_mapped: read(places.metadata_mapped)?,
+            metadata_map_calls: read(places.metadata_map_calls)?,
             metadata_touched: read(places.metadata_touched)?,
         })
     }

@@ -22,7 +22,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SLACKWTR");
 
 /// Goes up whenever the meaning or the place of anything reachable from the root changes (a test
 /// compares the places with those of this version).
-pub(crate) const LAYOUT_VERSION: u32 = 6;
+pub(crate) const LAYOUT_VERSION: u32 = 7;
 
 /// The ELF note: its name, with the terminating zero, and its type.
 pub const NOTE_NAME: &[u8] = b"Slackwater\0";
@@ -67,7 +67,7 @@ pub(crate) struct Singles<T> {
     pub oldest: T,
     pub ticker_starts: T,
     pub ticker_failures: T,
-    pub metadata_mapped: T,
+    pub metadata_map_calls: T,
     pub metadata_touched: T,
 }
 
@@ -99,7 +99,7 @@ pub(crate) static ROOT: Root = Root {
         oldest: offset_of!(Heap, release.oldest) as u32,
         ticker_starts: offset_of!(Heap, ticker.starts) as u32,
         ticker_failures: offset_of!(Heap, ticker.failures) as u32,
-        metadata_mapped: offset_of!(Heap, metadata.mapped) as u32,
+        metadata_map_calls: offset_of!(Heap, metadata.map_calls) as u32,
         metadata_touched: offset_of!(Heap, metadata.touched) as u32,
     },
 };

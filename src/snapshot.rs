@@ -144,7 +144,7 @@ pub enum GateState {
 /// System calls made by the allocator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OsCalls {
-    /// `mmap`: reservations.
+    /// `mmap`: reservations, and the calls by which they got their shape.
     pub mmap: u64,
     /// `mprotect`: the arena grows.
     pub mprotect: u64,

@@ -187,6 +187,24 @@ pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
     map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
 }
 
+/// The same, aligned to its size (a power of two), and never in huge pages: what is given back of it
+/// stays so. Returns the address, and how many calls it took.
+pub(crate) fn map_aligned(bytes: usize) -> Option<(usize, usize)> {
+    let all = map_metadata(2 * bytes - PAGE_BYTES)?;
+    let start = all.next_multiple_of(bytes);
+    let end = start + bytes;
+    let mut calls = 2;
+    for (from, to) in [(all, start), (end, all + 2 * bytes - PAGE_BYTES)] {
+        if from < to {
+            // SAFETY: this part was mapped just now, and nobody knows of it.
+            unsafe { unmap(AddressRange { start: from, bytes: to - from }) };
+            calls += 1;
+        }
+    }
+    forbid_huge_pages(AddressRange { start, bytes });
+    Some((start, calls))
+}
+
 /// Since Linux 6.13; libc does not name them yet.
 const MADV_GUARD_INSTALL: c_int = 102;
 const MADV_GUARD_REMOVE: c_int = 103;

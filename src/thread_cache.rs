@@ -425,12 +425,9 @@ impl Registry {
     ) -> Option<&ThreadCache> {
         let mut unused = self.unused.lock_unless_mine()?;
         let record = if unused.0.is_null() {
-            let memory = metadata.allocate(size_of::<ThreadCache>())?;
-            // SAFETY: the piece is large enough and nobody else's.
-            unsafe { memory.write_bytes(0, size_of::<ThreadCache>()) };
-            let record = memory.cast::<ThreadCache>();
-            // SAFETY: all-zero is a valid record, pieces of a page and more are page-aligned, and
-            // they are never unmapped.
+            let record = metadata.allocate_record(size_of::<ThreadCache>())?.cast::<ThreadCache>();
+            // SAFETY: all-zero is a valid record; this memory is zero, aligned to a cache line as records
+            // are, nobody else's, and never unmapped.
             let cache = unsafe { &*record };
             for bin in &cache.bins {
                 bin.start(countdowns.begin());
@@ -626,7 +623,7 @@ mod tests {
         first.classes[class.index()].claimed.add(5);
         assert!(!first.bin(class).count(100));
         assert_eq!(first.allocations(class), (1, 100));
-        let calls = metadata.map_calls();
+        let calls = metadata.map_calls.load(Ordering::Relaxed);
 
         registry.detach(first);
         assert_eq!(registry.threads(), 1);
@@ -652,7 +649,11 @@ mod tests {
         });
         assert_eq!(again[..2], [ptr::from_ref(third), ptr::from_ref(second)]);
         assert!(!again[..2].contains(&again[2]));
-        assert_eq!(metadata.map_calls(), calls, "three records fit one mapping");
+        assert_eq!(
+            metadata.map_calls.load(Ordering::Relaxed),
+            calls,
+            "three records fit one mapping"
+        );
     }
 
     #[test]

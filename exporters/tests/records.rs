@@ -1,6 +1,7 @@
 //! What stays of the allocator's own records when a heap that was large is at rest: in this process, and
 //! in one that a fork made of it. This program is under Slackwater, and alone in its process: one test.
 
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ const THREADS: u64 = 4;
 /// What may stay. Promised is a hundredth of the peak, which is what all records take when they are used in
 /// full; that much stayed.
 const AT_MOST: u64 = PEAK_BYTES / 400;
+
+/// Threads that are there at once, each with a cache of blocks of all sizes up to 2 KiB.
+const MANY_THREADS: usize = 100;
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -58,6 +62,29 @@ fn burst(bytes: u64) {
     assert!(peak.live + peak.sampled >= bytes / 10 * 9, "{peak:?}");
     assert!(peak.metadata >= bytes / 200, "records are used: {peak:?}");
     drop(blocks);
+}
+
+/// Many threads, whose caches are large at one and the same time.
+fn many_caches() {
+    let all = Arc::new(Barrier::new(MANY_THREADS));
+    let grows = |seed: usize| {
+        let all = Arc::clone(&all);
+        thread::spawn(move || {
+            // A bin grows when it runs full and empty in turn.
+            for round in 0..4 {
+                let sizes = (0..2 * MIB / 1024).map(|i| 16 + (i + round + seed as u64) % 127 * 16);
+                let blocks: Vec<Vec<u8>> = sizes.map(|size| vec![1; size as usize]).collect();
+                all.wait();
+                drop(blocks);
+            }
+            all.wait();
+            // Used until just now, and not yet put away.
+            slackwater::snapshot().memory_bytes.metadata
+        })
+    };
+    let threads: Vec<_> = (0..MANY_THREADS).map(grows).collect();
+    let metadata = threads.into_iter().map(|thread| thread.join().expect("it grew")).max();
+    assert!(metadata.is_some_and(|bytes| bytes > 2 * AT_MOST), "{metadata:?}: arrays are used");
 }
 
 /// `false`: more than may stay is there for minutes.
@@ -101,6 +128,8 @@ fn records_of_a_heap_that_was_large_go_back() {
         burst(PEAK_BYTES);
         assert!(comes_to_rest());
     }
+    many_caches();
+    assert!(comes_to_rest());
     let in_child = || {
         burst(PEAK_BYTES / 4);
         comes_to_rest()

@@ -16,6 +16,7 @@ use crate::heap::Heap;
 use crate::journal::{Event, Span};
 use crate::knobs::{Coverage, Knobs};
 use crate::lock::{Guard, Lock};
+use crate::metadata::GivenBack;
 use crate::page_heap::PENDING;
 use crate::probes;
 use crate::sections::{self, Section};
@@ -369,15 +370,29 @@ fn release_pages(
         calls: left.calls.saturating_sub(inside.calls),
     };
     let records = give_records_back(heap, os, epoch, &record_limits, &mut workspace.records);
+    let left = (
+        record_limits.pages.saturating_sub(records.pages.0.into()),
+        record_limits.calls.saturating_sub(records.calls),
+    );
+    let arrays = heap.metadata.give_arrays_back(os, epoch, limits.record_epochs, left);
+    count_array_calls(heap, &arrays);
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
     let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
     Released {
         is_at_rest: !given.is_waiting
             && !inside.is_waiting
             && !records.is_waiting
+            && !arrays.is_waiting
             && caches_are_away,
         pages: given.pages.0 as u64 + inside.pages.0 as u64,
         counted,
+    }
+}
+
+fn count_array_calls(heap: &Heap, given: &GivenBack) {
+    if given.calls > 0 {
+        let _page_heap = heap.page_heap.lock();
+        heap.totals.update(|figures| figures.record_calls.add(given.calls));
     }
 }
 
@@ -457,7 +472,9 @@ pub(crate) fn release_everything(
     let pages = purge_everything_with(heap, os, batch);
     // As if all segments had rested for long.
     let inside = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
-    give_records_back(heap, os, heap.release.epoch(), &ALL_RECORDS, records);
+    let epoch = heap.release.epoch();
+    give_records_back(heap, os, epoch, &ALL_RECORDS, records);
+    count_array_calls(heap, &heap.metadata.give_arrays_back(os, epoch, 0, (u64::MAX, u64::MAX)));
     Pages(pages.0 + inside.pages.0)
 }
 
