@@ -60,7 +60,8 @@ pub fn read(
         return Ok(found);
     };
     let mut records = 0;
-    // Records of pages, segments and spans, most of which are touched in full.
+    // Records of pages, segments and spans. Of segments in use most are touched in full; those of others are
+    // gone, and lie side by side.
     let (start, end) = (place.records, place.records_end);
     pagemap.scan(Expected::Backed, start, end, &mut |start, end, is_huge| {
         records += end - start;
