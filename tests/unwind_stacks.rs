@@ -3,6 +3,7 @@
 
 #[path = "unwinding/mod.rs"]
 mod common;
+mod surroundings;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};

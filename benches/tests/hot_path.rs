@@ -1,5 +1,8 @@
 //! `scripts/hot-path`, from a workload to pictures, and what it says to bad input.
 
+#[path = "../../tests/surroundings/mod.rs"]
+mod surroundings;
+
 use std::env;
 use std::fs;
 use std::io::{self, Write};

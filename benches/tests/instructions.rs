@@ -1,6 +1,9 @@
 //! The fast paths keep to a budget of instructions, and the profiler takes none of them: counted by
 //! callgrind, which repeats to the instruction.
 
+#[path = "../../tests/surroundings/mod.rs"]
+mod surroundings;
+
 use std::env;
 use std::io::{self, Write};
 use std::process::Command;

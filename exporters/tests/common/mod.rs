@@ -6,6 +6,8 @@
 
 pub mod dashboards;
 pub mod prometheus;
+#[path = "../../../tests/surroundings/mod.rs"]
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -158,41 +160,6 @@ pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
 
 /// How long a test waits for what it waits for. Not an asserted time: a test that hangs says nothing.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-
-/// What a test program and its children would inherit from whoever runs it, set before `main`: nobody
-/// else runs yet. Ignored signals as under `nohup`, a low limit of open files, a locale, a proxy.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static SURROUNDINGS: extern "C" fn() = set_surroundings;
-
-extern "C" fn set_surroundings() {
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGCHLD, libc::SIGTERM] {
-        // SAFETY: the default action is one for each of these signals, and takes no memory.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    // SAFETY: `umask` cannot fail, and touches no memory.
-    unsafe { libc::umask(0o022) };
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` lives through the call, which writes it alone.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
-    if known && limit.rlim_cur < limit.rlim_max.min(1024) {
-        limit.rlim_cur = limit.rlim_max.min(1024);
-        // SAFETY: `limit` lives through the call, which reads it. Where it fails, all stays as it was.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    }
-    let foreign = |name: &str| {
-        let proxies = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
-        name.starts_with("LC_")
-            || ["LANG", "LANGUAGE", "TZ"].contains(&name)
-            || proxies.contains(&name.to_ascii_lowercase().as_str())
-    };
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(foreign)) {
-        // SAFETY: there is no other thread before `main` that could read the environment.
-        unsafe { env::remove_var(name) };
-    }
-    // SAFETY: as above.
-    unsafe { env::set_var("LC_ALL", "C.UTF-8") };
-}
 
 /// Whether a tool is there. Without it a test is skipped, loudly; in CI it must be there.
 pub fn have_tool(tool: &str) -> bool {

@@ -1,6 +1,9 @@
 //! What the tests of the preload library share: where the library is, how a program is run under it
 //! with a limit on its time, and what happens on a machine where a program is missing.
 
+#[path = "../../../tests/surroundings/mod.rs"]
+mod surroundings;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
