@@ -58,11 +58,17 @@ fn found_in_path(program: &OsStr) -> Option<PathBuf> {
     env::split_paths(&folders).map(|folder| folder.join(program)).find(is_program)
 }
 
-/// The program that a script's first line names.
+/// The program that a script's first line names, or that `env` is to find by it.
 fn interpreter(line: &[u8]) -> Option<PathBuf> {
     let line = line.split(|&byte| byte == b'\n').next()?;
     let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
-    Some(OsString::from_vec(words.next()?.to_vec()).into())
+    let first = PathBuf::from(OsString::from_vec(words.next()?.to_vec()));
+    if first.file_name() != Some(OsStr::new("env")) {
+        return Some(first);
+    }
+    // Its own options, and variables that it sets, come first.
+    let found = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
+    found.map_or(Some(first), |name| found_in_path(OsStr::from_bytes(name)))
 }
 
 /// A program that runs with more rights than its user has is not preloaded by them.
@@ -187,6 +193,12 @@ mod tests {
                 says.is_some(),
                 "a script of {name}"
             );
+            for line in ["#!/usr/bin/env -S", "#!/usr/bin/env A=b", "#! /bin/env"] {
+                let by_env = format!("{line} {} -x\n", path.display());
+                let by_env = file(&format!("env-{name}"), by_env.as_bytes());
+                assert_eq!(obstacle(by_env.as_os_str()).is_some(), says.is_some(), "{line} {name}");
+                let _ = fs::remove_file(by_env);
+            }
             let _ = (fs::remove_file(path), fs::remove_file(script));
         }
         let itself = file("itself", b"");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
@@ -117,4 +117,27 @@ fn a_static_program_is_told_to_be_one() {
     let said = String::from_utf8(output.stderr).expect("text");
     assert!(said.contains("is statically linked") && said.lines().count() == 1, "{said}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// The same of a child of what is profiled, which is seen while it runs.
+#[test]
+fn a_static_child_is_told_to_be_one() {
+    if !common::have_tool("gcc") {
+        return;
+    }
+    let program = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("static-child");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-static", "-xc", "-", "-o"]).arg(&program);
+    common::output_of(&mut gcc, b"#include <stdio.h>\nint main(void) { getchar(); return 7; }");
+    let mut profile = common::slackwater();
+    profile.args(["profile", "run", "--", "sh", "-c", "\"$0\"; true"]).arg(&program);
+    let pipes = profile.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().expect("it starts");
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let told = said.by_ref().map_while(Result::ok).find(|line| line.contains("is not profiled: "));
+    drop(child.stdin.take());
+    let rest: Vec<String> = said.map_while(Result::ok).collect();
+    assert!(child.wait().expect("it ends").success(), "{rest:?}");
+    let told = told.expect("before it ends");
+    assert!(told.starts_with("slackwater: child ") && told.contains("statically"), "{told}");
 }

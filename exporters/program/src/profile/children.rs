@@ -4,8 +4,9 @@
 //! is read at its end; one that ends without its exit handlers was last read within the second before.
 //! Each has a file of its own, beside that of the program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use slackwater_exporters::attach::{self, Target};
 use slackwater_exporters::profile::reading::Reading;
 
 use super::super::arguments::Format;
+use super::super::executable;
 use super::super::output;
 use super::render;
 
@@ -28,6 +30,8 @@ pub struct Children<'a> {
     written: usize,
     /// Children that had a profile, and no file.
     without_file: u64,
+    /// Programs of children without a heap that were looked at.
+    obstacles: BTreeSet<PathBuf>,
 }
 
 struct Child {
@@ -42,7 +46,14 @@ struct Child {
 
 impl<'a> Children<'a> {
     pub fn new(output: Option<&'a Path>, format: Format) -> Children<'a> {
-        Children { output, format, known: BTreeMap::new(), written: 0, without_file: 0 }
+        Children {
+            output,
+            format,
+            known: BTreeMap::new(),
+            written: 0,
+            without_file: 0,
+            obstacles: BTreeSet::new(),
+        }
     }
 
     /// Reads those that are there, below `program`, and keeps what is left of those that are not.
@@ -86,7 +97,15 @@ impl<'a> Children<'a> {
 
     fn read(&mut self, process: u32) {
         let Some(started) = attach::start_time(process) else { return };
-        let Ok(mut target) = Target::open(process) else { return };
+        let mut target = match Target::open(process) {
+            Ok(target) => target,
+            Err(error) => {
+                if error.is_no_heap() {
+                    self.tell_obstacle(process);
+                }
+                return;
+            }
+        };
         let Ok(reading) = target.reading() else { return };
         let child = self.known.entry(process).or_insert_with(|| Child {
             started,
@@ -97,6 +116,18 @@ impl<'a> Children<'a> {
         });
         child.name = target.comm().to_string();
         child.last = Some(Box::new(reading));
+    }
+
+    /// Says of a child without a heap why it has none, once for each program, if that is known.
+    fn tell_obstacle(&mut self, process: u32) {
+        let Ok(program) = fs::read_link(format!("/proc/{process}/exe")) else { return };
+        if self.obstacles.contains(&program) || self.obstacles.len() == MAX_FILES {
+            return;
+        }
+        if let Some(why) = executable::obstacle(program.as_os_str()) {
+            say(&format!("child {process} is not profiled: {why}"));
+        }
+        self.obstacles.insert(program);
     }
 
     /// Writes the files of those that are there, as they are known now.
