@@ -79,7 +79,9 @@ impl Publisher {
         metrics::with_recorder(|recorder| self.publish_to(recorder));
     }
 
-    /// The same for a recorder that is not installed.
+    /// The same for a recorder that is not installed. The facade gives recorders no identity but their place:
+    /// publish to it where it stays. One that is moved afterwards (into `set_global_recorder`) counts as
+    /// another, and is told the past of the histograms again.
     pub fn publish_to(&mut self, recorder: &dyn Recorder) {
         let identity = RecorderIdentity::of(recorder);
         if self.recorder != Some(identity) {
