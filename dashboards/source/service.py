@@ -34,6 +34,7 @@ PART_COLORS = {
     "dirty": "red",
     "metadata": "purple",
     "sampled": "super-light-purple",
+    "stacks": "semi-dark-blue",
     "other_anon": "blue",
     "file": "light-blue",
     "shmem": "dark-blue",
@@ -41,7 +42,9 @@ PART_COLORS = {
 
 # The heap's share of it.
 CLASS_COLORS = {
-    name: color for name, color in PART_COLORS.items() if name not in ("other_anon", "file", "shmem")
+    name: color
+    for name, color in PART_COLORS.items()
+    if name not in ("stacks", "other_anon", "file", "shmem")
 }
 
 NOT_ATTRIBUTED = "#8e8e8e"

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use slackwater::knobs::Knobs;
 use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, SpanUse};
@@ -20,11 +21,13 @@ use slackwater::units::SEGMENT_CHUNKS;
 use crate::cgroup::CgroupMemory;
 use crate::elf::{Module, Note};
 use crate::families::Sample;
+use crate::mappings::{self, MappingUse};
 use crate::memory::ProcessMemoryReader;
 use crate::process::{LastProportional, ProcessMemory};
 #[cfg(feature = "endpoint")]
 use crate::profile::reading::Reading;
 use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
+use crate::stacks;
 
 /// A running process that has a heap of Slackwater's. Holds no file of `/proc` open: what is bound to the
 /// memory that a process had before it executed another program says nothing of the new one.
@@ -125,7 +128,7 @@ impl Target {
     }
 
     fn try_sample(&self) -> Result<Sample, AttachError> {
-        let (sections, (snapshot, (process, residency))) = self.read(|heap| {
+        let (sections, (snapshot, (process, residency)), stack_bytes) = self.read(|heap| {
             let pagemap = open_pagemap(self.process)?;
             let sections = heap.sections(&self.memory)?;
             let books = || Ok::<_, ReadError>(heap.snapshot(&self.memory)?);
@@ -138,13 +141,18 @@ impl Target {
                 }
                 Ok((process, residency))
             };
-            Ok((sections, Sample::at_one_moment(books, kernel)?))
+            let figures = Sample::at_one_moment(books, kernel)?;
+            let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
+            let stack_bytes =
+                stacks::resident_bytes(&self.files(), self.process, &addresses, &pagemap);
+            Ok((sections, figures, stack_bytes))
         })?;
         Ok(Sample {
             snapshot,
             residency: Some(residency),
             process,
             proportional: None,
+            stack_bytes,
             cgroup: CgroupMemory::of(self.process),
             observer_cpu_seconds: None,
             trace_lost_events: None,
@@ -204,6 +212,28 @@ impl Target {
                 residency::segments(&self.memory, heap, &pagemap, &place, first, count)
             }
         })
+    }
+
+    /// The largest mappings beside the heap and the threads' stacks of which a MiB or more is resident:
+    /// `most` of them, the largest first. The kernel walks all of the process's pages for it: some 10 ms
+    /// for each GiB that is resident.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::sample`].
+    pub fn largest_mappings(&self, most: usize) -> Result<Vec<MappingUse>, AttachError> {
+        self.read(|heap| {
+            let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
+            let stacks = stacks::find(&self.files(), self.process, &addresses).unwrap_or_default();
+            let smaps = fs::read(self.files().join("smaps")).map_err(ReadError::Mappings)?;
+            let smaps = String::from_utf8_lossy(&smaps);
+            let except: Vec<_> = [addresses].into_iter().chain(stacks).collect();
+            Ok(mappings::largest(&smaps, &except, 1 << 20, most))
+        })
+    }
+
+    fn files(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.process))
     }
 
     /// The spans of a segment.

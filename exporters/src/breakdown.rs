@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  RSS = file + shmem + anon
-//!  anon = other_anon + the heap's address range
+//!  anon = other_anon + stacks + the heap's address range
 //!  the heap's address range = live + rounding + free_blocks + thread_cache + dirty + metadata
 //!                             + sampled + unattributed
 //! ```
@@ -68,7 +68,9 @@ pub struct Breakdown {
     pub metadata: u64,
     /// Live blocks that the profiler has put on pages of their own, with these pages.
     pub sampled: u64,
-    /// Anonymous memory that is not the heap: stacks, other mappings, the program's own variables.
+    /// The stacks of threads; `None` where they cannot be told from [`Breakdown::other_anon`].
+    pub stacks: Option<u64>,
+    /// Other anonymous memory that is not the heap: mappings, the program's own variables.
     pub other_anon: u64,
     /// Mapped files: the program and its libraries.
     pub file: u64,
@@ -131,6 +133,7 @@ impl Breakdown {
             dirty,
             metadata: residency.record_bytes,
             sampled: residency.sampled_bytes,
+            stacks: None,
             other_anon: process.anon_bytes.saturating_sub(residency.resident_bytes()),
             file: process.file_bytes,
             shmem: process.shmem_bytes,
@@ -140,16 +143,25 @@ impl Breakdown {
         }
     }
 
+    /// The same with what is resident of the threads' stacks told from other anonymous memory.
+    pub fn with_stacks(self, stack_bytes: Option<u64>) -> Breakdown {
+        let anonymous = self.other_anon + self.stacks.unwrap_or(0);
+        // They are looked at some time after the kernel's sum, and may have grown.
+        let stacks = stack_bytes.map(|bytes| bytes.min(anonymous));
+        Breakdown { stacks, other_anon: anonymous - stacks.unwrap_or(0), ..self }
+    }
+
     /// All parts of RSS together.
     pub fn sum(&self) -> u64 {
         let Breakdown { live, rounding, free_blocks, thread_cache, dirty, metadata, .. } = *self;
-        let Breakdown { sampled, other_anon, file, shmem, unattributed, .. } = *self;
+        let Breakdown { sampled, stacks, other_anon, file, shmem, unattributed, .. } = *self;
         live + rounding
             + free_blocks
             + thread_cache
             + dirty
             + metadata
             + sampled
+            + stacks.unwrap_or(0)
             + other_anon
             + file
             + shmem
@@ -200,6 +212,7 @@ mod tests {
             dirty: 300,
             metadata: 60,
             sampled: 8,
+            stacks: None,
             other_anon: 282,
             file: 40,
             shmem: 4,
@@ -209,6 +222,17 @@ mod tests {
         };
         assert_eq!(parts, expected);
         assert_eq!(parts.sum(), 2044);
+    }
+
+    #[test]
+    fn stacks_are_a_part_of_their_own_where_they_are_known() {
+        let parts = Breakdown::new(&books(), &residency(900, 450, 300, 0), &process(2000));
+        let told = parts.with_stacks(Some(200));
+        assert_eq!((told.stacks, told.other_anon, told.sum()), (Some(200), 82, 2044));
+        // They grew after the sum was read.
+        let told = told.with_stacks(Some(300));
+        assert_eq!((told.stacks, told.other_anon, told.sum()), (Some(282), 0, 2044));
+        assert_eq!(told.with_stacks(None), parts);
     }
 
     #[test]

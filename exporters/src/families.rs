@@ -41,6 +41,8 @@ pub struct Sample {
     pub proportional: Option<ProportionalMemory>,
     /// What the kernel backs of the heap's addresses; `None` where it does not say.
     pub residency: Option<HeapResidency>,
+    /// What is resident of the threads' stacks; `None` where the kernel does not say.
+    pub stack_bytes: Option<u64>,
     /// The control group's figures; `None` where there is none.
     pub cgroup: Option<CgroupMemory>,
     /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds;
@@ -65,6 +67,7 @@ impl Sample {
                 Ok((process, residency::of_this_process(process.as_ref())))
             };
             let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
+            let stack_bytes = residency::stacks_of_this_process();
             let cgroup = CgroupMemory::read();
             let observer_cpu_seconds = Some(observer::cpu_seconds());
             let trace_lost_events = observer::events_lost();
@@ -73,6 +76,7 @@ impl Sample {
                 process,
                 proportional: None,
                 residency,
+                stack_bytes,
                 cgroup,
                 observer_cpu_seconds,
                 trace_lost_events,
@@ -112,7 +116,8 @@ impl Sample {
     /// Why RSS is what it is; `None` where the kernel does not tell its side.
     pub fn breakdown(&self) -> Option<Breakdown> {
         let (residency, process) = (self.residency.as_ref()?, self.process.as_ref()?);
-        Some(Breakdown::new(&self.snapshot.memory_bytes, residency, process))
+        let breakdown = Breakdown::new(&self.snapshot.memory_bytes, residency, process);
+        Some(breakdown.with_stacks(self.stack_bytes))
     }
 }
 
@@ -486,19 +491,12 @@ pub static FAMILIES: &[Family] = &[
                     put,
                     parts,
                     f64,
-                    [
-                        live,
-                        rounding,
-                        free_blocks,
-                        thread_cache,
-                        dirty,
-                        metadata,
-                        sampled,
-                        other_anon,
-                        file,
-                        shmem
-                    ]
+                    [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled]
                 );
+                if let Some(stacks) = parts.stacks {
+                    put(&[LabelValue::Word("stacks")], stacks as f64);
+                }
+                words!(put, parts, f64, [other_anon, file, shmem]);
             }
         },
     ),
@@ -935,6 +933,7 @@ mod tests {
             process: ProcessMemory::read(),
             proportional: Some(ProportionalMemory::default()),
             residency: Some(HeapResidency::default()),
+            stack_bytes: Some(0),
             cgroup: Some(CgroupMemory {
                 limit_bytes: Some(1),
                 current_bytes: Some(2),
@@ -1075,6 +1074,7 @@ mod tests {
             process: None,
             proportional: None,
             residency: None,
+            stack_bytes: None,
             cgroup: None,
             fleet: None,
             sections: SectionCounts::default(),

@@ -111,6 +111,7 @@ pub mod http;
 #[cfg(feature = "endpoint")]
 pub mod json;
 pub mod map;
+pub mod mappings;
 pub mod memory;
 pub mod observer;
 #[cfg(feature = "endpoint")]
@@ -125,6 +126,7 @@ pub mod profile;
 mod profiles;
 pub mod publisher;
 pub mod residency;
+mod stacks;
 #[cfg(feature = "tracing")]
 pub mod trace;
 

@@ -17,10 +17,16 @@ pub struct Part {
     pub meaning: &'static str,
 }
 
-/// All parts of RSS, in the order in which they are told. They sum to it.
-pub fn of_rss(breakdown: &Breakdown) -> [Part; 11] {
+/// All parts of RSS, in the order in which they are told. They sum to it. One that is not known apart is
+/// left out.
+pub fn of_rss(breakdown: &Breakdown) -> Vec<Part> {
     let part = |name, bytes, meaning| Part { name, bytes, meaning };
-    [
+    let stacks = breakdown.stacks.map(|bytes| part("stacks", bytes, "the stacks of threads"));
+    let other = match stacks {
+        Some(_) => "not the heap: variables, the program's own mappings",
+        None => "not the heap: stacks, variables, the program's own mappings",
+    };
+    let heap = [
         part("live", breakdown.live, "asked for by the program, not freed, and written to"),
         part("rounding", breakdown.rounding, "what live blocks have beyond what was asked for"),
         part("free_blocks", breakdown.free_blocks, "free blocks on pages that hold live ones too"),
@@ -28,11 +34,9 @@ pub fn of_rss(breakdown: &Breakdown) -> [Part; 11] {
         part("dirty", breakdown.dirty, "free pages that wait to be given back"),
         part("metadata", breakdown.metadata, "the allocator's own records"),
         part("sampled", breakdown.sampled, "blocks that the profiler put on pages of their own"),
-        part(
-            "other_anon",
-            breakdown.other_anon,
-            "not the heap: stacks, variables, the program's own mappings",
-        ),
+    ];
+    let rest = [
+        part("other_anon", breakdown.other_anon, other),
         part("file", breakdown.file, "mapped files: the program and its libraries"),
         part("shmem", breakdown.shmem, "memory shared with other processes"),
         part(
@@ -40,7 +44,8 @@ pub fn of_rss(breakdown: &Breakdown) -> [Part; 11] {
             breakdown.unattributed,
             "resident at the heap's addresses, and in none of its books",
         ),
-    ]
+    ];
+    heap.into_iter().chain(stacks).chain(rest).collect()
 }
 
 /// Where each part's bar begins and ends on a line of `width` cells, if all of them are laid end to
@@ -69,7 +74,7 @@ mod tests {
         let breakdown = sample.breakdown().expect("Linux tells");
         let parts = of_rss(&breakdown);
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), breakdown.sum());
-        let (last, labelled) = parts.split_last().expect("eleven");
+        let (last, labelled) = parts.split_last().expect("some");
         assert_eq!(last.name, "unattributed");
         let family = crate::figures::family("rss_bytes");
         let mut labels = Vec::new();
@@ -83,10 +88,12 @@ mod tests {
     fn bars_fill_the_line_end_to_end() {
         let breakdown =
             Breakdown { live: 999, rounding: 1, dirty: 500, file: 500, ..Breakdown::default() };
+        assert_eq!(of_rss(&breakdown).len(), 11, "stacks are not known apart");
+        let breakdown = breakdown.with_stacks(Some(0));
         for width in [0, 1, 7, 40] {
             let bars = bars(&of_rss(&breakdown), width);
-            assert_eq!(bars.len(), 11);
-            assert_eq!((bars[0].start, bars[10].end), (0, width));
+            assert_eq!(bars.len(), 12);
+            assert_eq!((bars[0].start, bars[11].end), (0, width));
             assert!(bars.windows(2).all(|two| two[0].end == two[1].start), "{bars:?}");
         }
         assert_eq!(bars(&of_rss(&breakdown), 40)[..2], [0..20, 20..20]);

@@ -311,7 +311,7 @@ fn the_stack_sums_to_the_rss() {
     let stage = Stage::start(3, |_| figures());
     let mut browser = open(&stage.page());
     // The first answer is drawn some time after it has come.
-    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 11");
+    browser.wait_for("document.querySelectorAll('#breakdown .area').length == 12");
     browser.wait_for("Number(document.querySelector('#breakdown .legend .total data').value) > 0");
     let legend = browser.value(
         "Array.from(document.querySelectorAll('#breakdown .legend .stack'),
@@ -320,7 +320,7 @@ fn the_stack_sums_to_the_rss() {
     let legend: BTreeMap<String, f64> =
         serde_json::from_value::<Vec<_>>(legend).expect("names and values").into_iter().collect();
     let rss = sum(&figures()["process_resident_bytes"]);
-    assert_eq!(legend.len(), 11, "{legend:?}");
+    assert_eq!(legend.len(), 12, "{legend:?}");
     assert_eq!(legend.values().sum::<f64>(), rss);
     assert_eq!(browser.number("#breakdown .legend .total data"), rss);
 

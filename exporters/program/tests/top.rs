@@ -256,7 +256,7 @@ fn one_view_is_plain_text() {
         .lines()
         .filter_map(|line| line.strip_suffix('|')?.split_once("%  ").map(|(_, bar)| bar))
         .collect();
-    assert_eq!(bars.len(), 11, "{text}");
+    assert_eq!(bars.len(), 12, "{text}");
     for column in 0..40 {
         let filled = bars.iter().filter(|bar| bar.as_bytes()[column] == b'#').count();
         assert_eq!(filled, 1, "column {column} in\n{text}");

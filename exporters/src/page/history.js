@@ -16,7 +16,8 @@ const PARTS = [
   ["metadata", "metadata", "allocator’s records"],
   ["sampled", "sampled", "profiled blocks"],
   ["unattributed", "unattributed", "unattributed"],
-  ["other_anon", "other-anon", "stacks, other anonymous"],
+  ["stacks", "stacks", "stacks of threads"],
+  ["other_anon", "other-anon", "other anonymous"],
   ["file", "file", "files"],
   ["shmem", "shmem", "shared memory"],
 ];

@@ -3,6 +3,7 @@
 use slackwater::knobs::Knobs;
 use slackwater_exporters::Sample;
 use slackwater_exporters::breakdown::Breakdown;
+use slackwater_exporters::mappings::MappingUse;
 use slackwater_exporters::perf::PerfError;
 
 use super::events::Watched;
@@ -18,6 +19,8 @@ pub struct Evidence {
     pub sample: Sample,
     /// Why its RSS is what it is.
     pub breakdown: Breakdown,
+    /// The largest mappings beside the heap and the stacks.
+    pub mappings: Vec<MappingUse>,
     /// The knobs in force there.
     pub knobs: Knobs,
     /// The same process some time before.
@@ -91,6 +94,7 @@ impl Evidence {
         snapshot.mapped_bytes = 96 << 20;
         sample.residency = Some(Default::default());
         let breakdown = Breakdown { live: 90 << 20, file: 10 << 20, ..Breakdown::default() };
-        Evidence { sample, breakdown, knobs: slackwater::knobs(), earlier: None, watched: None }
+        let (mappings, knobs) = (Vec::new(), slackwater::knobs());
+        Evidence { sample, breakdown, mappings, knobs, earlier: None, watched: None }
     }
 }

@@ -20,6 +20,9 @@ use super::output;
 use super::parts;
 use evidence::{Earlier, Evidence, Heard, heard};
 
+/// How many of the largest mappings are named.
+const MAX_MAPPINGS: usize = 5;
+
 /// Prints the report on a process.
 pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
@@ -38,7 +41,9 @@ pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     };
     let (sample, breakdown) = look(&mut target)?;
     let knobs = target.knobs().map_err(Failure::not_read)?;
-    let evidence = Evidence { sample, breakdown, knobs, earlier, watched };
+    // A report without them is a report, too.
+    let mappings = target.largest_mappings(MAX_MAPPINGS).unwrap_or_default();
+    let evidence = Evidence { sample, breakdown, mappings, knobs, earlier, watched };
     output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
 }
 
@@ -110,6 +115,18 @@ fn write_parts(text: &mut String, evidence: &Evidence) {
         let _ = writeln!(text, "  at its highest RSS was {}", bytes(process.peak_bytes));
     }
     write_group(text, evidence);
+    write_mappings(text, evidence);
+}
+
+/// The largest mappings by name: what `other_anon`, `file` and `shmem` are.
+fn write_mappings(text: &mut String, evidence: &Evidence) {
+    if evidence.mappings.is_empty() {
+        return;
+    }
+    text.push_str("  the largest mappings beside the heap and the stacks\n");
+    for mapping in &evidence.mappings {
+        let _ = writeln!(text, "  {:>24}  {}", bytes(mapping.resident_bytes), mapping.name);
+    }
 }
 
 /// What the control group uses, and of what; nothing where it is not known.
@@ -185,6 +202,8 @@ fn write_suspects(text: &mut String, evidence: &Evidence, suspects: &[Heard]) {
 
 #[cfg(test)]
 mod tests {
+    use slackwater_exporters::mappings::MappingUse;
+
     use super::*;
 
     #[test]
@@ -221,6 +240,10 @@ mod tests {
     fn every_section_is_there_and_the_parts_sum_to_rss() {
         let mut evidence = Evidence::made_up();
         evidence.breakdown.untouched = 2 << 20;
+        evidence.mappings = vec![MappingUse {
+            name: "/memfd:cache (deleted)".to_string(),
+            resident_bytes: 64 << 20,
+        }];
         let text = text("redis (7)", &evidence);
         let sections = ["Why RSS is what it is", "What would be released", "Suspects"];
         for section in sections {
@@ -228,6 +251,7 @@ mod tests {
         }
         assert!(text.contains("  live            90.0 MiB   90.0%  asked for"), "{text}");
         assert!(text.contains("  RSS            100.0 MiB  100.0%\n"), "{text}");
+        assert!(text.contains("    64.0 MiB  /memfd:cache (deleted)\n"), "{text}");
         assert!(text.contains("and 2.0 MiB live but not in RSS"), "{text}");
         assert!(text.contains("nothing stands in its way"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");

@@ -1,6 +1,8 @@
 //! What looks wrong with a process's memory: a table of rules. Each is a pure function of the
 //! evidence, and says what it saw in one sentence.
 
+use slackwater_exporters::breakdown::Breakdown;
+
 use super::evidence::{Evidence, Rule};
 use crate::amounts::{bytes, count, percent, share};
 use crate::parts;
@@ -57,10 +59,17 @@ const MAX_STALLED_PERCENT: u64 = 10;
 
 fn growth(evidence: &Evidence) -> Option<String> {
     let earlier = evidence.earlier.as_ref()?;
-    let before = parts::of_rss(&earlier.breakdown);
-    let grown: Vec<String> = parts::of_rss(&evidence.breakdown)
+    // What is known apart in one look and not in the other has no growth.
+    let stacks = evidence.breakdown.stacks.and(earlier.breakdown.stacks);
+    let parts = |breakdown: &Breakdown| {
+        parts::of_rss(&match stacks {
+            Some(_) => *breakdown,
+            None => breakdown.with_stacks(None),
+        })
+    };
+    let grown: Vec<String> = parts(&evidence.breakdown)
         .iter()
-        .zip(before)
+        .zip(parts(&earlier.breakdown))
         .map(|(now, before)| (now.name, now.bytes.saturating_sub(before.bytes)))
         .filter(|&(_, more)| more >= 1 << 20)
         .filter(|&(_, more)| share(more, evidence.rss()) >= MIN_GROWTH_SHARE)
@@ -168,12 +177,18 @@ fn metadata(evidence: &Evidence) -> Option<String> {
 
 fn not_the_heap(evidence: &Evidence) -> Option<String> {
     let b = &evidence.breakdown;
-    let other = b.other_anon + b.shmem;
+    let other = b.stacks.unwrap_or(0) + b.other_anon + b.shmem;
     let of_rss = share(other, evidence.rss());
     (evidence.matters(other) && of_rss > MAX_OTHER).then(|| {
+        let stacks = b.stacks.map_or(String::new(), |stacks| format!("stacks {}, ", bytes(stacks)));
+        let largest = match evidence.mappings.first() {
+            None => String::new(),
+            Some(one) => {
+                format!("; the largest mapping is {} ({})", one.name, bytes(one.resident_bytes))
+            }
+        };
         format!(
-            "most of RSS is neither the heap nor files ({}): other_anon {}, shmem {}; see \
-             /proc/PID/smaps",
+            "most of RSS is neither the heap nor files ({}): {stacks}other_anon {}, shmem {}{largest}",
             percent(of_rss),
             bytes(b.other_anon),
             bytes(b.shmem)
@@ -288,6 +303,7 @@ fn times(events: Option<u64>, what: &str) -> String {
 mod tests {
     use slackwater::snapshot::SizeClassBytes;
     use slackwater_exporters::cgroup::CgroupMemory;
+    use slackwater_exporters::mappings::MappingUse;
 
     use super::*;
     use crate::report::evidence::{self, Earlier, Heard};
@@ -358,6 +374,17 @@ mod tests {
                 "not the heap",
                 |e| e.breakdown.other_anon = 200 << 20,
                 "nor files (66.7%): other_anon 200.0 MiB, shmem 0 B",
+            ),
+            (
+                "not the heap",
+                |e| {
+                    e.breakdown.stacks = Some(150 << 20);
+                    e.breakdown.other_anon = 50 << 20;
+                    let (name, resident_bytes) = ("7f00-7fff".to_string(), 40 << 20);
+                    e.mappings = vec![MappingUse { name, resident_bytes }];
+                },
+                "(66.7%): stacks 150.0 MiB, other_anon 50.0 MiB, shmem 0 B; the largest mapping is \
+                 7f00-7fff (40.0 MiB)",
             ),
             (
                 "huge pages",

@@ -26,8 +26,8 @@ const MIN_HEIGHT: u16 = 19;
 /// From here on the lower panels are side by side; below, three of them share a place.
 const WIDE: u16 = 136;
 
-/// The eleven parts of RSS and the frame.
-const PARTS_HEIGHT: u16 = 13;
+/// The twelve parts of RSS and the frame.
+const PARTS_HEIGHT: u16 = 14;
 const PARTS_WIDTH: u16 = 46;
 
 /// Five columns and the frame.
@@ -64,7 +64,9 @@ pub fn places(area: Rect, focus: Panel) -> Vec<(Panel, Rect)> {
     if area.width < MIN_WIDTH || area.height < MIN_HEIGHT {
         return vec![(focus, area)];
     }
-    let upper_height = PARTS_HEIGHT + (area.height - MIN_HEIGHT) / 3;
+    // On the smallest screens a lower panel that is marked has a line from the parts.
+    let given = u16::from(focus.shares_a_place() && area.height < MIN_HEIGHT + 3);
+    let upper_height = PARTS_HEIGHT - given + (area.height - MIN_HEIGHT) / 3;
     let [upper, lower] =
         Layout::vertical([Constraint::Length(upper_height), Constraint::Fill(1)]).areas(area);
     let parts_width = PARTS_WIDTH.max(area.width / 2);

@@ -20,20 +20,23 @@ const RSS: Color = Color::Yellow;
 const LIVE: Color = Color::Green;
 const PURGED: Color = Color::Blue;
 
-/// One for each part of RSS.
-const PART_COLORS: [Color; 11] = [
-    LIVE,
-    Color::LightGreen,
-    Color::Magenta,
-    Color::LightMagenta,
-    PURGED,
-    Color::Cyan,
-    Color::LightBlue,
-    Color::Yellow,
-    Color::LightYellow,
-    Color::LightCyan,
-    Color::Red,
-];
+/// The colour of a part of RSS.
+fn part_color(name: &str) -> Color {
+    match name {
+        "live" => LIVE,
+        "rounding" => Color::LightGreen,
+        "free_blocks" => Color::Magenta,
+        "thread_cache" => Color::LightMagenta,
+        "dirty" => PURGED,
+        "metadata" => Color::Cyan,
+        "sampled" => Color::LightBlue,
+        "stacks" => Color::LightRed,
+        "other_anon" => Color::Yellow,
+        "file" => Color::LightYellow,
+        "shmem" => Color::LightCyan,
+        _ => Color::Red,
+    }
+}
 
 /// A size class that is emptier than this is marked.
 const LOW_OCCUPANCY: f64 = 0.5;
@@ -154,7 +157,7 @@ fn draw_parts(frame: &mut Frame<'_>, area: Rect, view: &View) {
     // The name, the amount and the percentage; what is left is the bar's.
     let width = (area.width as usize).saturating_sub(12 + 1 + 11 + 7 + 1);
     let bars = parts::bars(&parts, width);
-    let lines = parts.iter().zip(bars).zip(PART_COLORS).map(|((part, bar), color)| {
+    let lines = parts.iter().zip(bars).map(|(part, bar)| {
         let share = percent(share(part.bytes, breakdown.sum()));
         // What is there and too small for a cell still has its place.
         let drawn =
@@ -162,7 +165,7 @@ fn draw_parts(frame: &mut Frame<'_>, area: Rect, view: &View) {
         let drawn = format!("{}{drawn}", " ".repeat(bar.start.min(width.saturating_sub(1))));
         Line::from(vec![
             Span::raw(format!("{:<12} ", part.name)),
-            Span::styled(format!("{drawn:<width$}"), color),
+            Span::styled(format!("{drawn:<width$}"), part_color(part.name)),
             Span::raw(format!("{:>11}{share:>7}", bytes(part.bytes))),
         ])
     });

@@ -177,7 +177,7 @@ pub fn figures() -> Value {
         "rss_bytes": {
             "live": 64 * MIB, "rounding": 3 * MIB, "free_blocks": 10 * MIB,
             "thread_cache": 2 * MIB, "dirty": 12 * MIB, "metadata": 3 * MIB / 2,
-            "sampled": MIB, "other_anon": 3 * MIB, "file": 6 * MIB, "shmem": MIB / 2,
+            "sampled": MIB, "stacks": MIB, "other_anon": 2 * MIB, "file": 6 * MIB, "shmem": MIB / 2,
         },
         "rss_unattributed_bytes": MIB,
         "untouched_bytes": 6 * MIB,
