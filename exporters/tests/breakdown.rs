@@ -158,7 +158,8 @@ fn the_parts_are_the_kernels_rss_over_bursts_and_idle_times() {
         let books = sample.snapshot.resident_bytes as f64;
         let backed = sample.residency.expect("readable").resident_bytes() as f64;
         assert!((books - backed).abs() < 0.05 * rss, "{books} in the books, {backed} backed");
-        let others = (parts.other_anon + parts.file + parts.shmem) as f64;
+        let stacks = parts.stacks.unwrap_or(0);
+        let others = (stacks + parts.other_anon + parts.file + parts.shmem) as f64;
         let outside = rss_outside_the_heap();
         assert!((others - outside).abs() < 0.01 * rss, "{others}, and by mapping {outside}");
     }

@@ -43,7 +43,7 @@ fn stacks_of_threads_that_rest_and_that_run_are_told_from_other_memory() {
     let before = own();
     let (begun, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
     let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let found = thread::scope(|scope| {
         for number in 0..THREADS {
             let (begun, end, is_over) = (&begun, &end, &is_over);
             // Of sizes that no other has, so that each is found by itself; one in five runs all the time.
@@ -60,14 +60,17 @@ fn stacks_of_threads_that_rest_and_that_run_are_told_from_other_memory() {
             stack.spawn_scoped(scope, work).expect("a thread");
         }
         begun.wait();
-        for parts in [own(), from_outside()] {
-            let stacks = parts.stacks.expect("known");
-            let grown = stacks.saturating_sub(before.stacks.expect("known"));
-            assert!((20 * MIB..30 * MIB).contains(&grown), "{grown}: {parts:?}");
-            let others = parts.other_anon.abs_diff(before.other_anon);
-            assert!(others < 4 * MIB, "{others}: {parts:?}, and before {before:?}");
-        }
+        let found = [own(), from_outside()];
         is_over.store(true, Ordering::Relaxed);
         end.wait();
+        found
     });
+    // The threads have ended: a failed assertion must not leave some that wait for ever.
+    for parts in found {
+        let stacks = parts.stacks.expect("known");
+        let grown = stacks.saturating_sub(before.stacks.expect("known"));
+        assert!((20 * MIB..30 * MIB).contains(&grown), "{grown}: {parts:?}");
+        let others = parts.other_anon.abs_diff(before.other_anon);
+        assert!(others < 4 * MIB, "{others}: {parts:?}, and before {before:?}");
+    }
 }
