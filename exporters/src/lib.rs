@@ -45,7 +45,8 @@
 //! `/debug/pprof/` is what Go's programs have there: `go tool pprof`, Pyroscope and Parca read
 //! `/debug/pprof/heap` and `/debug/pprof/allocs` as they are (`?seconds=N` is a window, `?debug=1` is
 //! text). `/debug/flame/live.svg` and its like are flamegraphs, `/debug/leaks` names call sites that
-//! look as if they leak. See [`profile`].
+//! look as if they leak. With `?symbolize=none` each has addresses and the builds of the mapped files, and no
+//! names: `pprof` looks them up itself. See [`profile`].
 //!
 //! # A service with a `tracing` subscriber
 //!

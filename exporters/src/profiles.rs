@@ -20,6 +20,14 @@ use crate::profile::reading::Reading;
 /// The longest window. A client waits for as long, and takes one of few places.
 const MAX_SECONDS: u64 = 600;
 
+/// The values of `symbolize`, in the words of `pprof`: no names, or those that are known where the process
+/// runs.
+const SYMBOLIZE: &str = if cfg!(feature = "profiles") {
+    "none or local"
+} else {
+    "none (names take feature `profiles` of slackwater-exporters)"
+};
+
 /// Answers a request for a profile of this process; `None`: it is for something else.
 pub fn answer(request: &Request) -> Option<Answer> {
     let answer = match request.path() {
@@ -44,9 +52,16 @@ struct Query {
     window: Option<Duration>,
     /// Text instead of a message.
     is_text: bool,
+    /// Addresses instead of names, which are then nobody's to look up here.
+    is_bare: bool,
 }
 
 impl Query {
+    /// What the addresses of a reading are called, if that is wanted.
+    fn names(&self, reading: &Reading) -> Names {
+        if self.is_bare { Names::default() } else { reading.names() }
+    }
+
     /// Reads the values of those names. The error is for who asked: one line.
     fn parse(request: &Request, names: &[&str]) -> Result<Query, String> {
         Query::read(request.parameters(), names)
@@ -76,6 +91,11 @@ impl Query {
                     "0" => query.is_text = false,
                     "1" => query.is_text = true,
                     _ => return Err(format!("debug={value}: expected 0 or 1")),
+                },
+                "symbolize" => match value {
+                    "none" => query.is_bare = true,
+                    "local" if cfg!(feature = "profiles") => query.is_bare = false,
+                    _ => return Err(format!("symbolize={value}: expected {SYMBOLIZE}")),
                 },
                 // Go collects garbage first, if it is 1. There is none here.
                 _ => {}
@@ -113,10 +133,10 @@ fn unreadable(error: impl Display) -> String {
 }
 
 fn profile(request: &Request, default: DefaultType) -> Result<Answer, String> {
-    let query = Query::parse(request, &["seconds", "debug", "gc"])?;
+    let query = Query::parse(request, &["seconds", "debug", "gc", "symbolize"])?;
     Ok(later(move |caller| {
         let (before, after) = look(query.window, caller)?;
-        let names = after.names();
+        let names = query.names(&after);
         let (profile, seconds) = after.since(before.as_ref());
         if query.is_text {
             return Ok(Response::ok(TEXT, legacy::render(&profile, &names)));
@@ -192,17 +212,19 @@ mod named {
 
     pub fn answer(request: &Request, path: &str) -> Option<Result<Answer, String>> {
         if path == "/debug/leaks" {
-            return Some(Query::parse(request, &[]).map(|_| later(suspects)));
+            let query = Query::parse(request, &["symbolize"]);
+            return Some(query.map(|query| later(move |caller| suspects(query, caller))));
         }
         let kind = path.strip_prefix("/debug/flame/")?.strip_suffix(".svg")?;
         kind.parse().ok().map(|kind| flame(request, kind))
     }
 
     fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
-        let query = Query::parse(request, &["seconds"])?;
+        let query = Query::parse(request, &["seconds", "symbolize"])?;
         Ok(later(move |caller| {
             let (before, after) = look(query.window, caller)?;
-            let names = if kind.has_stacks() { after.names() } else { Names::default() };
+            let has_names = kind.has_stacks();
+            let names = if has_names { query.names(&after) } else { Names::default() };
             let whose = attach::name(std::process::id());
             let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
             let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
@@ -211,9 +233,9 @@ mod named {
         }))
     }
 
-    fn suspects(caller: &Caller) -> Result<Response, String> {
+    fn suspects(query: Query, caller: &Caller) -> Result<Response, String> {
         let (_, reading) = look(None, caller)?;
-        let names = reading.names();
+        let names = query.names(&reading);
         Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
     }
 }
@@ -243,20 +265,31 @@ mod tests {
 
     #[test]
     fn queries_are_read_strictly() {
-        let names = ["seconds", "debug", "gc"];
+        let names = ["seconds", "debug", "gc", "symbolize"];
         assert_eq!(read("", &names), Ok(Query::default()));
         let window = Some(Duration::from_secs(5));
         let query = read("gc=1&seconds=5&debug=1", &names);
-        assert_eq!(query, Ok(Query { window, is_text: true }));
+        assert_eq!(query, Ok(Query { window, is_text: true, is_bare: false }));
+        assert!(read("symbolize=none", &names).is_ok_and(|query| query.is_bare));
+        let local = read("symbolize=local", &names);
+        if cfg!(feature = "profiles") {
+            assert_eq!(local, Ok(Query::default()));
+        } else {
+            assert!(local.is_err_and(|line| line.contains("feature `profiles`")));
+        }
         for (query, line) in [
             ("seconds=0", "seconds=0: expected a whole number from 1 to 600"),
             ("seconds=601", "seconds=601: expected a whole number from 1 to 600"),
             ("seconds=1.5", "seconds=1.5: expected a whole number from 1 to 600"),
             ("seconds", "seconds=: expected a whole number from 1 to 600"),
             ("debug=2", "debug=2: expected 0 or 1"),
-            ("second=5", "second: expected seconds, debug, gc"),
+            ("second=5", "second: expected seconds, debug, gc, symbolize"),
         ] {
             assert_eq!(read(query, &names), Err(line.to_string()));
+        }
+        for value in ["", "remote", "NONE"] {
+            let line = read(&format!("symbolize={value}"), &names).expect_err("no such value");
+            assert!(line.starts_with(&format!("symbolize={value}: expected none")), "{line}");
         }
         assert_eq!(read("x=1", &[]), Err("x: expected nothing".to_string()));
     }

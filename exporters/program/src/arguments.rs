@@ -279,6 +279,19 @@ pub struct ResultArguments {
     /// pprof for a file and text elsewhere
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub format: Option<Format>,
+    /// Whether to look names up: local, or none (what reads the profile looks them up, where it has the
+    /// program's files)
+    #[arg(long, value_name = "WHERE", default_value = "local", value_parser = symbolize)]
+    pub symbolize: Symbolize,
+}
+
+/// Where the names of functions are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symbolize {
+    /// Nowhere: by whoever reads the profile.
+    None,
+    /// Here.
+    Local,
 }
 
 /// How a profile is written.
@@ -409,6 +422,14 @@ fn format(text: &str) -> Result<Format, &'static str> {
         "folded" => Ok(Format::Folded),
         "text" => Ok(Format::Text),
         _ => Err("expected pprof, folded or text"),
+    }
+}
+
+fn symbolize(text: &str) -> Result<Symbolize, &'static str> {
+    match text {
+        "none" => Ok(Symbolize::None),
+        "local" => Ok(Symbolize::Local),
+        _ => Err("expected none or local"),
     }
 }
 

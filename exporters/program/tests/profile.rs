@@ -80,8 +80,11 @@ fn bad_values_are_refused_in_one_line() {
         ("/debug/pprof/allocs?seconds=601", "seconds=601: expected a whole number from 1 to 600"),
         ("/debug/pprof/heap?debug=yes", "debug=yes: expected 0 or 1"),
         ("/debug/flame/live.svg?seconds=-1", "seconds=-1: expected a whole number from 1 to 600"),
-        ("/debug/flame/live.svg?debug=1", "debug: expected seconds"),
-        ("/debug/leaks?x=1", "x: expected nothing"),
+        ("/debug/flame/live.svg?debug=1", "debug: expected seconds, symbolize"),
+        ("/debug/leaks?x=1", "x: expected symbolize"),
+        ("/debug/pprof/heap?symbolize=remote", "symbolize=remote: expected none or local"),
+        ("/debug/flame/peak.svg?symbolize=", "symbolize=: expected none or local"),
+        ("/debug/leaks?symbolize=1", "symbolize=1: expected none or local"),
         ("/debug/pprof/symbol?main", "main: expected addresses like 0x4010f3+0x401123"),
     ] {
         let response = get(address, path);
@@ -92,6 +95,48 @@ fn bad_values_are_refused_in_one_line() {
         assert_eq!(response.status, 404, "{path}");
         assert_eq!(response.body.lines().count(), 1, "{}", response.body);
     }
+}
+
+/// On demand: without names a profile has addresses, and the builds by which a reader finds them.
+#[test]
+fn names_are_left_to_the_reader_where_that_is_asked_for() {
+    let address = endpoint();
+    let held = hold_in_rust(64);
+    let name = "profile::hold_in_rust";
+    for path in
+        ["/debug/pprof/heap?debug=1", "/debug/pprof/allocs?debug=1", "/debug/flame/live.svg?"]
+    {
+        let body = |value: &str| get(address, &format!("{path}&symbolize={value}")).body;
+        assert!(body("local").contains(name), "{path}");
+        let bare = body("none");
+        // In this very file: as it is mapped.
+        assert!(!bare.contains(name) && bare.contains("profile-"), "{path}: {bare}");
+    }
+    let url = format!("http://{address}/debug/pprof/heap?symbolize=none");
+    if let Some(raw) = go_pprof_of(&["-raw", "-symbolize=none"], &url) {
+        assert!(!raw.contains("hold_in_rust"), "{raw}");
+        let top = go_pprof_of(&["-top"], &url).expect("go is there");
+        assert!(top.contains("hold_in_rust"), "the tool looks names up itself: {top}");
+    }
+    drop(held);
+
+    // The program's own command, of this process.
+    let process = std::process::id().to_string();
+    let text = |value: &str| {
+        let arguments = ["profile", &process, "--format", "folded", "--symbolize", value];
+        let output = common::slackwater().args(arguments).output().expect("it starts");
+        (
+            output.status.code(),
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()),
+        )
+    };
+    let held = hold_in_rust(64);
+    assert!(text("local").1[0].contains(name));
+    let (_, [bare, _]) = text("none");
+    assert!(!bare.contains(name) && bare.contains("profile-"), "{bare}");
+    drop(held);
+    let (code, [_, line]) = text("remote");
+    assert!(code == Some(2) && line.contains("remote") && line.contains("none or local"), "{line}");
 }
 
 #[test]

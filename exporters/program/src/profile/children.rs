@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use slackwater_exporters::attach::{self, Target};
 use slackwater_exporters::profile::reading::Reading;
 
-use super::super::arguments::Format;
 use super::super::executable;
 use super::super::output;
-use super::render;
+use super::{Form, render};
 
 /// Files of children that are written. A build starts thousands.
 const MAX_FILES: usize = 64;
@@ -25,7 +24,7 @@ const MAX_FILES: usize = 64;
 pub struct Children<'a> {
     /// The program's own file; without one, children are counted only.
     output: Option<&'a Path>,
-    format: Format,
+    form: Form,
     known: BTreeMap<u32, Child>,
     written: usize,
     /// Children that had a profile, and no file.
@@ -45,10 +44,10 @@ struct Child {
 }
 
 impl<'a> Children<'a> {
-    pub fn new(output: Option<&'a Path>, format: Format) -> Children<'a> {
+    pub fn new(output: Option<&'a Path>, form: Form) -> Children<'a> {
         Children {
             output,
-            format,
+            form,
             known: BTreeMap::new(),
             written: 0,
             without_file: 0,
@@ -161,7 +160,7 @@ impl<'a> Children<'a> {
             return;
         }
         let path = beside(output, process);
-        if output::write_file(&path, render(self.format, None, reading)).is_ok()
+        if output::write_file(&path, render(self.form, None, reading)).is_ok()
             && child.file.is_none()
         {
             self.written += 1;

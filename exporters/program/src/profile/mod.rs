@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::folded;
 use slackwater_exporters::profile::kind::Kind;
+use slackwater_exporters::profile::names::Names;
 use slackwater_exporters::profile::pprof::{self, DefaultType};
 use slackwater_exporters::profile::reading::Reading;
 use slackwater_exporters::profile::table;
 
-use super::arguments::{Format, ProfileArguments, ProfileCommand, ResultArguments};
+use super::arguments::{Format, ProfileArguments, ProfileCommand, ResultArguments, Symbolize};
 use super::failure::Failure;
 use super::flame::look;
 use super::output;
@@ -27,10 +28,10 @@ pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
     let Some(process) = arguments.process else {
         return Err(Failure::bad_input("expected the id of a process, or run"));
     };
-    let format = format(&arguments.result)?;
+    let form = Form { format: format(&arguments.result)?, symbolize: arguments.result.symbolize };
     let mut target = Target::open(process).map_err(Failure::not_opened)?;
     let (before, after) = look(&mut target, arguments.seconds)?;
-    let content = render(format, before.as_ref(), &after);
+    let content = render(form, before.as_ref(), &after);
     output::write_or_print(arguments.result.output.as_deref(), content)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -48,10 +49,20 @@ fn format(arguments: &ResultArguments) -> Result<Format, Failure> {
     }
 }
 
-fn render(format: Format, before: Option<&Reading>, after: &Reading) -> Vec<u8> {
-    let names = after.names();
+/// What is written of a profile.
+#[derive(Clone, Copy)]
+struct Form {
+    format: Format,
+    symbolize: Symbolize,
+}
+
+fn render(form: Form, before: Option<&Reading>, after: &Reading) -> Vec<u8> {
+    let names = match form.symbolize {
+        Symbolize::None => Names::default(),
+        Symbolize::Local => after.names(),
+    };
     let (profile, seconds) = after.since(before);
-    match format {
+    match form.format {
         Format::Pprof => pprof::render(&profile, &names, DefaultType::InuseSpace, seconds),
         Format::Text => table::render(&profile, &names, seconds).into_bytes(),
         Format::Folded => match before {

@@ -25,7 +25,7 @@ use super::super::output;
 use super::super::run::{not_started, under_slackwater};
 use super::super::signals;
 use super::children::Children;
-use super::{render, write_beside};
+use super::{Form, render, write_beside};
 
 /// How far the readings are apart that are for a sudden end.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
         (None, Some(_)) => Format::Pprof,
         (None, None) => Format::Text,
     };
+    let form = Form { format, symbolize: arguments.result.symbolize };
     let no_socket = |error| Failure::broken(format_args!("a socket for the end: {error}"));
     // A folder that nobody else may look into.
     let folder = tempfile::tempdir().map_err(no_socket)?;
@@ -72,14 +73,12 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
         .spawn()
         .map_err(|error| not_started(command.get_program(), &error))?;
     PROGRAM.store(child.id() as libc::pid_t, Ordering::Relaxed);
-    let mut files = Files::new(&arguments.result, format);
+    let mut files = Files::new(&arguments.result, form);
     let watched = watch(&mut child, &listener, &mut files);
     let (status, found) = watched
         .map_err(|error| Failure::broken(format_args!("process {}: {error}", child.id())))?;
     let written = match found {
-        Found::AtTheEnd(reading) => {
-            write_beside(&arguments.result, &render(format, None, &reading))
-        }
+        Found::AtTheEnd(reading) => write_beside(&arguments.result, &render(form, None, &reading)),
         Found::Before(reading, age) => {
             let _ = writeln!(
                 io::stderr(),
@@ -87,7 +86,7 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
                  {:.1} s before",
                 age.as_secs_f64()
             );
-            write_beside(&arguments.result, &render(format, None, &reading))
+            write_beside(&arguments.result, &render(form, None, &reading))
         }
         Found::Nothing(error) => Err(match (executable::obstacle(command.get_program()), error) {
             (Some(why), _) => Failure::broken(why),
@@ -114,15 +113,15 @@ enum Found {
 /// What is written while the program runs.
 struct Files<'a> {
     result: &'a ResultArguments,
-    format: Format,
+    form: Form,
     children: Children<'a>,
     next_write: Instant,
 }
 
 impl<'a> Files<'a> {
-    fn new(result: &'a ResultArguments, format: Format) -> Files<'a> {
-        let children = Children::new(result.output.as_deref(), format);
-        Files { result, format, children, next_write: Instant::now() }
+    fn new(result: &'a ResultArguments, form: Form) -> Files<'a> {
+        let children = Children::new(result.output.as_deref(), form);
+        Files { result, form, children, next_write: Instant::now() }
     }
 
     /// Writes what is known now; where that takes long, more rarely. What goes into a pipe goes there
@@ -134,7 +133,7 @@ impl<'a> Files<'a> {
             return;
         }
         if let Some(reading) = program {
-            let _ = output::write_file(output, render(self.format, None, reading));
+            let _ = output::write_file(output, render(self.form, None, reading));
         }
         self.children.write();
         self.next_write = Instant::now() + begin.elapsed() * WRITE_SHARE;
