@@ -7,6 +7,7 @@ use crate::central;
 use crate::current;
 use crate::heap::HEAP;
 use crate::module;
+use crate::observer;
 use crate::sections;
 use crate::thread_cache::Bins;
 
@@ -50,6 +51,7 @@ extern "C" fn after_in_parent() {
 extern "C" fn after_in_child() {
     HEAP.belongs_to_this_process();
     sections::forked();
+    observer::forked();
     let (word, _) = current::this_thread();
     if was_this_thread(word) {
         // SAFETY: `before` took the locks on this thread, which is now the only one.

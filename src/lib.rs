@@ -37,6 +37,7 @@ mod metadata;
 #[cfg(test)]
 mod model;
 mod module;
+pub mod observer;
 mod page_heap;
 pub mod probes;
 mod raw_thread;

@@ -254,3 +254,34 @@ fn what_is_reallocated_within_its_class_stays_in_the_profile() {
     assert_eq!(allocated_after.objects, allocated.objects);
     give_back(resized);
 }
+
+/// What is allocated to look at the program has one stack, whoever calls for it, and stays in the sums.
+#[test]
+fn what_an_observer_allocates_has_a_stack_of_its_own() {
+    let _alone = ALONE.lock();
+    set_rate(1);
+    end_countdown();
+    // Samples of the observer, and of all others.
+    let samples = || {
+        let mut found = [0, 0];
+        let heap = RemoteHeap::open(&Own, own_root()).expect("our own");
+        let mut count = |_: u32, frames: &[u64], figures: &StackFigures| {
+            found[usize::from(frames != [slackwater::observer::FRAME])] += figures.samples;
+        };
+        heap.each_stack(&Own, &mut count).expect("readable");
+        found
+    };
+    let take = |bytes| (0..100).map(|_| allocate(bytes) as usize).collect::<Vec<_>>();
+    let [_, before] = samples();
+    // Small blocks and large ones.
+    let observed = slackwater::observer::observe(|| [take(3000), take(300_000)].concat());
+    let [by_observer, by_others] = samples();
+    // The test's own lists are sampled, too.
+    assert!((200..300).contains(&by_observer), "{by_observer}");
+    assert!(by_others - before < 100, "{before} {by_others}");
+    let more = take(3000);
+    let [after, others_after] = samples();
+    assert_eq!(after, by_observer, "the program again");
+    assert!(others_after - by_others >= 100);
+    give_back([observed, more].concat());
+}

@@ -28,6 +28,7 @@ use crate::arena::Arena;
 use crate::heap::Heap;
 use crate::lock::{Guard, Lock};
 use crate::metadata::Metadata;
+use crate::observer;
 use crate::probes;
 use crate::size_class::SizeClass;
 use crate::stack::{self, MAX_FRAMES, Scratch};
@@ -399,14 +400,21 @@ impl Open<'_> {
         self.touched = touched;
     }
 
+    /// The stack on which something is allocated: that which leads to `frame`, unless it is the observer's.
+    fn allocating_stack(&mut self, frame: usize) -> StackId {
+        if observer::is_this_thread() { self.intern(&[observer::FRAME]) } else { self.stack(frame) }
+    }
+
     /// The stack that leads to `frame`, as it is in the table.
     fn stack(&mut self, frame: usize) -> StackId {
         let mut frames = [0; MAX_FRAMES];
         let depth = stack::capture(&mut self.tables().scratch, &mut frames, frame);
-        let id = self.change(|tables| {
-            tables.modules.mark(&mut frames[..depth]);
-            tables.stacks.intern(&frames[..depth])
-        });
+        self.change(|tables| tables.modules.mark(&mut frames[..depth]));
+        self.intern(&frames[..depth])
+    }
+
+    fn intern(&mut self, frames: &[u64]) -> StackId {
+        let id = self.change(|tables| tables.stacks.intern(frames));
         id.unwrap_or_else(|| {
             self.sampler.readings.dropped.fetch_add(1, Ordering::Relaxed);
             UNKNOWN
@@ -635,7 +643,7 @@ pub(crate) fn allocate(
     }
     let slot = open.open_slot(&heap.arena, bytes, align);
     let Some((index, address, place)) = slot else { return sampler.drop_one() };
-    let stack = open.stack(frame);
+    let stack = open.allocating_stack(frame);
     let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
     let sample = new_sample(address, bytes, amount, stack, place, class);
     open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
@@ -763,7 +771,7 @@ pub(crate) fn note_large(
     let sampler = &heap.sampler;
     let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
     let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
-    let stack = open.stack(frame);
+    let stack = open.allocating_stack(frame);
     let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
     let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
     let sample = new_sample(address, bytes, amount, stack, nowhere, class);

@@ -308,7 +308,7 @@ pub fn serve(
     let (stop, stopped) = oneshot::channel();
     let wanted = address.clone();
     // The runtime lives and ends on this thread: where it ends inside of another one, that panics.
-    let thread = thread::Builder::new().name("slackwater-http".into()).spawn(move || {
+    let work = move || {
         let (runtime, listener) = match begin(&wanted) {
             Ok((runtime, listener, address)) => {
                 // Who waits for it is in `serve`.
@@ -321,11 +321,11 @@ pub fn serve(
             }
         };
         let service = Service { answer, lasting: Arc::new(Semaphore::new(MAX_LASTING)) };
-        observer::count(|| {
-            runtime.block_on(accept(listener, Arc::new(service), stopped, tell_closed));
-            runtime.shutdown_timeout(GRACE);
-        });
-    })?;
+        runtime.block_on(accept(listener, Arc::new(service), stopped, tell_closed));
+        runtime.shutdown_timeout(GRACE);
+    };
+    let thread = thread::Builder::new().name("slackwater-http".into());
+    let thread = thread.spawn(|| observer::count(work))?;
     let address = begun.recv().unwrap_or_else(|_| Err(io::Error::other("no thread serves")))?;
     let (stop, thread) = (Some(stop), Some(thread));
     Ok(Server { address, stop, closed, thread, process: std::process::id() })

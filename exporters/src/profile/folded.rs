@@ -110,6 +110,7 @@ fn line(path: &[String]) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::names::OBSERVER;
     use super::super::tests::made_up;
     use super::*;
 
@@ -161,6 +162,12 @@ pub(crate) mod tests {
         let after = [Folded::new(["c"], 7.0), Folded::new(["a", "b"], 0.0)];
         assert_eq!(render_both(&list, &after), "a;b 3 0\nc 0 7\n");
         assert_eq!(render_growth(&list, &after), "a 5\nc 7\n");
+    }
+
+    #[test]
+    fn the_observer_has_a_name_also_where_nothing_is_named() {
+        let frames = [slackwater::observer::FRAME];
+        assert_eq!(path(&made_up(), &Names::default(), &frames), [OBSERVER]);
     }
 
     #[test]

@@ -15,11 +15,15 @@
 //!    churn is none, however large, nor is a cache that evicts. Where less than a tenth of the
 //!    objects were ever freed, what is freed says nothing of the others: all are old.
 //!
+//! What the observer holds ([`slackwater::observer`]) is no suspect: it comes and goes with whoever looks.
+//!
 //! What this cannot tell: a cache that is still being filled, at an even rate and for longer than
 //! was observed, looks the same from outside.
 
 use std::fmt::Write;
 use std::time::Duration;
+
+use slackwater::observer;
 
 use super::folded::{UNKNOWN, call_sites};
 use super::names::Names;
@@ -113,6 +117,9 @@ fn suspect(
     live: &[&LiveSample],
     observed: Duration,
 ) -> Option<Suspect> {
+    if stack.frames == [observer::FRAME] {
+        return None;
+    }
     let bytes = |sample: &LiveSample| sample.weight * sample.bytes as f64;
     let live_bytes: f64 = live.iter().map(|sample| bytes(sample)).sum();
     let span = live.iter().map(|sample| sample.age).max()?;
@@ -218,6 +225,15 @@ mod tests {
              Seen in 401 live samples, after 400 s.\n\n1.0 KiB/s for 400 s: 401.0 KiB live, in 401 \
              samples; 0.0% of the objects were freed\n  [stack unknown]\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_the_observer_holds_is_none() {
+        let leak = steady(1.0, 0.0, 1e4).map(|born| (born, None));
+        let mut profile = history(400.0, leak);
+        assert!(is_suspected(&profile));
+        profile.stacks[0].frames = vec![observer::FRAME];
+        assert!(!is_suspected(&profile));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use slackwater::observer;
 
 use super::modules::Modules;
 #[cfg(feature = "profiles")]
@@ -35,6 +37,12 @@ impl fmt::Display for Frame {
 /// are in.
 pub type Frames = Arc<[Frame]>;
 
+/// The name of everything that is allocated to look at the program: see [`observer`].
+pub const OBSERVER: &str = "[slackwater observer]";
+
+static OBSERVER_FRAMES: LazyLock<[Frame; 1]> =
+    LazyLock::new(|| [Frame { function: OBSERVER.to_string(), ..Frame::default() }]);
+
 /// What addresses are called.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -60,8 +68,11 @@ impl Names {
         }
     }
 
-    /// The functions at a return address; `None`: not known.
+    /// The functions at a return address; `None`: not known. The observer's is known always.
     pub fn get(&self, address: u64) -> Option<&[Frame]> {
+        if address == observer::FRAME {
+            return Some(&*OBSERVER_FRAMES);
+        }
         self.frames.get(&address).map(|frames| &frames[..])
     }
 

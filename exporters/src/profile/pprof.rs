@@ -310,7 +310,9 @@ mod tests {
 
     use flate2::read::GzDecoder;
 
+    use super::super::Stack;
     use super::super::folded::tests::made_up_names;
+    use super::super::names::OBSERVER;
     use super::super::tests::made_up;
     use super::*;
 
@@ -324,6 +326,9 @@ mod tests {
     fn everything_is_where_readers_look_for_it() {
         let mut profile = made_up();
         profile.dropped = 7;
+        let observed = Weighted { objects: 1.0, bytes: 64.0 };
+        let frames = vec![slackwater::observer::FRAME];
+        profile.stacks.push(Stack { frames, allocated: observed, ..Stack::default() });
         let bytes = render(&profile, &made_up_names(), DefaultType::InuseSpace, None);
         let found = decoded(&bytes);
         let string = |place: i64| &found.string_table[place as usize][..];
@@ -358,6 +363,8 @@ mod tests {
         );
         assert_eq!(functions(first.location_id[2]), ["main"]);
         assert_eq!(functions(found.sample[2].location_id[0]), [UNKNOWN]);
+        assert_eq!(functions(found.sample[3].location_id[0]), [OBSERVER]);
+        assert_eq!(found.location[found.sample[3].location_id[0] as usize - 1].mapping_id, 0);
         assert!(functions(found.sample[1].location_id[0]).is_empty());
 
         let [app, library] = &found.mapping[..] else { panic!("{:?}", found.mapping) };
