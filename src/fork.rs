@@ -9,6 +9,7 @@ use crate::heap::HEAP;
 use crate::module;
 use crate::observer;
 use crate::sections;
+use crate::sys::Linux;
 use crate::thread_cache::Bins;
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
@@ -32,8 +33,33 @@ extern "C" fn register() {
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }
 
+/// Makes a child by `clone` that can allocate: with the heap's locks taken before it and given back after it, in
+/// both processes, as around a `fork`, and nobody else's handlers run. Returns what `clone` does. For a child that
+/// does a piece of work and ends; what `fork` does besides for the C library is not done.
+///
+/// Any thread that is not inside malloc. It waits for others to leave malloc, some microseconds, and they wait
+/// for the clone.
+///
+/// # Safety
+///
+/// `clone` does nothing but a system call that copies this process with its memory, as `clone(2)` without
+/// `CLONE_VM` does, and returns 0 in the child alone, on the copy of the calling thread.
+pub unsafe fn around(clone: impl FnOnce() -> i64) -> i64 {
+    // A child of a thread that waits for another one to start the heap would wait for ever.
+    HEAP.is_ready(&Linux);
+    before();
+    let result = clone();
+    if result == 0 {
+        after_in_child();
+    } else {
+        after_in_parent();
+    }
+    result
+}
+
 extern "C" fn before() {
     let (word, inside) = current::this_thread();
+    HEAP.wait_for_start(&Linux);
     if !inside && HEAP.hold_for_fork(word) {
         HOLDER.store(word, Ordering::Relaxed);
     }

@@ -112,6 +112,13 @@ impl Heap {
         self.ready.load(Ordering::Acquire) == READY || self.start(os)
     }
 
+    /// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
+    pub fn wait_for_start(&self, os: &impl Os) {
+        if self.ready.load(Ordering::Relaxed) == STARTING {
+            self.is_ready(os);
+        }
+    }
+
     #[cold]
     fn start(&self, os: &impl Os) -> bool {
         let first =

@@ -23,7 +23,7 @@ pub mod cgroup;
 mod check;
 mod current;
 mod exit_summary;
-mod fork;
+pub mod fork;
 mod global;
 mod heap;
 mod histogram;

@@ -198,6 +198,12 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Whether the address is in this heap's arena: whoever has just allocated learns whether that was here. Any
+/// thread; costs a comparison.
+pub fn is_ours(block: *const u8) -> bool {
+    HEAP.arena.offset_of(block as usize).is_some()
+}
+
 /// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
 /// that is no block's, or a block that is free already (where that is noticed), is reported on
 /// stderr and ends the process. Leaves `errno` alone.

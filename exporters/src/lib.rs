@@ -59,8 +59,23 @@
 //! of 64 MiB and 2 to 3 ms at 1 GiB, whose residency is read page by page; a publication costs 0.1 ms less
 //! (`cargo run --release -p slackwater-benches --features exporters --bin scrape_cost`). A profile costs what
 //! the lookup of names does: some 100 ms the first time, and then 10 to 20; and, while it lasts, memory of
-//! the order of the program's debug information; at most 8 MiB of names are kept. A service that cannot
-//! spare that takes feature `endpoint` without `profiles`, and has `pprof` look the names up.
+//! the order of the program's debug information; at most 8 MiB of names are kept.
+//!
+//! That memory is a child's, not the service's: names are looked up in a bare copy of the process, which no handler
+//! of the service's sees, and which is gone when they are there (15 s at most). Its dangers and their bounds:
+//!
+//! - The copy of the page tables holds the service's threads up: some milliseconds for each GiB. Above 4 GiB of RSS
+//!   names are looked up in the process itself.
+//! - The child counts to the service's control group. Where that is nearer its limit (or `memory.high`) than the
+//!   lookup needs, about as much as the program's file has, names are left out. If memory runs short all the
+//!   same, the child goes first.
+//! - Locks that other threads hold stay held in it. The heap's are free; the lookup needs none of std's. If it does
+//!   not end, it is ended.
+//!
+//! Where there can be no child, names are looked up in the process: where Slackwater is not its allocator, where
+//! the system refuses one, or under a filter of system calls that came after the endpoint (it might end the
+//! process for a `clone`). A profile that lacks its names says why, and `pprof` looks them up itself; so it does
+//! for a service with feature `endpoint` without `profiles`, and for `?symbolize=none`.
 //! `observer_cpu_seconds_total` says what all of it was.
 //!
 //! # Features

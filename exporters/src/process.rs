@@ -110,7 +110,7 @@ impl LastProportional {
 }
 
 /// The value of one line, which the kernel writes as `Name:   123 kB`.
-fn field_bytes(status: &[u8], name: &[u8]) -> Option<u64> {
+pub(crate) fn field_bytes(status: &[u8], name: &[u8]) -> Option<u64> {
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
     let kib = std::str::from_utf8(line.strip_suffix(b"kB")?).ok()?;
     kib.trim().parse::<u64>().ok()?.checked_mul(1024)

@@ -303,6 +303,8 @@ pub fn serve(
     address: &Address,
     answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
 ) -> io::Result<Server> {
+    #[cfg(feature = "profiles")]
+    crate::profile::apart::note_filters();
     let (tell_begun, begun) = mpsc::sync_channel(1);
     let (tell_closed, closed) = mpsc::channel();
     let (stop, stopped) = oneshot::channel();

@@ -3,6 +3,7 @@
 use slackwater::stack::MAX_FRAMES;
 
 use super::Profile;
+use super::names::Names;
 use super::table::bytes;
 
 /// Of what was allocated, from this share on it is told that stacks are unknown, or cut.
@@ -12,7 +13,7 @@ const MIN_SHARE: f64 = 0.01;
 const MAX_LISTED: usize = 4;
 
 /// A line for each thing that is missing; none for a profile that lacks nothing.
-pub fn lacks(profile: &Profile) -> Vec<String> {
+pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
     let mut lines = Vec::new();
     let asked = bytes(profile.asked_rate_bytes as f64);
     if profile.stacks.is_empty() {
@@ -80,6 +81,9 @@ pub fn lacks(profile: &Profile) -> Vec<String> {
             bytes(profile.rate_bytes as f64)
         ));
     }
+    if let Some(why) = names.lack() {
+        lines.push(format!("functions have no names, but for those that were known: {why}"));
+    }
     lines
 }
 
@@ -95,12 +99,13 @@ mod tests {
         profile.rate_bytes = 512 << 10;
         profile.dropped = 0;
         profile.stacks.retain(|stack| !stack.frames.is_empty());
-        assert_eq!(lacks(&profile), [""; 0], "nothing is missing");
+        let names = Names::default();
+        assert_eq!(lacks(&profile, &names), [""; 0], "nothing is missing");
         let whole = profile.clone();
         let assert_says = |change: fn(&mut Profile), says: &str| {
             let mut profile = whole.clone();
             change(&mut profile);
-            let lines = lacks(&profile);
+            let lines = lacks(&profile, &names);
             assert!(lines.len() == 1 && lines[0].contains(says), "{says}: {lines:?}");
         };
         assert_says(|p| p.stacks.clear(), "no samples: one is taken for each 512.0 KiB");

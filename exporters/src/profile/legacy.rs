@@ -38,7 +38,7 @@ pub fn render(profile: &Profile, names: &Names) -> String {
         }
         text.push('\n');
     }
-    for line in lacks(profile) {
+    for line in lacks(profile, names) {
         let _ = writeln!(text, "# {line}");
     }
     text.push_str("\nMAPPED_LIBRARIES:\n");

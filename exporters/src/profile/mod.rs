@@ -19,6 +19,8 @@ use std::ops::{AddAssign, Sub};
 use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "profiles")]
+pub(crate) mod apart;
+#[cfg(feature = "profiles")]
 mod compiled;
 #[cfg(feature = "profiles")]
 pub mod flamegraph;

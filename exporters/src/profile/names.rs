@@ -47,17 +47,20 @@ static OBSERVER_FRAMES: LazyLock<[Frame; 1]> =
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     frames: HashMap<u64, Frames>,
+    lack: Option<String>,
 }
 
 impl Names {
     /// Names that are known already.
     pub fn new(frames: impl IntoIterator<Item = (u64, Vec<Frame>)>) -> Names {
         let frames = frames.into_iter().filter(|(_, frames)| !frames.is_empty());
-        Names { frames: frames.map(|(address, frames)| (address, frames.into())).collect() }
+        let frames = frames.map(|(address, frames)| (address, frames.into())).collect();
+        Names { frames, lack: None }
     }
 
     /// Finds the names of return addresses: of the calls that they return to. None without feature
-    /// `profiles`. It takes milliseconds to hundreds of them, and reads files.
+    /// `profiles`. It takes milliseconds to hundreds of them, and reads files; those of this process are
+    /// found in a child process, if one can be had.
     pub fn find(modules: &Modules, addresses: &[u64]) -> Names {
         #[cfg(feature = "profiles")]
         return symbols::find(modules, addresses);
@@ -74,6 +77,16 @@ impl Names {
             return Some(&*OBSERVER_FRAMES);
         }
         self.frames.get(&address).map(|frames| &frames[..])
+    }
+
+    /// Why names were not found that might have been, for the end of a sentence about them.
+    pub fn lack(&self) -> Option<&str> {
+        self.lack.as_deref()
+    }
+
+    #[cfg(feature = "profiles")]
+    pub(super) fn set_lack(&mut self, why: String) {
+        self.lack = Some(why);
     }
 
     /// Adds what was found out of an address; nothing, if it was nothing.

@@ -197,7 +197,7 @@ impl<'a> Builder<'a> {
         let time = self.profile.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.message.time_nanos = time.as_nanos() as i64;
         self.message.duration_nanos = (window.unwrap_or(0.0) * 1e9) as i64;
-        let lines = lacks(self.profile);
+        let lines = lacks(self.profile, self.names);
         self.message.comment = lines.iter().map(|line| self.string(line)).collect();
         for mapping in self.profile.modules.mappings() {
             let (filename, build_id) = (self.string(&mapping.path), self.string(&mapping.build_id));

@@ -8,22 +8,30 @@
 //!
 //! Modules are read one after the other and let go, and of what was found at most `CACHE_BYTES`
 //! are kept. Reading a module with debug information takes tens of milliseconds, and for that time
-//! some memory: it is never done inside `malloc`, and never unasked.
+//! memory of the order of the module's file: it is never done inside `malloc`, never unasked, and of the
+//! process's own modules in a child ([`apart`]), so that this memory was never the process's own. Where no child
+//! can be had it is done here all the same: who asks for a profile wants names. Where the control group has no
+//! room for it, or the child was lost, there are addresses, and the profile says why.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use blazesym::helper::read_elf_build_id;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
+use super::apart;
 use super::compiled;
 use super::modules::{Mapping, Modules, hex};
 use super::names::{Frame, Frames, Names};
 use super::prune::qualified;
+use super::table;
+use crate::cgroup::CgroupMemory;
 
 /// Names that are kept for the next time, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
@@ -34,54 +42,237 @@ const MAX_DEBUG_FILE_BYTES: u64 = 1 << 30;
 /// Longer names of functions are cut: some generic ones have no end.
 const MAX_NAME_BYTES: usize = 1000;
 
-/// Finds the names of return addresses: of the calls that they return to.
+/// How long a child may take to look names up.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a lookup takes beside what it takes of a file's bytes.
+const LEAST_BYTES: u64 = 32 << 20;
+
+/// Finds the names of return addresses: of the calls that they return to. Those of this process are looked up in a
+/// child, if one can be had.
 pub(super) fn find(modules: &Modules, addresses: &[u64]) -> Names {
-    let mut by_mapping: HashMap<usize, Vec<u64>> = HashMap::new();
-    let mut in_no_file = Vec::new();
-    for &address in addresses {
-        // A call may be the last instruction of its function, and of its mapping.
-        match modules.find(address.wrapping_sub(1)) {
-            Some(found) if !modules.mappings()[found].is_compiled() => {
-                by_mapping.entry(found).or_default().push(address);
-            }
-            _ => in_no_file.push(address),
-        }
-    }
     let mut names = Names::default();
-    if let Some(process) = modules.process()
-        && !in_no_file.is_empty()
-    {
-        for (address, frame) in compiled::find(process, &in_no_file) {
-            names.add(address, [frame].into());
-        }
+    let mut questions = questions(modules, addresses);
+    questions.retain_mut(|question| !question.answer_from_cache(&mut names));
+    if questions.is_empty() {
+        return names;
     }
-    for (found, addresses) in by_mapping {
-        find_in(&mut names, modules, &modules.mappings()[found], addresses);
+    if modules.process() != Some(std::process::id()) {
+        let answers = answers(modules, &questions);
+        keep(&mut names, &questions, answers);
+        return names;
+    }
+    let failures = FAILURES.load(Ordering::Relaxed);
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // Somebody else may have asked the same meanwhile.
+    questions.retain_mut(|question| !question.answer_from_cache(&mut names));
+    if questions.is_empty() {
+        return names;
+    }
+    if FAILURES.load(Ordering::Relaxed) != failures {
+        names.set_lack("their lookup failed for another profile at the same time".to_string());
+        return names;
+    }
+    match answers_apart(modules, &questions) {
+        Ok(answers) => keep(&mut names, &questions, answers),
+        Err(why) => {
+            FAILURES.fetch_add(1, Ordering::Relaxed);
+            names.set_lack(why);
+        }
     }
     names
 }
 
-fn find_in(names: &mut Names, modules: &Modules, mapping: &Mapping, mut addresses: Vec<u64>) {
-    let own = |address: u64| mapping.own_address(address.wrapping_sub(1));
-    let file = FileKey::of(mapping);
-    let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    addresses.retain(|&address| match cache.get(&file, own(address)) {
-        Some(known) => {
-            names.add(address, known);
-            false
-        }
-        None => true,
-    });
-    drop(cache);
-    if addresses.is_empty() {
-        return;
+/// Who looks names of this process up, one at a time: it takes memory, and the next one may find them known.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// How often that failed.
+static FAILURES: AtomicU64 = AtomicU64::new(0);
+
+/// Addresses whose names are asked for.
+struct Question<'a> {
+    /// The file that they are in; `None`: in none.
+    mapping: Option<&'a Mapping>,
+    addresses: Vec<u64>,
+}
+
+impl Question<'_> {
+    /// The calls that return to the addresses, by the file's own count.
+    fn calls(&self) -> Vec<u64> {
+        let Some(mapping) = self.mapping else { return Vec::new() };
+        self.addresses.iter().map(|address| mapping.own_address(address.wrapping_sub(1))).collect()
     }
-    let calls: Vec<u64> = addresses.iter().map(|&address| own(address)).collect();
-    let found = read(modules, mapping, &calls);
+
+    /// Adds the names that are known already; whether that are all.
+    fn answer_from_cache(&mut self, names: &mut Names) -> bool {
+        let Some(mapping) = self.mapping else { return self.addresses.is_empty() };
+        let file = FileKey::of(mapping);
+        let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+        self.addresses.retain(|&address| {
+            match cache.get(&file, mapping.own_address(address.wrapping_sub(1))) {
+                Some(known) => {
+                    names.add(address, known);
+                    false
+                }
+                None => true,
+            }
+        });
+        self.addresses.is_empty()
+    }
+}
+
+/// What has to be asked: one question for each file, and one for all that is in none.
+fn questions<'a>(modules: &'a Modules, addresses: &[u64]) -> Vec<Question<'a>> {
+    let mut by_mapping: BTreeMap<Option<usize>, Vec<u64>> = BTreeMap::new();
+    for &address in addresses {
+        // A call may be the last instruction of its function, and of its mapping.
+        let found = modules.find(address.wrapping_sub(1));
+        let found = found.filter(|&found| !modules.mappings()[found].is_compiled());
+        by_mapping.entry(found).or_default().push(address);
+    }
+    by_mapping
+        .into_iter()
+        .map(|(found, addresses)| Question {
+            mapping: found.map(|found| &modules.mappings()[found]),
+            addresses,
+        })
+        .collect()
+}
+
+/// The functions at each address of each question, in their order. Takes no lock, so that a child can do it.
+fn answers(modules: &Modules, questions: &[Question<'_>]) -> Vec<Frames> {
+    let mut answers = Vec::new();
+    for question in questions {
+        match question.mapping {
+            Some(mapping) => answers.extend(read(modules, mapping, &question.calls())),
+            None => {
+                let process = modules.process();
+                let found = process.map(|process| compiled::find(process, &question.addresses));
+                let found: BTreeMap<u64, Frame> = found.unwrap_or_default().into_iter().collect();
+                answers.extend(question.addresses.iter().map(|address| -> Frames {
+                    found.get(address).cloned().into_iter().collect()
+                }));
+            }
+        }
+    }
+    answers
+}
+
+/// The same in a child, or here where there is none to be had. The error says why there are no names.
+fn answers_apart(modules: &Modules, questions: &[Question<'_>]) -> Result<Vec<Frames>, String> {
+    let bytes = LEAST_BYTES + bytes_of_largest_file(modules, questions);
+    let left = CgroupMemory::read().and_then(|group| room(&group));
+    if let Some(left) = left.filter(|&left| left < bytes) {
+        return Err(format!(
+            "their lookup takes up to {}, and the control group's limit leaves {}",
+            table::bytes(bytes as f64),
+            table::bytes(left as f64)
+        ));
+    }
+    let work = || message::write(&answers(modules, questions));
+    match apart::run(bytes, PATIENCE, work) {
+        Ok(message) => {
+            let asked = questions.iter().map(|question| question.addresses.len()).sum();
+            message::read(&message, asked)
+                .ok_or_else(|| "their lookup, in a child process, failed".to_string())
+        }
+        Err(apart::Failure::NoChild) => Ok(answers(modules, questions)),
+        Err(apart::Failure::Lost(how)) => Err(format!("their lookup, in a child process, {how}")),
+    }
+}
+
+/// Files are read one after the other, so the largest one counts.
+fn bytes_of_largest_file(modules: &Modules, questions: &[Question<'_>]) -> u64 {
+    let folders = modules.debug_folders();
+    let files = |mapping: &Mapping| {
+        let debug_files = folders.iter().filter_map(|at| debug_file(at, mapping));
+        let files: Vec<PathBuf> = debug_files.chain(modules.files(mapping)).collect();
+        files.into_iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).max()
+    };
+    questions.iter().filter_map(|question| files(question.mapping?)).max().unwrap_or(0)
+}
+
+/// What is left up to the limit of a control group, or to where it is slowed down, not counting what the kernel
+/// would drop; `None`: there is no limit.
+fn room(group: &CgroupMemory) -> Option<u64> {
+    let room = |limit: Option<u64>, need: Option<u64>| Some(limit?.saturating_sub(need?));
+    let rooms = [
+        room(group.limit_bytes, group.need_bytes.or(group.current_bytes)),
+        room(group.high_bytes, group.high_need_bytes),
+    ];
+    rooms.into_iter().flatten().min()
+}
+
+/// Adds what was found to the names, and keeps it for the next time.
+fn keep(names: &mut Names, questions: &[Question<'_>], answers: Vec<Frames>) {
+    let mut answers = answers.into_iter();
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    for ((address, call), frames) in addresses.into_iter().zip(calls).zip(found) {
-        cache.put(&file, call, frames.clone());
-        names.add(address, frames);
+    for question in questions {
+        let file = question.mapping.map(|mapping| (FileKey::of(mapping), question.calls()));
+        for (i, (&address, frames)) in question.addresses.iter().zip(&mut answers).enumerate() {
+            // What is compiled may be another function's soon.
+            if let Some((file, calls)) = &file {
+                cache.put(file, calls[i], frames.clone());
+            }
+            names.add(address, frames);
+        }
+    }
+}
+
+/// Names on their way from a child: for each address how many functions there are, and for each of these its
+/// line, and its name and its file, which are as long as is said before them. Numbers are of four bytes.
+mod message {
+    use super::{Frame, Frames};
+
+    pub fn write(answers: &[Frames]) -> Vec<u8> {
+        let mut message = Vec::new();
+        let number = |message: &mut Vec<u8>, number: usize| {
+            message.extend((number as u32).to_le_bytes());
+        };
+        number(&mut message, answers.len());
+        for frames in answers {
+            number(&mut message, frames.len());
+            for frame in frames.iter() {
+                number(&mut message, frame.line as usize);
+                for text in [&frame.function, &frame.file] {
+                    number(&mut message, text.len());
+                    message.extend(text.as_bytes());
+                }
+            }
+        }
+        message
+    }
+
+    /// `None`: it is not whole, or not about so many addresses.
+    pub fn read(mut message: &[u8], asked: usize) -> Option<Vec<Frames>> {
+        let rest = &mut message;
+        if number(rest)? as usize != asked {
+            return None;
+        }
+        let answers = (0..asked)
+            .map(|_| {
+                let count = number(rest)?;
+                let frame = |_| {
+                    let (line, function, file) = (number(rest)?, text(rest)?, text(rest)?);
+                    Some(Frame { function, file, line })
+                };
+                (0..count).map(frame).collect::<Option<Vec<Frame>>>().map(Frames::from)
+            })
+            .collect::<Option<Vec<Frames>>>()?;
+        rest.is_empty().then_some(answers)
+    }
+
+    fn number(rest: &mut &[u8]) -> Option<u32> {
+        let (number, after) = rest.split_first_chunk::<4>()?;
+        *rest = after;
+        Some(u32::from_le_bytes(*number))
+    }
+
+    fn text(rest: &mut &[u8]) -> Option<String> {
+        let length = number(rest)? as usize;
+        let (text, after) = rest.split_at_checked(length)?;
+        *rest = after;
+        String::from_utf8(text.to_vec()).ok()
     }
 }
 
@@ -246,6 +437,39 @@ mod tests {
         assert!(is_of(&exe, &mapping), "the same inode");
         mapping.inode += 1;
         assert!(!is_of(&exe, &mapping));
+    }
+
+    #[test]
+    fn the_room_is_up_to_the_nearest_limit_whatever_is_cached() {
+        let none = CgroupMemory { current_bytes: Some(700), ..CgroupMemory::default() };
+        assert_eq!(room(&none), None);
+        let limited = CgroupMemory { limit_bytes: Some(1000), need_bytes: Some(400), ..none };
+        assert_eq!(room(&limited), Some(600));
+        assert_eq!(room(&CgroupMemory { need_bytes: None, ..limited }), Some(300));
+        let slowed = CgroupMemory { high_bytes: Some(500), high_need_bytes: Some(400), ..limited };
+        assert_eq!(room(&slowed), Some(100));
+        assert_eq!(room(&CgroupMemory { high_need_bytes: Some(900), ..slowed }), Some(0));
+    }
+
+    #[test]
+    fn a_message_has_what_was_written_or_is_none() {
+        let frame = |function: &str, line| Frame {
+            function: function.to_string(),
+            file: "/a.rs".to_string(),
+            line,
+        };
+        let frames: Frames = [frame("a", 7), frame("ä<b>", u32::MAX)].into();
+        let answers = [frames, Frames::default(), [Frame::default()].into()];
+        let written = message::write(&answers);
+        assert_eq!(message::read(&written, 3).as_deref(), Some(&answers[..]));
+        assert_eq!(message::read(&written, 2), None);
+        for end in 0..written.len() {
+            assert_eq!(message::read(&written[..end], 3), None, "cut off");
+        }
+        let more = [&written[..], &[0]].concat();
+        assert_eq!(message::read(&more, 3), None);
+        let endless = [1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(message::read(&endless, 1), None);
     }
 
     #[test]

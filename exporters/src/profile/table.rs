@@ -53,7 +53,7 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
         let order = order.then_with(|| b.allocated.bytes.total_cmp(&a.allocated.bytes));
         order.then_with(|| a_site.function.cmp(&b_site.function))
     });
-    let mut text = head(profile, &all, window);
+    let mut text = head(profile, names, &all, window);
     let (live, allocated) = match window {
         None => ("live", "allocated"),
         Some(_) => ("live +/-", "alloc/s"),
@@ -84,7 +84,7 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
     text
 }
 
-fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
+fn head(profile: &Profile, names: &Names, all: &Row, window: Option<f64>) -> String {
     let samples: u64 = profile.stacks.iter().map(|stack| stack.samples).sum();
     let mut text = match window {
         None => format!(
@@ -107,7 +107,7 @@ fn head(profile: &Profile, all: &Row, window: Option<f64>) -> String {
         }
     };
     text.push('\n');
-    for line in lacks(profile) {
+    for line in lacks(profile, names) {
         let _ = writeln!(text, "{line}");
     }
     text + "\n"
