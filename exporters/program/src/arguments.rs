@@ -275,8 +275,8 @@ pub struct ResultArguments {
     /// The file to write, whole or not at all
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// pprof (profile.proto, gzipped), folded (live bytes by stack) or text (a table); without it,
-    /// pprof for a file and text elsewhere
+    /// pprof (profile.proto, gzipped), folded (live bytes by stack; what the profile lacks is told on
+    /// standard error) or text (a table); without it, pprof for a file and text elsewhere
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub format: Option<Format>,
     /// Whether to look names up: local, or none (what reads the profile looks them up, where it has the

@@ -101,7 +101,7 @@ fn bad_values_are_refused_in_one_line() {
 #[test]
 fn names_are_left_to_the_reader_where_that_is_asked_for() {
     let address = endpoint();
-    let held = hold_in_rust(64);
+    let held = hold_in_rust(16);
     let name = "profile::hold_in_rust";
     for path in
         ["/debug/pprof/heap?debug=1", "/debug/pprof/allocs?debug=1", "/debug/flame/live.svg?"]
@@ -130,7 +130,7 @@ fn names_are_left_to_the_reader_where_that_is_asked_for() {
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()),
         )
     };
-    let held = hold_in_rust(64);
+    let held = hold_in_rust(16);
     assert!(text("local").1[0].contains(name));
     let (_, [bare, _]) = text("none");
     assert!(!bare.contains(name) && bare.contains("profile-"), "{bare}");

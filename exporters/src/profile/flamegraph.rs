@@ -9,8 +9,9 @@ use std::io;
 use inferno::flamegraph::color::{BackgroundColor, BasicPalette, Color};
 use inferno::flamegraph::{self, Direction, Options, Palette};
 
-use super::folded;
+use super::folded::{self, UNKNOWN};
 use super::kind::Kind;
+use super::lacks::{WHY_UNKNOWN, brief, lacks};
 use super::names::Names;
 use super::reading::Reading;
 use super::table;
@@ -26,6 +27,9 @@ pub struct Caption {
     pub unit: &'static str,
     /// What it is of.
     pub kind: Kind,
+    /// What the profile lacks: see [`lacks()`](fn@super::lacks::lacks). In brief in the second line, and whole
+    /// in the picture's description.
+    pub lacks: Vec<String>,
 }
 
 /// Draws what `kind` is of: of everything ever, or of the time between two readings. For what only
@@ -41,11 +45,18 @@ pub fn draw(
     after: &Reading,
     names: &Names,
 ) -> io::Result<String> {
-    let now = kind.folded(after, names);
+    let folded = |reading: &Reading| {
+        let mut folded = kind.folded(reading, names);
+        for one in folded.iter_mut().filter(|one| one.path == [UNKNOWN]) {
+            one.path.push(WHY_UNKNOWN.to_string());
+        }
+        folded
+    };
+    let now = folded(after);
     let (lines, window) = match before {
         None => (folded::render(&now), String::new()),
         Some(before) => {
-            let earlier = kind.folded(before, names);
+            let earlier = folded(before);
             let seconds = after.profile.seconds_since(&before.profile);
             if kind.is_total() {
                 (folded::render_growth(&earlier, &now), format!(", in {seconds:.1} s"))
@@ -60,6 +71,7 @@ pub fn draw(
         subtitle: format!("{}{window}", source(kind, after)),
         unit: kind.unit(),
         kind,
+        lacks: if kind.has_stacks() { lacks(&after.profile, names) } else { Vec::new() },
     };
     render(&lines, &caption)
 }
@@ -91,7 +103,7 @@ pub fn render(folded: &str, caption: &Caption) -> io::Result<String> {
     }
     let mut options = Options::default();
     options.title = caption.title.clone();
-    options.subtitle = Some(caption.subtitle.clone());
+    options.subtitle = Some(caption.second_line());
     options.count_name = caption.unit.to_string();
     options.font_type = "system-ui, sans-serif".to_string();
     options.colors = Palette::Basic(palette(caption.kind));
@@ -101,7 +113,27 @@ pub fn render(folded: &str, caption: &Caption) -> io::Result<String> {
     options.direction = Direction::Inverted;
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut options, folded.lines(), &mut svg).map_err(io::Error::other)?;
-    String::from_utf8(svg).map_err(io::Error::other)
+    let svg = String::from_utf8(svg).map_err(io::Error::other)?;
+    Ok(caption.described(svg))
+}
+
+impl Caption {
+    fn second_line(&self) -> String {
+        let briefs: Vec<&str> = self.lacks.iter().map(|line| brief(line)).collect();
+        match briefs.is_empty() {
+            true => self.subtitle.clone(),
+            false => format!("{} — lacking: {}", self.subtitle, briefs.join("; ")),
+        }
+    }
+
+    /// The picture with all that is lacking as its description, which browsers and screen readers know.
+    fn described(&self, mut svg: String) -> String {
+        let head = svg.find("<svg").and_then(|start| Some(start + svg[start..].find('>')? + 1));
+        if let Some(head) = head.filter(|_| !self.lacks.is_empty()) {
+            svg.insert_str(head, &format!("<desc>{}</desc>", escaped(&self.lacks.join("\n"))));
+        }
+        svg
+    }
 }
 
 fn palette(kind: Kind) -> BasicPalette {
@@ -121,13 +153,13 @@ fn nothing(caption: &Caption) -> String {
          font-family=\"system-ui, sans-serif\" text-anchor=\"middle\">\n\
          <rect width=\"1200\" height=\"120\" fill=\"#f4f6f7\"/>\n",
     );
-    let lines =
-        [(&caption.title[..], 34, 17), (&caption.subtitle, 58, 12), ("Nothing yet.", 92, 14)];
+    let second_line = caption.second_line();
+    let lines = [(&caption.title[..], 34, 17), (&second_line, 58, 12), ("Nothing yet.", 92, 14)];
     for (text, y, size) in lines {
         let text = escaped(text);
         let _ = writeln!(svg, "<text x=\"600\" y=\"{y}\" font-size=\"{size}\">{text}</text>");
     }
-    svg + "</svg>\n"
+    caption.described(svg + "</svg>\n")
 }
 
 fn escaped(text: &str) -> String {
@@ -144,7 +176,35 @@ mod tests {
             subtitle: "a subtitle".to_string(),
             unit: "bytes",
             kind: Kind::Live,
+            lacks: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_lacking_stands_in_the_picture() {
+        let lacks = ["40% has no call stack: <why>".to_string(), "7 samples".to_string()];
+        let caption = Caption { lacks: lacks.to_vec(), ..caption() };
+        for folded in ["main;a 1000\n", ""] {
+            let svg = render(folded, &caption).expect("well-formed");
+            assert!(
+                svg.contains("a subtitle — lacking: 40% has no call stack; 7 samples"),
+                "{svg}"
+            );
+            let whole = "<desc>40% has no call stack: &lt;why>\n7 samples</desc>";
+            assert!(svg.contains(whole), "{svg}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_stack_has_its_reason_above_it() {
+        let snapshot = slackwater::snapshot();
+        let reading = Reading { profile: super::super::tests::made_up(), snapshot };
+        let svg = draw(Kind::Alloc, "x", None, &reading, &Names::default()).expect("well-formed");
+        let reason = format!("<title>{WHY_UNKNOWN} (100 bytes");
+        assert!(
+            svg.contains(&reason) && svg.contains("<title>[stack unknown] (100 bytes"),
+            "{svg}"
+        );
     }
 
     #[test]

@@ -12,7 +12,17 @@ const MIN_SHARE: f64 = 0.01;
 /// Unloaded libraries that are told by name.
 const MAX_LISTED: usize = 4;
 
-/// A line for each thing that is missing; none for a profile that lacks nothing.
+/// Why a stack may be unknown, for whoever meets one.
+pub const WHY_UNKNOWN: &str =
+    "no unwind tables, no frame pointers, or a stack that may not be read";
+
+/// What is missing, of a line that says why, too.
+pub fn brief(line: &str) -> &str {
+    line.split_once(": ").map_or(line, |(what, _)| what)
+}
+
+/// A line for each thing that is missing; none for a profile that lacks nothing. What is missing stands before its
+/// first colon, and why behind it ([`brief`]).
 pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
     let mut lines = Vec::new();
     let asked = bytes(profile.asked_rate_bytes as f64);
@@ -115,6 +125,8 @@ mod tests {
         };
         assert_says(none, "no samples: none are taken");
         assert_says(|p| p.stacks[0].frames.clear(), "has no call stack");
+        let line = "7% has no call stack: there were no tables: none";
+        assert_eq!([brief(line), brief("7 samples")], ["7% has no call stack", "7 samples"]);
         assert_says(|p| p.stacks[0].frames = vec![7; MAX_FRAMES], "which are cut");
         assert_says(|p| p.dropped = 7, "7 samples found no place");
         assert_says(|p| p.rate_bytes = 1 << 20, "(1.0 MiB instead of 512.0 KiB)");

@@ -26,6 +26,7 @@ use std::time::Duration;
 use slackwater::observer;
 
 use super::folded::{UNKNOWN, call_sites};
+use super::lacks::{WHY_UNKNOWN, lacks};
 use super::names::Names;
 use super::{LIFETIME_BOUNDS, LiveSample, Profile, Stack};
 
@@ -102,11 +103,18 @@ pub fn render(profile: &Profile, names: &Names) -> String {
         );
         let frames = &profile.stacks[suspect.stack].frames;
         if frames.is_empty() {
-            let _ = writeln!(text, "  {UNKNOWN}");
+            let _ = writeln!(text, "  {UNKNOWN}: {WHY_UNKNOWN}");
         }
         for site in call_sites(profile, names, frames) {
             let _ = writeln!(text, "  {site}");
         }
+    }
+    let lacks = lacks(profile, names);
+    if !lacks.is_empty() {
+        text.push('\n');
+    }
+    for line in lacks {
+        let _ = writeln!(text, "{line}");
     }
     text
 }
@@ -223,8 +231,10 @@ mod tests {
         let text = render(&history(400.0, leak()), &Names::default());
         let expected = "One call site looks as if it leaks: what is live there is old and grows. \
              Seen in 401 live samples, after 400 s.\n\n1.0 KiB/s for 400 s: 401.0 KiB live, in 401 \
-             samples; 0.0% of the objects were freed\n  [stack unknown]\n";
-        assert_eq!(text, expected);
+             samples; 0.0% of the objects were freed\n  [stack unknown]: ";
+        assert!(text.starts_with(expected), "{text}");
+        let lack = "\n100% of what was allocated has no call stack: ";
+        assert!(text.contains(WHY_UNKNOWN) && text.contains(lack), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::folded;
 use slackwater_exporters::profile::kind::Kind;
+use slackwater_exporters::profile::lacks::lacks;
 use slackwater_exporters::profile::names::Names;
 use slackwater_exporters::profile::pprof::{self, DefaultType};
 use slackwater_exporters::profile::reading::Reading;
@@ -32,6 +33,12 @@ pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
     let mut target = Target::open(process).map_err(Failure::not_opened)?;
     let (before, after) = look(&mut target, arguments.seconds)?;
     let content = render(form, before.as_ref(), &after);
+    if form.format == Format::Folded {
+        // The format has no place for it.
+        for line in lacks(&after.profile, &Names::default()) {
+            let _ = writeln!(io::stderr(), "slackwater: {line}");
+        }
+    }
     output::write_or_print(arguments.result.output.as_deref(), content)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,6 +27,8 @@ pub struct Evidence {
     pub earlier: Option<Earlier>,
     /// What its threads did in between, if that was asked for.
     pub watched: Option<Result<Watched, PerfError>>,
+    /// What its profile lacks, a line for each thing.
+    pub lacks: Vec<String>,
 }
 
 /// The first of two looks.
@@ -94,7 +96,7 @@ impl Evidence {
         snapshot.mapped_bytes = 96 << 20;
         sample.residency = Some(Default::default());
         let breakdown = Breakdown { live: 90 << 20, file: 10 << 20, ..Breakdown::default() };
-        let (mappings, knobs) = (Vec::new(), slackwater::knobs());
-        Evidence { sample, breakdown, mappings, knobs, earlier: None, watched: None }
+        let (mappings, knobs, lacks) = (Vec::new(), slackwater::knobs(), Vec::new());
+        Evidence { sample, breakdown, mappings, knobs, earlier: None, watched: None, lacks }
     }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use slackwater_exporters::Sample;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::breakdown::Breakdown;
+use slackwater_exporters::profile::lacks::lacks;
+use slackwater_exporters::profile::names::Names;
 
 use super::amounts::{bytes, percent, seconds, share};
 use super::arguments::ReportArguments;
@@ -43,7 +45,9 @@ pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     let knobs = target.knobs().map_err(Failure::not_read)?;
     // A report without them is a report, too.
     let mappings = target.largest_mappings(MAX_MAPPINGS).unwrap_or_default();
-    let evidence = Evidence { sample, breakdown, mappings, knobs, earlier, watched };
+    let profile = target.reading().map_err(Failure::not_read)?.profile;
+    let lacks = lacks(&profile, &Names::default());
+    let evidence = Evidence { sample, breakdown, mappings, knobs, earlier, watched, lacks };
     output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
 }
 
@@ -62,6 +66,7 @@ fn text(name: &str, evidence: &Evidence) -> String {
     write_parts(&mut text, evidence);
     write_due(&mut text, evidence, &delays);
     write_suspects(&mut text, evidence, &suspects);
+    write_lacks(&mut text, &evidence.lacks);
     if evidence.sample.sections.is_counted() {
         events::write_sections(&mut text, &evidence.sample.sections);
     }
@@ -200,6 +205,28 @@ fn write_suspects(text: &mut String, evidence: &Evidence, suspects: &[Heard]) {
     }
 }
 
+/// The longest line of what is written here; a longer word stays whole.
+const WIDTH: usize = 96;
+
+/// What a profile of the process would lack, and why; nothing where it lacks nothing.
+fn write_lacks(text: &mut String, lacks: &[String]) {
+    if !lacks.is_empty() {
+        text.push_str("\nWhat its profile lacks\n");
+    }
+    for lack in lacks {
+        let mut line = String::from("  -");
+        for word in lack.split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > WIDTH {
+                let _ = writeln!(text, "{line}");
+                line = String::from("   ");
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        let _ = writeln!(text, "{line}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use slackwater_exporters::mappings::MappingUse;
@@ -234,6 +261,19 @@ mod tests {
             "redis (7): RSS 100.0 MiB, 61.0% of it live; 25.0 MiB is due to be given back \
              (release off, ticker off); suspects: unattributed"
         );
+    }
+
+    #[test]
+    fn what_the_profile_lacks_is_told_in_lines_that_can_be_read() {
+        let mut evidence = Evidence::made_up();
+        assert!(!text("redis (7)", &evidence).contains("lacks"));
+        evidence.lacks = vec!["40% has no call stack: ".to_string() + &"because ".repeat(30)];
+        let text = text("redis (7)", &evidence);
+        assert!(
+            text.contains("\n\nWhat its profile lacks\n  - 40% has no call stack: because"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
 
     #[test]
