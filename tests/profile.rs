@@ -276,7 +276,7 @@ fn what_an_observer_allocates_has_a_stack_of_its_own() {
     // Small blocks and large ones.
     let observed = slackwater::observer::observe(|| [take(3000), take(300_000)].concat());
     let [by_observer, by_others] = samples();
-    // The test's own lists are sampled, too; and there may be no slot for some, after the other tests.
+    // Most blocks are sampled, and the test's own lists, too.
     assert!((100..300).contains(&by_observer), "{by_observer}");
     assert!(by_others - before < 100, "{before} {by_others}");
     let more = take(3000);
