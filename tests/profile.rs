@@ -260,7 +260,11 @@ fn what_is_reallocated_within_its_class_stays_in_the_profile() {
 fn what_an_observer_allocates_has_a_stack_of_its_own() {
     let _alone = ALONE.lock();
     set_rate(1);
-    end_countdown();
+    let take = |bytes| (0..100).map(|_| allocate(bytes) as usize).collect::<Vec<_>>();
+    // The countdowns of these sizes, which still have the rate of the test before.
+    for _ in 0..50 {
+        give_back([take(3000), take(300_000)].concat());
+    }
     // Samples of the observer, and of all others.
     let samples = || {
         let mut found = [0, 0];
@@ -271,17 +275,16 @@ fn what_an_observer_allocates_has_a_stack_of_its_own() {
         heap.each_stack(&Own, &mut count).expect("readable");
         found
     };
-    let take = |bytes| (0..100).map(|_| allocate(bytes) as usize).collect::<Vec<_>>();
     let [_, before] = samples();
     // Small blocks and large ones.
     let observed = slackwater::observer::observe(|| [take(3000), take(300_000)].concat());
     let [by_observer, by_others] = samples();
-    // Most blocks are sampled, and the test's own lists, too.
-    assert!((100..300).contains(&by_observer), "{by_observer}");
+    // The test's own lists are sampled, too.
+    assert!((200..300).contains(&by_observer), "{by_observer}");
     assert!(by_others - before < 100, "{before} {by_others}");
     let more = take(3000);
     let [after, others_after] = samples();
     assert_eq!(after, by_observer, "the program again");
-    assert!(others_after - by_others >= 50, "{by_others} {others_after}");
+    assert!(others_after - by_others >= 100, "{by_others} {others_after}");
     give_back([observed, more].concat());
 }

@@ -246,7 +246,7 @@ RELEASE: list[Panel] = [
     ),
     chart(
         "What must be zero",
-        "Purges that the kernel refused, and ranges that the ledger could not record.",
+        "Purges that the kernel refused, and pages that the ledger could not record.",
         PER_SECOND,
         [
             Query(total(job("release_errors:rate5m")), "refused", "red"),

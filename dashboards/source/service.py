@@ -333,7 +333,7 @@ RELEASE: list[Panel] = [
     ),
     chart(
         "What must be zero",
-        "Purges that the kernel refused, and ranges that the ledger could not record.",
+        "Purges that the kernel refused, and pages that the ledger could not record.",
         NUMBER,
         [
             Query(total(f"increase({s('release_errors_total')}[$__rate_interval])"), "refused", "red"),

@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use slackwater::remote::{self, Memory, Place, RemoteError, RemoteHeap, SegmentPages};
-use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
+use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 
 use crate::breakdown::HeapResidency;
 use crate::memory::ProcessMemoryReader;
@@ -113,12 +114,33 @@ pub fn swapped_bytes(
     heap: &RemoteHeap,
     pagemap: &Pagemap,
 ) -> Result<u64, ReadError> {
+    let Some(place) = heap.place(memory)? else { return Ok(0) };
+    let mut ranges = Vec::new();
+    pagemap.swapped(place.base, place.end(), &mut |from, to| ranges.push(from..to))?;
     let mut found = 0;
-    if let Some(place) = heap.place(memory)? {
-        let end = place.base + place.segments as u64 * SEGMENT_BYTES as u64;
-        pagemap.swapped(place.base, end, &mut |from, to| found += to - from)?;
+    for range in ranges {
+        // Free pages may be swapped out, too: nobody wants them back.
+        let segment = |address: u64| ((address - place.base) / SEGMENT_BYTES as u64) as u32;
+        for number in segment(range.start)..=segment(range.end - 1) {
+            let mut pages = [SegmentPages::default()];
+            heap.pages(memory, &place, number, &mut pages)?;
+            let start = place.base + number as u64 * SEGMENT_BYTES as u64;
+            found += used_bytes(&pages[0], start, &range);
+        }
     }
     Ok(found)
+}
+
+/// Bytes of spans and large runs in a range of a segment that begins at `start`.
+fn used_bytes(pages: &SegmentPages, start: u64, range: &Range<u64>) -> u64 {
+    let place = |address: u64| {
+        let pages = address.saturating_sub(start) / PAGE_BYTES as u64;
+        pages.min(SEGMENT_PAGES as u64) as usize
+    };
+    let mut wanted = [SegmentResidency::default()];
+    set_pages(&mut wanted, place(range.start), place(range.end), false);
+    let used: [u64; 8] = std::array::from_fn(|i| pages.span[i] | pages.large[i]);
+    page_bytes(&and(&used, &wanted[0].resident))
 }
 
 /// A segment's 512 pages: what they are used for, and whether the kernel backs them.
@@ -496,6 +518,20 @@ mod tests {
             pages.extend((from - start) / PAGE_BYTES as u64..(to - start) / PAGE_BYTES as u64);
         })?;
         Ok(pages)
+    }
+
+    #[test]
+    fn of_what_is_swapped_out_the_pages_in_use_count() {
+        const PAGE: u64 = PAGE_BYTES as u64;
+        let start = 0x7f00_0020_0000;
+        let mut pages = SegmentPages::default();
+        (pages.span[0], pages.large[7], pages.dirty[1]) = (0b1100, 1 << 63, u64::MAX);
+        let of = |range: Range<u64>| used_bytes(&pages, start, &range) / PAGE;
+        assert_eq!(of(start..start + SEGMENT_BYTES as u64), 3);
+        assert_eq!(of(0..u64::MAX), 3, "only what is of this segment");
+        assert_eq!(of(start + 3 * PAGE..start + 64 * PAGE), 1);
+        assert_eq!(of(start + 64 * PAGE..start + 128 * PAGE), 0, "these are free");
+        assert_eq!(of(start + SEGMENT_BYTES as u64..u64::MAX), 0);
     }
 
     /// A page that a thread may not touch looks swapped out to the kernel, and is not.

@@ -353,8 +353,8 @@ fn a_tracer_sees_every_probe_with_its_arguments() {
     }
     assert!(of("purge_end").iter().any(|event| event[4] == 1), "{traced:?}");
     assert!(of("tick").iter().all(|event| event[0] <= 1), "{traced:?}");
-    // The thread that rests: at the end, and at a tick that came before it.
-    assert!(of("takeover").last().is_some_and(|event| event[..] == [1, 0]), "{traced:?}");
+    // The thread that rests: at the end, and at ticks that came before it, or after it and found nothing.
+    assert!(of("takeover").iter().any(|event| event[..] == [1, 0]), "{traced:?}");
 }
 
 #[test]

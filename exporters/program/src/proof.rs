@@ -80,7 +80,7 @@ impl Proof {
             objections.push("madvise_calls is more than a tenth of purged_pages".to_string());
         }
         if self.dropped > 0 {
-            objections.push("the ledger dropped ranges".to_string());
+            objections.push("the ledger dropped pages".to_string());
         }
         objections
     }
@@ -193,7 +193,7 @@ mod tests {
             (sample(300, 0, 0, 0), sample(100, 250, 9, 0), "more than 10% apart"),
             (sample(100, 0, 0, 0), sample(300, 250, 9, 0), "RSS rose by 200.0 MiB"),
             (sample(300, 0, 0, 0), sample(50, 250, 6401, 0), "more than a tenth"),
-            (sample(300, 0, 0, 1), sample(50, 250, 9, 1), "dropped ranges"),
+            (sample(300, 0, 0, 1), sample(50, 250, 9, 1), "dropped pages"),
         ] {
             let text = text(&peak, &rest);
             assert!(text.contains(objection), "{objection}: {text}");
