@@ -159,8 +159,20 @@ impl Module {
     /// What is mapped from `address` to the end of the module's segment that it lies in. `None` if it
     /// lies in none, or the module does not begin with its program headers.
     pub fn rest_of_segment(&self, address: u64) -> Option<&'static [u8]> {
+        self.rest(address, libc::PF_R)
+    }
+
+    /// The same of code. `None` also where it may not be read.
+    pub fn code(&self, address: u64) -> Option<&'static [u8]> {
+        self.rest(address, libc::PF_R | libc::PF_X)
+    }
+
+    fn rest(&self, address: u64, rights: u32) -> Option<&'static [u8]> {
         let (headers, bias) = self.segments()?;
-        headers.iter().filter(|header| header.p_type == libc::PT_LOAD).find_map(|segment| {
+        let loaded = |segment: &&Elf64_Phdr| {
+            segment.p_type == libc::PT_LOAD && segment.p_flags & rights == rights
+        };
+        headers.iter().filter(loaded).find_map(|segment| {
             let offset = address.wrapping_sub(bias.wrapping_add(segment.p_vaddr));
             let bytes = segment.p_filesz.checked_sub(offset).filter(|&bytes| bytes > 0)?;
             // SAFETY: the loader has mapped the segment from the file. It stays while its code is on

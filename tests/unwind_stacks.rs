@@ -379,6 +379,58 @@ fn a_stack_of_makecontext() {
     assert!(SEEN.take()[0].assert_same(0) > 12);
 }
 
+/// Python's trampolines (`-X perf`) keep no frame pointer, other compilers' code does, and some has neither that
+/// nor so little on the stack. None of it has tables.
+#[test]
+fn code_that_is_compiled_while_the_program_runs() {
+    thread_local! {
+        static FOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    extern "C" fn look() {
+        let mut scratch = Box::new(Scratch::new());
+        let here = Registers::here();
+        let mut frames = [0; MAX_FRAMES];
+        let count = walk(&here, &mut CopiedStack::new(&mut scratch, here.sp, 0), &mut frames);
+        FOUND.set(frames[..count].to_vec());
+    }
+    assert!(install());
+    let here = both().ours;
+    for code in [
+        // sub rsp, 8; call rdi; add rsp, 8; ret
+        &[0x48u8, 0x83, 0xec, 8, 0xff, 0xd7, 0x48, 0x83, 0xc4, 8, 0xc3][..],
+        // push rbp; mov rbp, rsp; sub rsp, 112; call rdi; leave; ret
+        &[0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 112, 0xff, 0xd7, 0xc9, 0xc3],
+        // sub rsp, 40; call rdi; add rsp, 40; ret: an outer frame pointer may be believed, which leaves out
+        // frames between.
+        &[0x48, 0x83, 0xec, 40, 0xff, 0xd7, 0x48, 0x83, 0xc4, 40, 0xc3],
+    ] {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        // SAFETY: a new page, at a place of the kernel's choice.
+        let page = unsafe {
+            libc::mmap(ptr::null_mut(), 4096, rights, flags | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        // SAFETY: the page is larger than the code.
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
+        // SAFETY: the page is this test's own.
+        assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
+        // SAFETY: the code is a function that calls its argument.
+        let call: extern "C" fn(extern "C" fn()) = unsafe { mem::transmute(page) };
+        call(look);
+        let frames = FOUND.take();
+        let is_compiled = |frame: &u64| frame.wrapping_sub(page as u64) < 4096;
+        let at = frames.iter().position(is_compiled).expect("the compiled code's own frame");
+        let [caller, outer @ ..] = &frames[at + 1..] else { panic!("it ends there: {frames:#x?}") };
+        assert!(!outer.is_empty() && here[1..].ends_with(outer), "{frames:#x?}\n{here:#x?}");
+        if code[3] != 40 {
+            assert!(caller.wrapping_sub(here[0]) < 4096, "{frames:#x?}\n{here:#x?}");
+            assert_eq!(outer.len(), here.len() - 1);
+        }
+        // SAFETY: nobody executes it any more.
+        unsafe { libc::munmap(page, 4096) };
+    }
+}
+
 #[test]
 fn the_same_frames_as_framehop() {
     assert!(install());

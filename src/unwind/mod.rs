@@ -13,10 +13,12 @@
 //!    hundred nanoseconds, so
 //! 3. what they say is kept (`cache`): an address that was seen before costs a few.
 //!
-//! Code without tables is left by its frame pointer, if that looks like one. Only stack pointer, frame
+//! Code without tables is left by a return address right behind it, or by its frame pointer, if that
+//! looks like one (`compiled`). Only stack pointer, frame
 //! pointer and return address are followed: the few functions that keep their frame's place in another
 //! register (libc's lazy binding does) end the walk.
 mod cache;
+mod compiled;
 mod rule;
 mod tables;
 
@@ -95,7 +97,7 @@ fn caller_of(
     if !module.as_ref().is_some_and(|module| module.contains(frame.address)) {
         *module = loader::module_of(frame.address).filter(|module| module.header != 0);
     }
-    let Some(module) = module else { return frame.caller_by_frame_pointer(memory) };
+    let Some(module) = module else { return compiled::caller(frame, memory) };
     let key = Cache::key(frame.address, module.identity);
     let rule = match CACHE.get(key) {
         Some(rule) => rule,
