@@ -35,7 +35,7 @@ pub(crate) struct Module {
     /// What the loader knows of it.
     link_map: u64,
     /// Tells it from whatever is loaded at the same addresses before or after it: its build id (or else its
-    /// name) counts, and of its unwind tables the number of functions and the sizes of sections.
+    /// contents) counts, and of its unwind tables the number of functions and the sizes of sections.
     pub identity: u64,
 }
 
@@ -82,19 +82,26 @@ pub(crate) fn is_there() -> bool {
     find_object().is_some()
 }
 
-/// The module that `address` is in.
-///
-/// `_dl_find_object` takes no lock and is made for being called anywhere. A module that is on the stack
-/// cannot go away meanwhile; what a damaged stack leads to might.
-pub(crate) fn module_of(address: u64) -> Option<Module> {
+/// What the loader knows of the module that `address` is in. Takes no lock, and reads nothing of the module:
+/// any address may be asked for at any time.
+fn find(address: u64) -> Option<Object> {
     let find = find_object()?;
     let mut object = Object { flags: 0, start: 0, end: 0, link_map: 0, header: 0, rest: [0; 8] };
     // SAFETY: any address may be asked for, and `object` is a place for the answer.
     let result = unsafe { find(address as *mut c_void, &mut object) };
-    if result != 0 {
-        return None;
-    }
-    let Object { start, end, header, link_map, .. } = object;
+    (result == 0).then_some(object)
+}
+
+/// The first address of the module that `address` is in. Nothing is read there, so it may be an address
+/// that was guessed.
+pub(crate) fn start_of(address: u64) -> Option<u64> {
+    find(address).map(|object| object.start)
+}
+
+/// The module that `address` is in, which is read: another thread may unload a module while this one looks at
+/// it. So it must be one that cannot go away, as those on the stack and the [`lasting`] ones.
+pub(crate) fn module_of(address: u64) -> Option<Module> {
+    let Object { start, end, header, link_map, .. } = find(address)?;
     let mut module = Module { start, end, header, link_map, identity: 0 };
     let mut identity = mix(mix(start, end), header);
     if header != 0 {
@@ -104,14 +111,35 @@ pub(crate) fn module_of(address: u64) -> Option<Module> {
             unsafe { (header as *const [u32; 3]).read_unaligned() };
         identity = mix(identity, (distance as u64) << 32 | (entries ^ encodings) as u64);
     }
-    // A linker may leave no build id. Then what is loaded by another name is another module.
-    let build = Some(module.build_id()).filter(|id| !id.is_empty());
-    for part in build.unwrap_or_else(|| module.name()).chunks(8) {
-        let word = part.iter().fold(0, |word, &byte| word << 8 | byte as u64);
-        identity = mix(identity, word);
-    }
-    module.identity = identity;
+    let build = match module.build_id() {
+        [] => module.contents(),
+        build_id => contents_of(build_id),
+    };
+    module.identity = mix(identity, build);
     Some(module)
+}
+
+/// The first addresses of modules that are never unloaded: the program, the C library, and the one that this
+/// is part of.
+pub(crate) fn lasting() -> [u64; 3] {
+    // SAFETY: no preconditions.
+    let entry = unsafe { libc::getauxval(libc::AT_ENTRY) };
+    let [library, own] = [libc::getauxval as *const (), lasting as *const ()];
+    [entry, library as u64, own as u64].map(|address| start_of(address).unwrap_or(0))
+}
+
+/// The same of whole words, as the machine has them.
+pub(crate) fn contents_of_words(words: &[u64]) -> u64 {
+    words.iter().fold(1, |hash, &word| mix(hash, word))
+}
+
+/// One word of many, of which every bit counts.
+pub(crate) fn contents_of(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(1, |hash, part| {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        mix(hash, u64::from_le_bytes(word))
+    })
 }
 
 /// One word of two, of which every bit counts.
@@ -154,6 +182,13 @@ impl Module {
             build_id_in(notes.get(..header.p_filesz as usize)?)
         });
         found.next().unwrap_or(&[])
+    }
+
+    /// [`contents_of`] its first page, by which modules are told apart whose linker has left no build id: names
+    /// of functions and their number are mostly there.
+    pub fn contents(&self) -> u64 {
+        // SAFETY: the first page of a module is mapped, to its end whatever the segment's size.
+        contents_of(unsafe { slice::from_raw_parts(self.start as *const u8, PAGE_BYTES) })
     }
 
     /// What is mapped from `address` to the end of the module's segment that it lies in. `None` if it

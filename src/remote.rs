@@ -10,6 +10,7 @@ use crate::arena::{Arena, ChunkIndex, MAX_BYTES, MAX_FIXED_BYTES};
 use crate::bits::PageBits;
 use crate::heap::{Heap, Uncached};
 use crate::knobs::{KnobCells, Knobs};
+use crate::loader;
 use crate::readings::{CacheSums, Readings, SamplingSums, UncachedSums};
 use crate::root::{self, MAGIC, ROOT, Root, Singles};
 use crate::sampling::{
@@ -151,6 +152,8 @@ pub struct LoadedModule<'a> {
     /// What its linker called this very build, or as much of it as there is room for; nothing if it did
     /// not.
     pub build_id: &'a [u8],
+    /// What its first page came to ([`page_contents`]).
+    pub contents: u64,
     /// The name by which it was loaded, which may be relative to the process's folder of then; that of
     /// the program is empty. Of a very long one the end alone.
     pub name: &'a [u8],
@@ -161,6 +164,11 @@ pub struct LoadedModule<'a> {
 /// [`UNRECORDED_MODULE`]: there was no room for one more.
 pub fn split_frame(word: u64) -> (u64, u16) {
     sampling::split(word)
+}
+
+/// One word of a page's bytes: modules that differ there have different ones.
+pub fn page_contents(page: &[u8]) -> u64 {
+    loader::contents_of(page)
 }
 
 /// Stands for the modules for which there was no room: there is for 1,024.
@@ -435,8 +443,9 @@ impl RemoteHeap {
             let (Some(build_id), Some(name)) = (build_id, name) else {
                 return Err(RemoteError::Nonsense("modules"));
             };
-            let ModuleEntry { start, end, bias, .. } = entry;
-            visit(&LoadedModule { number: place as u16 + 1, start, end, bias, build_id, name });
+            let ModuleEntry { start, end, bias, contents, .. } = entry;
+            let number = place as u16 + 1;
+            visit(&LoadedModule { number, start, end, bias, build_id, contents, name });
         }
         Ok(())
     }

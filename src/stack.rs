@@ -147,6 +147,12 @@ const BUILT_IN: Walker = crate::unwind::walk;
 #[cfg(not(feature = "unwind"))]
 const BUILT_IN: Walker = walk_frame_pointers;
 
+/// Whether stacks are walked by tables, so that every return address is in a module of the stack, or in one
+/// that stays.
+pub(crate) fn is_by_tables() -> bool {
+    cfg!(feature = "unwind") && WALKER.load(Ordering::Relaxed).is_null()
+}
+
 fn walker() -> Walker {
     let walker = WALKER.load(Ordering::Acquire);
     if walker.is_null() {
@@ -209,6 +215,11 @@ impl Scratch {
     /// Zeros: as a `static` it takes no memory until it is used.
     pub const fn new() -> Scratch {
         Scratch([0; SCRATCH_WORDS])
+    }
+
+    /// The room, whatever is there.
+    pub(crate) fn words(&mut self) -> &mut [u64] {
+        &mut self.0
     }
 }
 

@@ -431,6 +431,57 @@ fn code_that_is_compiled_while_the_program_runs() {
     }
 }
 
+/// A word that was left on the stack may lead into a library that another thread is just unloading. So it is
+/// not followed into one that is not on the stack, and nothing is read there.
+#[test]
+fn a_stale_word_leads_into_no_library_that_may_go_away() {
+    unsafe extern "C" {
+        fn _Unwind_Backtrace();
+    }
+    thread_local! {
+        static FOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    extern "C" fn look() {
+        let mut scratch = Box::new(Scratch::new());
+        let here = Registers::here();
+        let mut frames = [0; MAX_FRAMES];
+        let count = walk(&here, &mut CopiedStack::new(&mut scratch, here.sp, 0), &mut frames);
+        FOUND.set(frames[..count].to_vec());
+    }
+    assert!(install());
+    let code: [u8; 16] = [
+        0x48, 0x83, 0xec, 40, // sub rsp, 40
+        0x48, 0x89, 0x74, 0x24, 8, // mov [rsp + 8], rsi
+        0xff, 0xd7, // call rdi
+        0x48, 0x83, 0xc4, 40,   // add rsp, 40
+        0xc3, // ret
+    ];
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+    // SAFETY: a new page, at a place of the kernel's choice.
+    let page =
+        unsafe { libc::mmap(ptr::null_mut(), 4096, rights, flags | libc::MAP_ANONYMOUS, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    // SAFETY: the page is larger than the code.
+    unsafe { ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
+    // SAFETY: the page is this test's own.
+    assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
+    // A place behind a call in a library that is not on this stack.
+    let function = _Unwind_Backtrace as *const u8;
+    let is_call = |offset: &usize| {
+        // SAFETY: a function and what comes behind it, in a library that is larger.
+        unsafe { function.wrapping_add(*offset).read() == 0xe8 }
+    };
+    let stale = function as u64 + (0..2048).find(is_call).expect("it calls") as u64 + 5;
+    // SAFETY: the code is a function that calls its first argument.
+    let call: extern "C" fn(extern "C" fn(), u64) = unsafe { mem::transmute(page) };
+    call(look, stale);
+    let frames = FOUND.take();
+    assert!(frames.iter().any(|frame| frame.wrapping_sub(page as u64) < 4096), "{frames:#x?}");
+    assert!(!frames.contains(&stale), "{stale:#x}: {frames:#x?}");
+    // SAFETY: nobody executes it any more.
+    unsafe { libc::munmap(page, 4096) };
+}
+
 #[test]
 fn the_same_frames_as_framehop() {
     assert!(install());

@@ -51,7 +51,7 @@ pub(crate) fn resident_bytes(
     pagemap: &Pagemap,
 ) -> Option<u64> {
     let mut resident = 0;
-    for range in joined(find(files, process, heap)?) {
+    for range in find(files, process, heap)? {
         let add = &mut |start, end, _| resident += end - start;
         pagemap.scan(Expected::Absent, range.start, range.end, add).ok()?;
     }
@@ -100,20 +100,6 @@ fn among(mappings: &[Mapping<'_>], places: &[u64], heap: &Range<u64>) -> Vec<Ran
     };
     let stacks = (0..mappings.len()).filter(|&i| is_stack(i));
     stacks.map(|i| mappings[i].start..mappings[i].end).collect()
-}
-
-/// Between stacks that have nothing but a guard between them there is nothing to find, and one question
-/// is cheaper than two.
-fn joined(stacks: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    const MAX_GUARD: u64 = 64 << 10;
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for stack in stacks {
-        match joined.last_mut() {
-            Some(last) if stack.start - last.end <= MAX_GUARD => last.end = stack.end,
-            _ => joined.push(stack),
-        }
-    }
-    joined
 }
 
 /// An address in the stack of each thread that tells one. `None` where there are threads beside the
@@ -276,12 +262,6 @@ mod tests {
         assert!((200..=MAX_ASKED).contains(&asked.get()), "{}", asked.get());
         assert!(places.expect("told").iter().any(|&thread| thread > 500));
         fs::remove_dir_all(&files).expect("removed");
-    }
-
-    #[test]
-    fn stacks_with_a_guard_between_are_one_question() {
-        let stacks = vec![0x1000..0x2000, 0x3000..0x4000, 0x4000..0x5000, 0x9_0000..0xa_0000];
-        assert_eq!(joined(stacks), [0x1000..0x5000, 0x9_0000..0xa_0000]);
     }
 
     #[test]

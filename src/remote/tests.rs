@@ -52,7 +52,7 @@ fn the_layout_is_that_of_its_version() {
     assert_eq!(
         (ROOT.layout_version, places),
         (
-            7,
+            8,
             [
                 128, 1024, 1960, 5248, 96, 264, 20480, 576, 11931672, 88, 72, 144, 512, 0, 72, 96,
                 1952, 2000, 3856, 24, 32, 2048, 58

@@ -118,15 +118,16 @@ fn tell_history(open: &mut Open<'_>, sample: &Sample) {
 }
 
 /// One stack, each frame as the file it is in and the place there, which `addr2line -e` takes.
-fn tell_stack(what: &str, thread: u32, at: Option<u64>, tables: &Tables, stack: StackId) {
-    let frames = tables.stacks.frames_of(stack);
+fn tell_stack(what: &str, thread: u32, at: Option<u64>, tables: &mut Tables, stack: StackId) {
+    let Tables { stacks, modules, scratch, .. } = tables;
+    let frames = stacks.frames_of(stack);
     tell_heading(what, thread, at, frames.len());
     for (&frame, i) in frames.iter().zip(0..) {
         let (address, number) = split(frame);
-        if tables.modules.is_as_it_was(frame) {
+        if modules.is_as_it_was(frame, scratch) {
             tell_frame(i, address, address.saturating_sub(1));
         } else {
-            tell_unloaded(i, address, tables.modules.entry(number));
+            tell_unloaded(i, address, modules.entry(number));
         }
     }
 }

@@ -409,7 +409,7 @@ impl Open<'_> {
     fn stack(&mut self, frame: usize) -> StackId {
         let mut frames = [0; MAX_FRAMES];
         let depth = stack::capture(&mut self.tables().scratch, &mut frames, frame);
-        self.change(|tables| tables.modules.mark(&mut frames[..depth]));
+        self.change(|tables| tables.modules.mark(&mut frames[..depth], stack::is_by_tables()));
         self.intern(&frames[..depth])
     }
 

@@ -5,6 +5,9 @@
 //! use to an address, and stacks of different modules at the same addresses are different stacks.
 
 use crate::loader::{self, Module};
+use crate::stack::Scratch;
+use crate::sys;
+use crate::units::PAGE_BYTES;
 
 /// How many there is room for. Each costs memory only once it is there.
 pub(crate) const MAX_MODULES: usize = 1 << 10;
@@ -36,7 +39,8 @@ pub(crate) struct ModuleEntry {
     pub build_id: [u8; MAX_BUILD_ID_BYTES],
     /// Not the path that it was found at if it was loaded by a relative one.
     pub name: [u8; MAX_NAME_BYTES],
-    padding: u64,
+    /// What its first page comes to, as [`loader::contents_of`] has it.
+    pub contents: u64,
 }
 
 const _: () = assert!(size_of::<ModuleEntry>() == 512);
@@ -55,7 +59,7 @@ impl ModuleEntry {
             name_bytes: name.len() as u32,
             build_id: [0; MAX_BUILD_ID_BYTES],
             name: [0; MAX_NAME_BYTES],
-            padding: 0,
+            contents: module.contents(),
         };
         entry.build_id[..build_id.len()].copy_from_slice(build_id);
         entry.name[..name.len()].copy_from_slice(name);
@@ -78,17 +82,22 @@ pub(crate) struct ModuleTable {
 }
 
 impl ModuleTable {
-    /// Adds to each return address the number of the module that it is in, if the loader knows one.
+    /// Adds to each return address the number of the module that it is in, if the loader knows one. Only
+    /// lasting modules are looked at unless `all` may be: those of the calling thread's stack.
     ///
     /// Costs some ten nanoseconds for each change from a module to another.
-    pub fn mark(&mut self, frames: &mut [u64]) {
+    pub fn mark(&mut self, frames: &mut [u64], all: bool) {
+        let lasting = if all { [0; 3] } else { loader::lasting() };
         let mut latest: Option<(Module, u16)> = None;
         for frame in frames {
             *frame &= (1 << ADDRESS_BITS) - 1;
             // A call may be the last instruction of its module.
             let call = frame.wrapping_sub(1);
             if !latest.is_some_and(|(module, _)| module.contains(call)) {
-                latest = loader::module_of(call).map(|module| (module, self.number_of(&module)));
+                let is_safe =
+                    all || loader::start_of(call).is_some_and(|start| lasting.contains(&start));
+                let module = if is_safe { loader::module_of(call) } else { None };
+                latest = module.map(|module| (module, self.number_of(&module)));
             }
             if let Some((_, number)) = latest {
                 *frame |= (number as u64) << ADDRESS_BITS;
@@ -114,16 +123,17 @@ impl ModuleTable {
         self.used as u16
     }
 
-    /// Whether nothing else has been loaded where the module of this return address was: what is mapped
-    /// there now is what the address is in.
-    pub fn is_as_it_was(&self, frame: u64) -> bool {
-        let (address, number) = split(frame);
+    /// Whether what is mapped where the module of this return address was is that module: its first page is
+    /// what it was. The page is copied, for nothing keeps it from being unmapped.
+    pub fn is_as_it_was(&self, frame: u64, scratch: &mut Scratch) -> bool {
+        let (_, number) = split(frame);
         if number == 0 {
             return true;
         }
-        let now = loader::module_of(address.wrapping_sub(1));
-        now.is_some_and(|now| {
-            self.entry(number).is_some_and(|entry| entry.identity == now.identity)
+        self.entry(number).is_some_and(|entry| {
+            let page = &mut scratch.words()[..PAGE_BYTES / 8];
+            let is_whole = sys::read_own_memory(entry.start as usize, page) == page.len();
+            is_whole && loader::contents_of_words(page) == entry.contents
         })
     }
 
@@ -167,7 +177,7 @@ mod tests {
         let own = table_of_this_test as *const () as u64 + 1;
         let libc = libc::atoi as *const () as u64 + 1;
         let mut frames = [own, libc, 8, own, u64::MAX];
-        table.mark(&mut frames);
+        table.mark(&mut frames, true);
         let numbers = frames.map(|frame| split(frame).1);
         assert_eq!(numbers, [1, 2, 0, 1, 0]);
         assert_eq!(frames.map(|frame| split(frame).0)[..4], [own, libc, 8, own]);
@@ -175,10 +185,16 @@ mod tests {
         let entry = table.entry(2).expect("libc");
         assert!((entry.start..entry.end).contains(&libc));
         assert!(entry.name_bytes > 0);
-        assert!(frames.iter().all(|&frame| table.is_as_it_was(frame)));
-        table.entries[1].identity ^= 1;
-        assert!(!table.is_as_it_was(frames[1]), "another library was there");
-        assert!(!table.is_as_it_was(8 | 1 << ADDRESS_BITS), "nothing is there any more");
+        let mut scratch = Box::new(Scratch::new());
+        assert!(frames.iter().all(|&frame| table.is_as_it_was(frame, &mut scratch)));
+        table.entries[1].contents ^= 1;
+        assert!(!table.is_as_it_was(frames[1], &mut scratch), "another library was there");
+        table.entries[0].start = 8;
+        assert!(!table.is_as_it_was(frames[0], &mut scratch), "nothing is there any more");
+        // Of a stack that may be anything only those that cannot go away are looked at.
+        let mut same = frames.map(|frame| split(frame).0);
+        table.mark(&mut same, false);
+        assert_eq!(same.map(|frame| split(frame).1), numbers);
     }
 
     fn table_of_this_test() {}
@@ -197,7 +213,8 @@ mod tests {
         }
         assert_eq!(table.number_of(&module(5)), UNRECORDED);
         assert!(table.entry(UNRECORDED).is_none());
-        assert!(!table.is_as_it_was(8 | (UNRECORDED as u64) << ADDRESS_BITS));
+        let unrecorded = 8 | (UNRECORDED as u64) << ADDRESS_BITS;
+        assert!(!table.is_as_it_was(unrecorded, &mut Box::new(Scratch::new())));
         assert_eq!(table.touched_bytes(), size_of_val(&table.entries));
     }
 }

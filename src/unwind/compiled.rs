@@ -6,6 +6,7 @@
 //! leads.
 
 use super::rule::{Caller, Frame};
+use super::safe::SafeModules;
 use crate::loader;
 use crate::stack::StackMemory;
 
@@ -17,32 +18,46 @@ const APART: u64 = 16;
 /// Who called the function that `frame` is in. What is believed most comes first: a return address right
 /// behind the frame's end, a frame pointer that leads to one (it may be that of an outer function; then
 /// those between are left out), one a little further out, and then whatever the frame pointer leads to.
-pub fn caller(frame: &Frame, memory: &mut dyn StackMemory) -> Option<Caller> {
+pub fn caller(
+    frame: &Frame,
+    safe: &mut SafeModules,
+    memory: &mut dyn StackMemory,
+) -> Option<Caller> {
+    safe.guess();
     if cfg!(target_arch = "aarch64") {
-        return frame.caller_by_frame_pointer(memory);
+        return safe.let_pass(frame.caller_by_frame_pointer(memory)?);
     }
-    if let Some(caller) = caller_at(frame, 0, memory) {
+    if let Some(caller) = caller_at(frame, 0, safe, memory) {
         return Some(caller);
     }
     let by_pointer = frame.caller_by_frame_pointer(memory);
-    if by_pointer.as_ref().is_some_and(|caller| returns_to_a_module(caller.pc)) {
+    if by_pointer.as_ref().is_some_and(|caller| returns_to_a_module(caller.pc, safe)) {
         return by_pointer;
     }
-    (1..PLACES).find_map(|place| caller_at(frame, place, memory)).or(by_pointer)
+    let further = (1..PLACES).find_map(|place| caller_at(frame, place, safe, memory));
+    further.or_else(|| safe.let_pass(by_pointer?))
 }
 
 /// The caller, if the return address is at this place.
-fn caller_at(frame: &Frame, place: u64, memory: &mut dyn StackMemory) -> Option<Caller> {
+fn caller_at(
+    frame: &Frame,
+    place: u64,
+    safe: &SafeModules,
+    memory: &mut dyn StackMemory,
+) -> Option<Caller> {
     let at = (frame.sp & !(APART - 1)).checked_add(place * APART + 8)?;
-    let pc = memory.word(at).filter(|&pc| returns_to_a_module(pc))?;
+    let pc = memory.word(at).filter(|&pc| returns_to_a_module(pc, safe))?;
     frame.caller(pc, at + 8, frame.fp)
 }
 
-/// Is there a call in front of this address, in the code of a module?
-fn returns_to_a_module(address: u64) -> bool {
+/// Is there a call in front of this address, in the code of a module that may be looked at?
+fn returns_to_a_module(address: u64, safe: &SafeModules) -> bool {
     /// The longest call that compilers write, without prefixes.
     const LONGEST: u64 = 7;
     let before = address.saturating_sub(LONGEST);
+    if safe.has(address) != Some(true) || safe.has(before) != Some(true) {
+        return false;
+    }
     let code = loader::module_of(before).and_then(|module| module.code(before));
     code.and_then(|code| code.first_chunk()).is_some_and(ends_with_a_call)
 }
@@ -78,8 +93,10 @@ mod tests {
     #[test]
     fn what_is_no_code_of_a_module_is_not_returned_to() {
         let word = 7u64;
+        let mut safe = SafeModules::new();
+        safe.guess();
         for address in [0, 1, 8, 4096, &raw const word as u64, u64::MAX, 1 << 47] {
-            assert!(!returns_to_a_module(address), "{address:#x}");
+            assert!(!returns_to_a_module(address, &safe), "{address:#x}");
         }
     }
 }

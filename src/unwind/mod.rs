@@ -20,6 +20,7 @@
 mod cache;
 mod compiled;
 mod rule;
+mod safe;
 mod tables;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use crate::stack::{Registers, StackMemory};
 
 use cache::Cache;
 use rule::{Caller, Frame, Rule};
+use safe::SafeModules;
 use tables::Answer;
 
 /// What the tables have said, of all threads.
@@ -71,13 +73,13 @@ fn is_librarys(address: u64) -> bool {
 /// plus one: as for a return address, one less lies in the instruction that was under way.
 pub fn walk(registers: &Registers, memory: &mut dyn StackMemory, frames: &mut [u64]) -> usize {
     let mut frame = Frame::innermost(registers);
-    let mut module = None;
+    let mut way = Way::new();
     let mut count = 0;
     for _ in 0..frames.len().saturating_add(MAX_UNWANTED) {
         if count == frames.len() {
             break;
         }
-        let Some(caller) = caller_of(&frame, &mut module, memory) else { break };
+        let Some(caller) = way.caller_of(&frame, memory) else { break };
         let is_librarys = count == 0 && is_librarys(caller.pc);
         if memory.is_wanted(caller.sp) && !is_librarys {
             frames[count] = caller.return_address();
@@ -88,31 +90,49 @@ pub fn walk(registers: &Registers, memory: &mut dyn StackMemory, frames: &mut [u
     count
 }
 
-/// Who called the function that `frame` is in. `None` if nobody did, or that cannot be found out.
-fn caller_of(
-    frame: &Frame,
-    module: &mut Option<Module>,
-    memory: &mut dyn StackMemory,
-) -> Option<Caller> {
-    if !module.as_ref().is_some_and(|module| module.contains(frame.address)) {
-        *module = loader::module_of(frame.address).filter(|module| module.header != 0);
+/// How a walk gets on.
+struct Way {
+    /// The module that was last in.
+    module: Option<Module>,
+    safe: SafeModules,
+}
+
+impl Way {
+    fn new() -> Way {
+        Way { module: None, safe: SafeModules::new() }
     }
-    let Some(module) = module else { return compiled::caller(frame, memory) };
-    let key = Cache::key(frame.address, module.identity);
-    let rule = match CACHE.get(key) {
-        Some(rule) => rule,
-        None => match tables::ask(module, frame, memory) {
-            Answer::Rule(rule) => {
-                CACHE.put(key, rule);
-                rule
+
+    /// Who called the function that `frame` is in. `None` if nobody did, or that cannot be found out.
+    fn caller_of(&mut self, frame: &Frame, memory: &mut dyn StackMemory) -> Option<Caller> {
+        if !self.module.as_ref().is_some_and(|module| module.contains(frame.address)) {
+            self.module = loader::module_of(frame.address);
+            if let Some(module) = &self.module {
+                self.safe.add(module.start);
             }
-            Answer::Caller(caller) => return caller,
-        },
-    };
-    match rule {
-        Rule::Caller(place) => frame.caller_at(&place, memory),
-        Rule::Outermost => None,
-        Rule::Unknown => frame.caller_by_frame_pointer(memory),
+        }
+        let Some(module) = self.module.filter(|module| module.header != 0) else {
+            return compiled::caller(frame, &mut self.safe, memory);
+        };
+        let key = Cache::key(frame.address, module.identity);
+        let rule = match CACHE.get(key) {
+            Some(rule) => rule,
+            None => match tables::ask(&module, frame, memory) {
+                Answer::Rule(rule) => {
+                    CACHE.put(key, rule);
+                    rule
+                }
+                Answer::Caller(caller) => return self.safe.let_pass(caller?),
+            },
+        };
+        let caller = match rule {
+            Rule::Caller(place) => frame.caller_at(&place, memory)?,
+            Rule::Outermost => return None,
+            Rule::Unknown => {
+                self.safe.guess();
+                frame.caller_by_frame_pointer(memory)?
+            }
+        };
+        self.safe.let_pass(caller)
     }
 }
 

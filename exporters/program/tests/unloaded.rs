@@ -266,6 +266,33 @@ fn a_file_that_may_be_another_is_not_asked() {
     assert_about(blocks(&after, ";omega_parser"), 100.0, &after);
 }
 
+/// Of the same name, in other folders, one after the other in the same place.
+#[test]
+fn files_of_one_name_without_builds_are_told_apart() {
+    let Some(built) = Built::new("namesakes") else { return };
+    let nameless = ["-Wl,--build-id=none"];
+    for (folder, function) in [("a", "alpha_cache"), ("b", "omega_parser")] {
+        fs::create_dir(built.0.join(folder)).expect("a writable place");
+        built.plugin(&format!("{folder}/same.so"), function, &nameless);
+    }
+    let mut host = built.start(4096);
+    let first = host.keep("a/same.so", 500);
+    host.unload();
+    let second = host.keep("b/same.so", 100);
+    took_its_place(&first, &second);
+    let folded = host.profile("folded");
+    assert_about(blocks(&folded, ";main;same.so (unloaded)+0x"), 500.0, &folded);
+    assert_about(blocks(&folded, ";omega_parser"), 100.0, &folded);
+    // The same path, another file.
+    host.unload();
+    built.plugin("b/same.so", "third_parser", &nameless);
+    let third = host.keep("b/same.so", 200);
+    took_its_place(&second, &third);
+    let folded = host.profile("folded");
+    assert_about(blocks(&folded, ";main;same.so (unloaded)+0x"), 600.0, &folded);
+    assert_about(blocks(&folded, ";third_parser"), 200.0, &folded);
+}
+
 /// The report of a misuse says where the block was allocated.
 #[test]
 fn the_report_of_a_misuse_names_no_other_library() {

@@ -1,8 +1,10 @@
 //! What a profile lacks, and why: a line for each, for whoever reads it.
 
+use slackwater::remote::{self, UNRECORDED_MODULE};
 use slackwater::stack::MAX_FRAMES;
 
 use super::Profile;
+use super::modules::UNRECORDED;
 use super::names::Names;
 use super::table::bytes;
 
@@ -54,8 +56,18 @@ pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
         ));
     }
     let mut unloaded: Vec<&str> = Vec::new();
+    let unrecorded = share(&|frames| {
+        frames.iter().any(|&frame| remote::split_frame(frame).1 == UNRECORDED_MODULE)
+    });
+    if unrecorded > 0.0 {
+        lines.push(format!(
+            "{:.0}% of what was allocated has functions of libraries beyond those that the allocator has \
+             room to remember (1,024 in all, also unloaded ones), as addresses: {UNRECORDED}",
+            100.0 * unrecorded
+        ));
+    }
     for mapping in profile.modules.mappings().iter().filter(|mapping| mapping.is_unloaded) {
-        if !unloaded.contains(&mapping.name()) {
+        if !unloaded.contains(&mapping.name()) && mapping.name() != UNRECORDED {
             unloaded.push(mapping.name());
         }
     }
@@ -76,8 +88,8 @@ pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
     let cut = share(&|frames| frames.len() >= MAX_FRAMES);
     if cut >= MIN_SHARE {
         lines.push(format!(
-            "{:.0}% of what was allocated has stacks of more than {MAX_FRAMES} functions, which are cut: \
-             their outermost functions are missing",
+            "{:.0}% of what was allocated has stacks of {MAX_FRAMES} functions, and no more are kept: outermost \
+             functions may be missing",
             100.0 * cut
         ));
     }
@@ -127,7 +139,11 @@ mod tests {
         assert_says(|p| p.stacks[0].frames.clear(), "has no call stack");
         let line = "7% has no call stack: there were no tables: none";
         assert_eq!([brief(line), brief("7 samples")], ["7% has no call stack", "7 samples"]);
-        assert_says(|p| p.stacks[0].frames = vec![7; MAX_FRAMES], "which are cut");
+        assert_says(|p| p.stacks[0].frames = vec![7; MAX_FRAMES], "and no more are kept");
+        assert_says(
+            |p| p.stacks[0].frames = vec![u64::from(UNRECORDED_MODULE) << 48],
+            "beyond those",
+        );
         assert_says(|p| p.dropped = 7, "7 samples found no place");
         assert_says(|p| p.rate_bytes = 1 << 20, "(1.0 MiB instead of 512.0 KiB)");
     }

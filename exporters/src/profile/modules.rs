@@ -5,7 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use slackwater::remote::{LoadedModule, Memory, UNRECORDED_MODULE};
+use slackwater::remote::{self, LoadedModule, Memory, UNRECORDED_MODULE};
+use slackwater::units::PAGE_BYTES;
 
 use crate::elf::Module;
 
@@ -14,6 +15,9 @@ const BUILD_ID: u32 = 3;
 
 /// Names longer than this are cut.
 const MAX_BUILD_ID_BYTES: usize = 64;
+
+/// Stands for all modules of which the sampler had no room to say more.
+pub(super) const UNRECORDED: &str = "[unrecorded]";
 
 /// A part of a file (or the kernel's vdso) of which something can be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +62,9 @@ impl Mapping {
 
     /// The address as `addr2line` and the like take it: `name+0xaddress`.
     pub fn place(&self, address: u64) -> String {
-        let unloaded = if self.is_unloaded { " (unloaded)" } else { "" };
+        // Of what is unrecorded nobody knows whether it is.
+        let is_known = self.is_unloaded && self.path != UNRECORDED;
+        let unloaded = if is_known { " (unloaded)" } else { "" };
         format!("{}{unloaded}+{:#x}", self.name(), self.own_address(address))
     }
 }
@@ -114,24 +120,19 @@ impl Modules {
         Modules { mappings, process: None }
     }
 
-    /// Whether what was loaded then is loaded now, at the same place.
-    fn has(&self, memory: &impl Memory, then: &LoadedModule<'_>) -> bool {
+    /// Whether what was loaded then is loaded now, at the same place: by its build, or by its first page.
+    fn has(memory: &impl Memory, then: &LoadedModule<'_>) -> bool {
         if !then.build_id.is_empty() {
             let now = Module::read(memory, then.start);
             return now.is_some_and(|now| build_id(memory, &now) == hex(then.build_id));
         }
-        let name = String::from_utf8_lossy(then.name);
-        let name = name.rsplit('/').next().unwrap_or_default();
-        self.mappings.iter().any(|now| {
-            now.bias == then.bias
-                && (then.start..then.end).contains(&now.start)
-                && (name.is_empty() || now.path.starts_with('[') || now.name() == name)
-        })
+        let mut page = vec![0; PAGE_BYTES];
+        memory.read(then.start, &mut page) && remote::page_contents(&page) == then.contents
     }
 
     /// Adds a module that was on a stack, unless it is still there; says whether it is.
     pub(super) fn add(&mut self, memory: &impl Memory, then: &LoadedModule<'_>) -> bool {
-        if self.has(memory, then) {
+        if Modules::has(memory, then) {
             return true;
         }
         let name = String::from_utf8_lossy(then.name).into_owned();
@@ -149,7 +150,7 @@ impl Modules {
 
     /// Adds all that was in modules of which the sampler had no room to say more.
     pub(super) fn add_unrecorded(&mut self) {
-        let path = "[unrecorded]".to_string();
+        let path = UNRECORDED.to_string();
         self.add_unloaded(UNRECORDED_MODULE, 0..1 << 48, 0, path, String::new());
     }
 
