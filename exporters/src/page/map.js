@@ -78,8 +78,9 @@ class ArenaMap {
     byId("segment-close").addEventListener("click", () => this.close());
     byId("map-back").addEventListener("click", () => this.turn(-SEGMENTS_SHOWN));
     byId("map-on").addEventListener("click", () => this.turn(SEGMENTS_SHOWN));
-    new IntersectionObserver(([entry]) => {
-      this.visible = entry.isIntersecting;
+    new IntersectionObserver(entries => {
+      // A page that was busy hears of all that was meanwhile; the last is what is so now.
+      this.visible = entries.at(-1).isIntersecting;
       this.poll();
     }).observe(byId("map"));
     document.addEventListener("visibilitychange", () => this.poll());
