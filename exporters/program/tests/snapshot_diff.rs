@@ -84,7 +84,8 @@ fn what_happened_in_between_is_what_differs() {
     assert_eq!(found["change"].as_f64(), Some(change as f64));
     let seconds = object["seconds"].as_f64().expect("a number");
     let time = |file: &Value| file["time"].as_f64().expect("a number");
-    assert_eq!(seconds, time(&after) - time(&before));
+    // A number may lose its last bit on its way through text.
+    assert!((seconds - (time(&after) - time(&before))).abs() < 1e-6, "{object}");
     let per_second = found["per_second"].as_f64().expect("a number");
     assert!((per_second * seconds - change as f64).abs() < 1e-3, "{found}");
 
