@@ -98,7 +98,9 @@ fn source(kind: Kind, reading: &Reading) -> String {
 ///
 /// When `folded` is not in that format.
 pub fn render(folded: &str, caption: &Caption) -> io::Result<String> {
-    if folded.is_empty() {
+    // The last value of a line is its width: a window may end with nothing of what there was.
+    let is_nothing = |line: &str| line.ends_with(" 0");
+    if folded.lines().all(is_nothing) {
         return Ok(nothing(caption));
     }
     let mut options = Options::default();
@@ -193,6 +195,16 @@ mod tests {
             let whole = "<desc>40% has no call stack: &lt;why>\n7 samples</desc>";
             assert!(svg.contains(whole), "{svg}");
         }
+    }
+
+    #[test]
+    fn a_window_that_ends_with_nothing_is_a_picture_of_nothing() {
+        for folded in ["", "main;a 1000 0\n", "main;a 1000 0\nmain;b 7 0\n"] {
+            let svg = render(folded, &caption()).expect("well-formed");
+            assert!(svg.contains("Nothing yet."), "{folded}: {svg}");
+        }
+        let svg = render("main;a 1000 0\nmain;b 7 3\n", &caption()).expect("well-formed");
+        assert!(!svg.contains("Nothing yet."), "{svg}");
     }
 
     #[test]
