@@ -128,18 +128,19 @@ pub(crate) fn lasting() -> [u64; 3] {
     [entry, library as u64, own as u64].map(|address| start_of(address).unwrap_or(0))
 }
 
-/// The same of whole words, as the machine has them.
-pub(crate) fn contents_of_words(words: &[u64]) -> u64 {
-    words.iter().fold(1, |hash, &word| mix(hash, word))
-}
-
-/// One word of many, of which every bit counts.
+/// One word of many bytes, of which every bit counts.
 pub(crate) fn contents_of(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(1, |hash, part| {
+    let word = |part: &[u8]| {
         let mut word = [0; 8];
         word[..part.len()].copy_from_slice(part);
-        mix(hash, u64::from_le_bytes(word))
-    })
+        u64::from_le_bytes(word)
+    };
+    contents_of_words(bytes.chunks(8).map(word))
+}
+
+/// The same of words, as the machine has them.
+pub(crate) fn contents_of_words(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(1, mix)
 }
 
 /// One word of two, of which every bit counts.

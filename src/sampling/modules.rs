@@ -16,8 +16,8 @@ pub(crate) const MAX_MODULES: usize = 1 << 10;
 const BUCKETS: usize = MAX_MODULES * 2;
 
 /// Longer build ids are cut, and of longer names the end is kept.
-pub(crate) const MAX_BUILD_ID_BYTES: usize = 32;
-pub(crate) const MAX_NAME_BYTES: usize = 432;
+const MAX_BUILD_ID_BYTES: usize = 32;
+const MAX_NAME_BYTES: usize = 432;
 
 /// The bits of a return address that are the address; the others are the number of its module.
 const ADDRESS_BITS: u32 = 48;
@@ -87,16 +87,17 @@ impl ModuleTable {
     ///
     /// Costs some ten nanoseconds for each change from a module to another.
     pub fn mark(&mut self, frames: &mut [u64], all: bool) {
-        let lasting = if all { [0; 3] } else { loader::lasting() };
+        let lasting = (!all).then(loader::lasting);
         let mut latest: Option<(Module, u16)> = None;
         for frame in frames {
             *frame &= (1 << ADDRESS_BITS) - 1;
             // A call may be the last instruction of its module.
             let call = frame.wrapping_sub(1);
             if !latest.is_some_and(|(module, _)| module.contains(call)) {
-                let is_safe =
-                    all || loader::start_of(call).is_some_and(|start| lasting.contains(&start));
-                let module = if is_safe { loader::module_of(call) } else { None };
+                let may_be_read = lasting.is_none_or(|lasting| {
+                    loader::start_of(call).is_some_and(|start| lasting.contains(&start))
+                });
+                let module = may_be_read.then(|| loader::module_of(call)).flatten();
                 latest = module.map(|module| (module, self.number_of(&module)));
             }
             if let Some((_, number)) = latest {
@@ -133,7 +134,7 @@ impl ModuleTable {
         self.entry(number).is_some_and(|entry| {
             let page = &mut scratch.words()[..PAGE_BYTES / 8];
             let is_whole = sys::read_own_memory(entry.start as usize, page) == page.len();
-            is_whole && loader::contents_of_words(page) == entry.contents
+            is_whole && loader::contents_of_words(page.iter().copied()) == entry.contents
         })
     }
 

@@ -6,7 +6,7 @@
 //! leads.
 
 use super::rule::{Caller, Frame};
-use super::safe::SafeModules;
+use super::safe::{Place, SafeModules};
 use crate::loader;
 use crate::stack::StackMemory;
 
@@ -55,7 +55,7 @@ fn returns_to_a_module(address: u64, safe: &SafeModules) -> bool {
     /// The longest call that compilers write, without prefixes.
     const LONGEST: u64 = 7;
     let before = address.saturating_sub(LONGEST);
-    if safe.has(address) != Some(true) || safe.has(before) != Some(true) {
+    if [address, before].iter().any(|&address| safe.place(address) != Place::Safe) {
         return false;
     }
     let code = loader::module_of(before).and_then(|module| module.code(before));

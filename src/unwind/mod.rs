@@ -14,9 +14,9 @@
 //! 3. what they say is kept (`cache`): an address that was seen before costs a few.
 //!
 //! Code without tables is left by a return address right behind it, or by its frame pointer, if that
-//! looks like one (`compiled`). Only stack pointer, frame
-//! pointer and return address are followed: the few functions that keep their frame's place in another
-//! register (libc's lazy binding does) end the walk.
+//! looks like one (`compiled`); what follows is a guess, and leads into no module that may go away
+//! (`safe`). Only stack pointer, frame pointer and return address are followed: the few functions that
+//! keep their frame's place in another register (libc's lazy binding does) end the walk.
 mod cache;
 mod compiled;
 mod rule;

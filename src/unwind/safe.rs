@@ -13,20 +13,32 @@ use crate::loader;
 const MAX_MET: usize = 16;
 
 pub struct SafeModules {
-    /// First addresses; those that never go away come first once they are asked for.
+    /// First addresses of those that the walk was in before it guessed.
     met: [u64; MAX_MET],
     count: usize,
-    is_guessing: bool,
+    /// First addresses of those that never go away, since the first guess.
+    lasting: Option<[u64; 3]>,
+}
+
+/// What an address leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A module that may be looked at.
+    Safe,
+    /// A module that may be unloaded at this moment.
+    Unsafe,
+    /// No module: there is nothing to be looked at.
+    Nowhere,
 }
 
 impl SafeModules {
     pub fn new() -> SafeModules {
-        SafeModules { met: [0; MAX_MET], count: 0, is_guessing: false }
+        SafeModules { met: [0; MAX_MET], count: 0, lasting: None }
     }
 
     /// Adds a module, by its first address, that the walk is in.
     pub fn add(&mut self, start: u64) {
-        if !self.is_guessing && self.count < MAX_MET {
+        if self.lasting.is_none() && self.count < MAX_MET {
             self.met[self.count] = start;
             self.count += 1;
         }
@@ -34,36 +46,25 @@ impl SafeModules {
 
     /// What comes next is a guess.
     pub fn guess(&mut self) {
-        if self.is_guessing {
-            return;
-        }
-        self.is_guessing = true;
-        for start in loader::lasting() {
-            // They take the place of others, if need be.
-            self.count = self.count.min(MAX_MET - 1);
-            self.met[self.count] = start;
-            self.count += 1;
-            self.met.swap(0, self.count - 1);
-        }
+        self.lasting.get_or_insert_with(loader::lasting);
     }
 
-    /// Whether what is at this address may be looked at: `Some(false)`: it is in no module.
-    pub fn has(&self, address: u64) -> Option<bool> {
-        if !self.is_guessing {
-            return Some(true);
-        }
+    /// Whether what is at this address may be looked at. As long as nothing was guessed all may.
+    pub fn place(&self, address: u64) -> Place {
+        let Some(lasting) = &self.lasting else { return Place::Safe };
         match loader::start_of(address) {
-            None => Some(false),
-            Some(start) => self.met[..self.count].contains(&start).then_some(true),
+            None => Place::Nowhere,
+            Some(start) if lasting.contains(&start) => Place::Safe,
+            Some(start) if self.met[..self.count].contains(&start) => Place::Safe,
+            Some(_) => Place::Unsafe,
         }
     }
 
-    /// The caller, if its return address may be looked at.
+    /// The caller, unless its return address leads where nothing may be looked at.
     pub fn let_pass(&self, caller: Caller) -> Option<Caller> {
         // Both are asked for later: the address, and the call before it.
-        self.has(caller.pc)?;
-        self.has(caller.pc.wrapping_sub(1))?;
-        Some(caller)
+        let places = [caller.pc, caller.pc.wrapping_sub(1)].map(|address| self.place(address));
+        (!places.contains(&Place::Unsafe)).then_some(caller)
     }
 }
 
@@ -76,26 +77,25 @@ mod tests {
         let library = libc::atoi as *const () as u64;
         let own = after_a_guess_only_what_was_met_or_stays_is_looked_at as *const () as u64;
         let mut safe = SafeModules::new();
-        assert_eq!(safe.has(8), Some(true), "no guess: nothing is asked");
+        assert_eq!(safe.place(8), Place::Safe, "no guess: nothing is asked");
         safe.guess();
         if !loader::is_there() {
             return;
         }
-        assert_eq!(
-            [own, library, 8].map(|address| safe.has(address)),
-            [Some(true), Some(true), Some(false)]
-        );
+        let places =
+            |safe: &SafeModules, addresses: [u64; 3]| addresses.map(|address| safe.place(address));
+        assert_eq!(places(&safe, [own, library, 8]), [Place::Safe, Place::Safe, Place::Nowhere]);
         // The loader itself is neither.
         // SAFETY: no preconditions.
         let other = unsafe { libc::getauxval(libc::AT_BASE) };
-        assert_eq!(safe.has(other), None);
+        assert_eq!(safe.place(other), Place::Unsafe);
         safe.add(other);
-        assert_eq!(safe.has(other), None, "it was met by a guess");
+        assert_eq!(safe.place(other), Place::Unsafe, "it was met by a guess");
         let mut safe = SafeModules::new();
         for _ in 0..2 * MAX_MET {
             safe.add(other);
         }
         safe.guess();
-        assert_eq!([own, library, other].map(|address| safe.has(address)), [Some(true); 3]);
+        assert_eq!(places(&safe, [own, library, other]), [Place::Safe; 3]);
     }
 }
