@@ -55,7 +55,6 @@ pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
             100.0 * unknown
         ));
     }
-    let mut unloaded: Vec<&str> = Vec::new();
     let unrecorded = share(&|frames| {
         frames.iter().any(|&frame| remote::split_frame(frame).1 == UNRECORDED_MODULE)
     });
@@ -66,8 +65,9 @@ pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
             100.0 * unrecorded
         ));
     }
+    let mut unloaded: Vec<&str> = Vec::new();
     for mapping in profile.modules.mappings().iter().filter(|mapping| mapping.is_unloaded) {
-        if !unloaded.contains(&mapping.name()) && mapping.name() != UNRECORDED {
+        if !unloaded.contains(&mapping.name()) {
             unloaded.push(mapping.name());
         }
     }

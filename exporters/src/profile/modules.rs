@@ -35,8 +35,8 @@ pub struct Mapping {
     pub path: String,
     /// The file has been deleted, or replaced by another of this name.
     pub is_deleted: bool,
-    /// It was mapped when it was on a sampled stack, and is no longer. Its addresses have the number of
-    /// its module in their high bits, so that they are nobody else's.
+    /// It was mapped when it was on a sampled stack, and is no longer. Its addresses have the number of its
+    /// module in their high bits.
     pub is_unloaded: bool,
     /// Its inode; 0 for what is no file, or not known.
     pub inode: u64,
@@ -45,6 +45,23 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// What is no longer mapped, or may not be: its addresses have the number of its module in their high
+    /// bits, so that they are nobody else's.
+    fn apart(number: u16, addresses: Range<u64>, bias: u64, path: String) -> Mapping {
+        let high_bits = (number as u64) << 48;
+        Mapping {
+            start: high_bits | addresses.start,
+            end: high_bits + addresses.end,
+            offset: 0,
+            bias: high_bits.wrapping_add(bias),
+            path,
+            is_deleted: false,
+            is_unloaded: false,
+            inode: 0,
+            build_id: String::new(),
+        }
+    }
+
     /// Code that is in no file: the program has compiled it.
     pub fn is_compiled(&self) -> bool {
         self.inode == 0 && !self.path.starts_with('[') && !self.is_unloaded
@@ -62,9 +79,7 @@ impl Mapping {
 
     /// The address as `addr2line` and the like take it: `name+0xaddress`.
     pub fn place(&self, address: u64) -> String {
-        // Of what is unrecorded nobody knows whether it is.
-        let is_known = self.is_unloaded && self.path != UNRECORDED;
-        let unloaded = if is_known { " (unloaded)" } else { "" };
+        let unloaded = if self.is_unloaded { " (unloaded)" } else { "" };
         format!("{}{unloaded}+{:#x}", self.name(), self.own_address(address))
     }
 }
@@ -144,36 +159,23 @@ impl Modules {
                 folder.join(name.trim_start_matches("./")).to_string_lossy().into_owned()
             }
         };
-        self.add_unloaded(then.number, then.start..then.end, then.bias, path, hex(then.build_id));
+        let (number, addresses) = (then.number, then.start..then.end);
+        self.insert(Mapping {
+            is_unloaded: true,
+            build_id: hex(then.build_id),
+            ..Mapping::apart(number, addresses, then.bias, path)
+        });
         false
     }
 
-    /// Adds all that was in modules of which the sampler had no room to say more.
+    /// Adds all that was in modules of which the sampler had no room to say more; nobody knows whether they
+    /// are still there.
     pub(super) fn add_unrecorded(&mut self) {
         let path = UNRECORDED.to_string();
-        self.add_unloaded(UNRECORDED_MODULE, 0..1 << 48, 0, path, String::new());
+        self.insert(Mapping::apart(UNRECORDED_MODULE, 0..1 << 48, 0, path));
     }
 
-    fn add_unloaded(
-        &mut self,
-        number: u16,
-        addresses: Range<u64>,
-        bias: u64,
-        path: String,
-        build_id: String,
-    ) {
-        let high_bits = (number as u64) << 48;
-        let mapping = Mapping {
-            start: high_bits | addresses.start,
-            end: high_bits + addresses.end,
-            offset: 0,
-            bias: high_bits.wrapping_add(bias),
-            path,
-            is_deleted: false,
-            is_unloaded: true,
-            inode: 0,
-            build_id,
-        };
+    fn insert(&mut self, mapping: Mapping) {
         let after = self.mappings.partition_point(|known| known.start < mapping.start);
         self.mappings.insert(after, mapping);
     }
