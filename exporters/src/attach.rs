@@ -21,7 +21,7 @@ use slackwater::units::SEGMENT_CHUNKS;
 use crate::cgroup::CgroupMemory;
 use crate::elf::{Module, Note};
 use crate::families::Sample;
-use crate::mappings::{self, MappingUse};
+use crate::mappings::{self, Mapping, MappingUse};
 use crate::memory::ProcessMemoryReader;
 use crate::process::{LastProportional, ProcessMemory};
 #[cfg(feature = "endpoint")]
@@ -479,36 +479,16 @@ fn find_root(process: u32, memory: &ProcessMemoryReader) -> Result<u64, Cause> {
 /// which something can be executed. Other files are left alone. Reading them would bring in pages that
 /// the process has not touched, and might wait for ever for a server that does not answer.
 fn module_starts(maps: &str) -> impl Iterator<Item = u64> {
-    let mappings = || maps.lines().filter_map(FileMapping::parse);
+    let mappings = || maps.lines().filter_map(Mapping::parse).filter(|mapping| mapping.inode != 0);
     let executable: BTreeSet<_> =
-        mappings().filter(|mapping| mapping.access.contains('x')).map(|one| one.file).collect();
+        mappings().filter(Mapping::is_executable).map(|one| one.file()).collect();
     mappings()
         .filter(move |mapping| {
             mapping.offset == 0
                 && mapping.access.starts_with('r')
-                && executable.contains(&mapping.file)
+                && executable.contains(&mapping.file())
         })
         .map(|mapping| mapping.start)
-}
-
-/// A line of `/proc/PID/maps` about a part of a file.
-struct FileMapping<'a> {
-    start: u64,
-    access: &'a str,
-    offset: u64,
-    /// Its device and its inode.
-    file: (&'a str, &'a str),
-}
-
-impl<'a> FileMapping<'a> {
-    fn parse(line: &'a str) -> Option<FileMapping<'a>> {
-        let mut fields = line.split_ascii_whitespace();
-        let (range, access, offset) = (fields.next()?, fields.next()?, fields.next()?);
-        let file = (fields.next()?, fields.next()?);
-        let start = u64::from_str_radix(range.split('-').next()?, 16).ok()?;
-        let offset = u64::from_str_radix(offset, 16).ok()?;
-        (file.1 != "0").then_some(FileMapping { start, access, offset, file })
-    }
 }
 
 /// The roots that the notes of the module at `start` lead to.

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// One mapping.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping<'a> {
     pub start: u64,
     pub end: u64,
     /// As the kernel writes it: `rw-p`.
     pub access: &'a str,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// What the file is on.
+    pub device: &'a str,
     /// The number of the file that is mapped, or 0.
-    pub inode: &'a str,
+    pub inode: u64,
     /// A path, or a word in brackets, or nothing.
     pub name: &'a str,
 }
@@ -20,19 +24,33 @@ pub(crate) struct Mapping<'a> {
 impl<'a> Mapping<'a> {
     /// Reads a line of `maps`, or a first line of `smaps`; `None` for any other.
     pub(crate) fn parse(line: &'a str) -> Option<Mapping<'a>> {
+        // The name may have blanks in it, the five fields before it may not.
         let mut fields = line.splitn(6, ' ');
-        let (start, end) = fields.next()?.split_once('-')?;
-        let access = fields.next().filter(|access| access.len() == 4)?;
-        let inode = fields.nth(2)?;
         let address = |digits| u64::from_str_radix(digits, 16).ok();
+        let (start, end) = fields.next()?.split_once('-')?;
         let (start, end) = (address(start)?, address(end)?);
+        let access = fields.next().filter(|access| access.len() == 4)?;
+        let offset = address(fields.next()?)?;
+        let device = fields.next()?;
+        let inode = fields.next()?.parse().ok()?;
         let name = fields.next().unwrap_or("").trim_start_matches(' ');
-        (start < end).then_some(Mapping { start, end, access, inode, name })
+        let mapping = Mapping { start, end, access, offset, device, inode, name };
+        (start < end).then_some(mapping)
+    }
+
+    /// The file that is mapped, in any place of it.
+    pub(crate) fn file(&self) -> (&'a str, u64) {
+        (self.device, self.inode)
+    }
+
+    /// May it be executed?
+    pub(crate) fn is_executable(&self) -> bool {
+        self.access.contains('x')
     }
 
     /// Is it memory of the process alone, and of no file?
     pub(crate) fn is_private_anonymous(&self) -> bool {
-        self.inode == "0" && self.access.ends_with('p')
+        self.inode == 0 && self.access.ends_with('p')
     }
 
     /// May nobody touch it?
@@ -99,7 +117,9 @@ mod tests {
             start: 0x7f00_a000,
             end: 0x7f00_b000,
             access: "rw-s",
-            inode: "1234",
+            offset: 0x1000,
+            device: "fe:01",
+            inode: 1234,
             name: "/dev/shm/a b (deleted)",
         };
         assert_eq!(Mapping::parse(line), Some(expected));

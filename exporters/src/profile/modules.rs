@@ -9,6 +9,7 @@ use slackwater::remote::{self, LoadedModule, Memory, UNRECORDED_MODULE};
 use slackwater::units::PAGE_BYTES;
 
 use crate::elf::Module;
+use crate::mappings::Mapping as Line;
 
 /// The type of the note (named `GNU`) by which linkers tell builds apart.
 const BUILD_ID: u32 = 3;
@@ -121,15 +122,16 @@ impl Modules {
         let mut mappings = Vec::new();
         // The beginning of the file whose mappings these are.
         let mut first: Option<Line<'_>> = None;
-        for line in maps.lines().filter_map(Line::parse) {
-            let continues = first.as_ref().is_some_and(|first| first.is_same_file(&line));
-            if !continues || line.offset == 0 {
-                first = Some(line.clone());
+        for line in maps.lines().filter_map(Line::parse).filter(|line| !line.name.is_empty()) {
+            let is_same_file =
+                |first: Line<'_>| (first.file(), first.name) == (line.file(), line.name);
+            if !first.is_some_and(is_same_file) || line.offset == 0 {
+                first = Some(line);
             }
-            if line.is_executable {
+            if line.is_executable() {
                 // As for a file whose addresses are its offsets.
-                let origin = first.as_ref().unwrap_or(&line);
-                mappings.push(line.mapping(origin.start.wrapping_sub(origin.offset)));
+                let origin = first.unwrap_or(line);
+                mappings.push(mapping_of(&line, origin.start.wrapping_sub(origin.offset)));
             }
         }
         Modules { mappings, process: None }
@@ -247,59 +249,19 @@ const DEBUG_FOLDERS: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 /// What the kernel adds to the name of a file that has been deleted.
 const DELETED: &str = " (deleted)";
 
-/// A line of `/proc/PID/maps` with a name.
-#[derive(Clone)]
-struct Line<'a> {
-    start: u64,
-    end: u64,
-    offset: u64,
-    is_executable: bool,
-    device: &'a str,
-    inode: u64,
-    path: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Line<'a>> {
-        // The name may have blanks in it, the five fields before it may not.
-        let mut fields = line.splitn(6, ' ');
-        let (start, end) = fields.next()?.split_once('-')?;
-        let access = fields.next()?;
-        let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-        let device = fields.next()?;
-        let inode = fields.next()?.parse().ok()?;
-        let path = fields.next()?.trim_start();
-        let start = u64::from_str_radix(start, 16).ok()?;
-        let end = u64::from_str_radix(end, 16).ok()?;
-        let is_executable = access.contains('x');
-        (start < end && !path.is_empty()).then_some(Line {
-            start,
-            end,
-            offset,
-            is_executable,
-            device,
-            inode,
-            path,
-        })
-    }
-
-    fn is_same_file(&self, other: &Line<'_>) -> bool {
-        (self.device, self.inode, self.path) == (other.device, other.inode, other.path)
-    }
-
-    fn mapping(&self, bias: u64) -> Mapping {
-        let path = self.path.strip_suffix(DELETED);
-        Mapping {
-            start: self.start,
-            end: self.end,
-            offset: self.offset,
-            bias,
-            path: path.unwrap_or(self.path).to_string(),
-            is_deleted: path.is_some(),
-            is_unloaded: false,
-            inode: self.inode,
-            build_id: String::new(),
-        }
+/// A line of `/proc/PID/maps` as a mapping with this bias.
+fn mapping_of(line: &Line<'_>, bias: u64) -> Mapping {
+    let path = line.name.strip_suffix(DELETED);
+    Mapping {
+        start: line.start,
+        end: line.end,
+        offset: line.offset,
+        bias,
+        path: path.unwrap_or(line.name).to_string(),
+        is_deleted: path.is_some(),
+        is_unloaded: false,
+        inode: line.inode,
+        build_id: String::new(),
     }
 }
 
