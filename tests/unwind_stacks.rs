@@ -379,20 +379,60 @@ fn a_stack_of_makecontext() {
     assert!(SEEN.take()[0].assert_same(0) > 12);
 }
 
+/// Code that is in no module, and has no tables: a page of its own, unmapped at the end.
+struct CompiledCode(*mut c_void);
+
+impl CompiledCode {
+    fn new(code: &[u8]) -> CompiledCode {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        // SAFETY: a new page, at a place of the kernel's choice.
+        let page = unsafe {
+            libc::mmap(ptr::null_mut(), 4096, rights, flags | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        // SAFETY: the page is larger than the code.
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
+        // SAFETY: the page is this test's own.
+        assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
+        CompiledCode(page)
+    }
+
+    fn has(&self, address: u64) -> bool {
+        address.wrapping_sub(self.0 as u64) < 4096
+    }
+
+    /// The code as a function that calls its first argument. The second may be anything.
+    fn function(&self) -> extern "C" fn(extern "C" fn(), u64) {
+        // SAFETY: that is what the tests' code is.
+        unsafe { mem::transmute(self.0) }
+    }
+}
+
+thread_local! {
+    /// What [`walk_here`] found last.
+    static FOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Walks the stack here by our tables alone.
+extern "C" fn walk_here() {
+    let mut scratch = Box::new(Scratch::new());
+    let here = Registers::here();
+    let mut frames = [0; MAX_FRAMES];
+    let count = walk(&here, &mut CopiedStack::new(&mut scratch, here.sp, 0), &mut frames);
+    FOUND.set(frames[..count].to_vec());
+}
+
+impl Drop for CompiledCode {
+    fn drop(&mut self) {
+        // SAFETY: nobody executes it any more.
+        unsafe { libc::munmap(self.0, 4096) };
+    }
+}
+
 /// Python's trampolines (`-X perf`) keep no frame pointer, other compilers' code does, and some has neither that
-/// nor so little on the stack. None of it has tables.
+/// nor so little on the stack.
 #[test]
 fn code_that_is_compiled_while_the_program_runs() {
-    thread_local! {
-        static FOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-    }
-    extern "C" fn look() {
-        let mut scratch = Box::new(Scratch::new());
-        let here = Registers::here();
-        let mut frames = [0; MAX_FRAMES];
-        let count = walk(&here, &mut CopiedStack::new(&mut scratch, here.sp, 0), &mut frames);
-        FOUND.set(frames[..count].to_vec());
-    }
     assert!(install());
     let here = both().ours;
     for code in [
@@ -404,21 +444,10 @@ fn code_that_is_compiled_while_the_program_runs() {
         // frames between.
         &[0x48, 0x83, 0xec, 40, 0xff, 0xd7, 0x48, 0x83, 0xc4, 40, 0xc3],
     ] {
-        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
-        // SAFETY: a new page, at a place of the kernel's choice.
-        let page = unsafe {
-            libc::mmap(ptr::null_mut(), 4096, rights, flags | libc::MAP_ANONYMOUS, -1, 0)
-        };
-        assert_ne!(page, libc::MAP_FAILED);
-        // SAFETY: the page is larger than the code.
-        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
-        // SAFETY: the page is this test's own.
-        assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
-        // SAFETY: the code is a function that calls its argument.
-        let call: extern "C" fn(extern "C" fn()) = unsafe { mem::transmute(page) };
-        call(look);
+        let compiled = CompiledCode::new(code);
+        compiled.function()(walk_here, 0);
         let frames = FOUND.take();
-        let is_compiled = |frame: &u64| frame.wrapping_sub(page as u64) < 4096;
+        let is_compiled = |frame: &u64| compiled.has(*frame);
         let at = frames.iter().position(is_compiled).expect("the compiled code's own frame");
         let [caller, outer @ ..] = &frames[at + 1..] else { panic!("it ends there: {frames:#x?}") };
         assert!(!outer.is_empty() && here[1..].ends_with(outer), "{frames:#x?}\n{here:#x?}");
@@ -426,8 +455,6 @@ fn code_that_is_compiled_while_the_program_runs() {
             assert!(caller.wrapping_sub(here[0]) < 4096, "{frames:#x?}\n{here:#x?}");
             assert_eq!(outer.len(), here.len() - 1);
         }
-        // SAFETY: nobody executes it any more.
-        unsafe { libc::munmap(page, 4096) };
     }
 }
 
@@ -438,33 +465,14 @@ fn a_stale_word_leads_into_no_library_that_may_go_away() {
     unsafe extern "C" {
         fn _Unwind_Backtrace();
     }
-    thread_local! {
-        static FOUND: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-    }
-    extern "C" fn look() {
-        let mut scratch = Box::new(Scratch::new());
-        let here = Registers::here();
-        let mut frames = [0; MAX_FRAMES];
-        let count = walk(&here, &mut CopiedStack::new(&mut scratch, here.sp, 0), &mut frames);
-        FOUND.set(frames[..count].to_vec());
-    }
     assert!(install());
-    let code: [u8; 16] = [
+    let compiled = CompiledCode::new(&[
         0x48, 0x83, 0xec, 40, // sub rsp, 40
         0x48, 0x89, 0x74, 0x24, 8, // mov [rsp + 8], rsi
         0xff, 0xd7, // call rdi
         0x48, 0x83, 0xc4, 40,   // add rsp, 40
         0xc3, // ret
-    ];
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
-    // SAFETY: a new page, at a place of the kernel's choice.
-    let page =
-        unsafe { libc::mmap(ptr::null_mut(), 4096, rights, flags | libc::MAP_ANONYMOUS, -1, 0) };
-    assert_ne!(page, libc::MAP_FAILED);
-    // SAFETY: the page is larger than the code.
-    unsafe { ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
-    // SAFETY: the page is this test's own.
-    assert_eq!(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }, 0);
+    ]);
     // A place behind a call in a library that is not on this stack.
     let function = _Unwind_Backtrace as *const u8;
     let is_call = |offset: &usize| {
@@ -472,14 +480,10 @@ fn a_stale_word_leads_into_no_library_that_may_go_away() {
         unsafe { function.wrapping_add(*offset).read() == 0xe8 }
     };
     let stale = function as u64 + (0..2048).find(is_call).expect("it calls") as u64 + 5;
-    // SAFETY: the code is a function that calls its first argument.
-    let call: extern "C" fn(extern "C" fn(), u64) = unsafe { mem::transmute(page) };
-    call(look, stale);
+    compiled.function()(walk_here, stale);
     let frames = FOUND.take();
-    assert!(frames.iter().any(|frame| frame.wrapping_sub(page as u64) < 4096), "{frames:#x?}");
+    assert!(frames.iter().any(|&frame| compiled.has(frame)), "{frames:#x?}");
     assert!(!frames.contains(&stale), "{stale:#x}: {frames:#x?}");
-    // SAFETY: nobody executes it any more.
-    unsafe { libc::munmap(page, 4096) };
 }
 
 #[test]
