@@ -106,18 +106,24 @@ fn a_block_that_comes_back_while_its_span_becomes_full_is_not_stranded() {
     });
 }
 
+/// A span whose two blocks are both handed out, and a thread that puts one of them back.
+fn full_span_and_a_put() -> (Arc<Span>, thread::JoinHandle<Put>) {
+    let span = Arc::new(new_span());
+    assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
+    assert!(span.leave_full(BLOCKS));
+    let putter = {
+        let span = Arc::clone(&span);
+        thread::spawn(move || span.put(BLOCKS, 0, 0b01))
+    };
+    (span, putter)
+}
+
 /// A put that is slow after setting its bit, while the span is retired and its descriptor serves
 /// a new one that is full as well: the put leaves the new span alone.
 #[test]
 fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
     loom::model(|| {
-        let span = Arc::new(new_span());
-        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-        assert!(span.leave_full(BLOCKS));
-        let putter = {
-            let span = Arc::clone(&span);
-            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
-        };
+        let (span, putter) = full_span_and_a_put();
         let reused = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
         if reused {
             span.create(BLOCKS, 0, 2);
@@ -134,13 +140,7 @@ fn a_put_that_outlives_its_span_does_not_take_the_next_one() {
 #[test]
 fn a_put_that_outlives_the_record_of_its_span_does_nothing_to_it() {
     loom::model(|| {
-        let span = Arc::new(new_span());
-        assert_eq!(span.claim(BLOCKS, 64).unwrap().blocks, 0b11);
-        assert!(span.leave_full(BLOCKS));
-        let putter = {
-            let span = Arc::clone(&span);
-            thread::spawn(move || span.put(BLOCKS, 0, 0b01))
-        };
+        let (span, putter) = full_span_and_a_put();
         let retired = span.put(BLOCKS, 0, 0b10) == Put::Held && span.is_empty(BLOCKS);
         if retired {
             span.wipe();

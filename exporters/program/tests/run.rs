@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 fn run(arguments: &[&str]) -> Command {
@@ -93,16 +94,22 @@ fn what_was_preloaded_already_stays_behind_the_library() {
     assert_eq!(text(&named).trim(), alone);
 }
 
+/// A program that is statically linked; `None` without a compiler.
+fn static_program(name: &str, source: &[u8]) -> Option<PathBuf> {
+    if !common::have_tool("gcc") {
+        return None;
+    }
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut gcc = Command::new("gcc");
+    common::output_of(gcc.args(["-static", "-xc", "-", "-o"]).arg(&program), source);
+    Some(program)
+}
+
 /// It cannot be preloaded: it runs all the same, and that is said, with what can be done.
 #[test]
 fn a_static_program_is_told_to_be_one() {
-    if !common::have_tool("gcc") {
-        return;
-    }
-    let program = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("static-program");
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-static", "-xc", "-", "-o"]).arg(&program);
-    common::output_of(&mut gcc, b"int main(void) { return 7; }");
+    let source = b"int main(void) { return 7; }";
+    let Some(program) = static_program("static-program", source) else { return };
     let name = program.to_str().expect("text");
     let output = output(&["--", name]);
     assert_eq!(output.status.code(), Some(7));
@@ -122,13 +129,8 @@ fn a_static_program_is_told_to_be_one() {
 /// The same of a child of what is profiled, which is seen while it runs.
 #[test]
 fn a_static_child_is_told_to_be_one() {
-    if !common::have_tool("gcc") {
-        return;
-    }
-    let program = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("static-child");
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-static", "-xc", "-", "-o"]).arg(&program);
-    common::output_of(&mut gcc, b"#include <stdio.h>\nint main(void) { getchar(); return 7; }");
+    let source = b"#include <stdio.h>\nint main(void) { getchar(); return 7; }";
+    let Some(program) = static_program("static-child", source) else { return };
     let mut profile = common::slackwater();
     profile.args(["profile", "run", "--", "sh", "-c", "\"$0\"; true"]).arg(&program);
     let pipes = profile.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
