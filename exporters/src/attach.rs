@@ -61,6 +61,7 @@ impl Target {
         let opened = open_pagemap(process).map_err(|error| Cause::of_io(&error));
         let root = opened.and_then(|_| find_root(process, &memory));
         let root = root.map_err(|cause| match start_time(process) {
+            Some(_) if is_kernel_thread(process) => error(Cause::KernelThread),
             Some(_) => error(cause),
             None => error(Cause::Ended),
         })?;
@@ -319,6 +320,8 @@ enum Cause {
     NoHeap,
     /// It has no memory for the moment: it executes another program.
     InExec,
+    /// It never has memory of its own.
+    KernelThread,
     Heap(RemoteError),
     Io(String),
 }
@@ -381,6 +384,10 @@ impl fmt::Display for AttachError {
                  started with `slackwater run`, or one that has Slackwater as its global allocator"
             ),
             Cause::InExec => write!(f, "process {process} ({comm}) is executing another program"),
+            Cause::KernelThread => write!(
+                f,
+                "process {process} ({comm}) is a thread of the kernel's: expected a program"
+            ),
             Cause::Heap(error) => write!(f, "process {process} ({comm}): {error}"),
             Cause::Io(error) => write!(f, "process {process} ({comm}): {error}"),
         }
@@ -412,6 +419,13 @@ pub fn start_time(process: u32) -> Option<u64> {
 /// [`start_time`].
 pub fn parent(process: u32) -> Option<u32> {
     stat_number(process, 4)?.try_into().ok()
+}
+
+/// Is it one of the kernel's own, which have no memory of their own? See `PF_KTHREAD` in the kernel's
+/// `include/linux/sched.h`.
+fn is_kernel_thread(process: u32) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    stat_number(process, 9).is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 /// A field of a process's `stat`, counted from 1 as in proc(5); one behind the state. The second is a name
@@ -515,6 +529,15 @@ fn root_of(note: &Note<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_of_the_kernels_is_called_so() {
+        assert!(!is_kernel_thread(std::process::id()));
+        // Containers do not see any.
+        let Some(thread) = processes().find(|&process| is_kernel_thread(process)) else { return };
+        let error = Target::open(thread).err().expect("it has no heap").to_string();
+        assert!(error.contains("thread of the kernel's"), "{error}");
+    }
 
     #[test]
     fn this_process_is_found_by_its_note() {

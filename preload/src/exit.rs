@@ -11,8 +11,11 @@ use core::ffi::c_int;
 /// Names the socket.
 const VARIABLE: &core::ffi::CStr = c"SLACKWATER_EXIT_SOCKET";
 
-/// The longest that the program waits.
+/// The longest that the program waits, if no signal interrupts it.
 static PATIENCE: libc::timeval = libc::timeval { tv_sec: 10, tv_usec: 0 };
+
+/// How often it goes on waiting after a signal.
+const MAX_INTERRUPTIONS: u32 = 100;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -76,9 +79,26 @@ fn wait_at(socket: c_int, address: *const libc::sockaddr_un) {
     }
     let bytes = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // SAFETY: the address is of that many bytes, with a zero after the path.
-    if unsafe { libc::connect(socket, address.cast(), bytes) } == 0 {
-        let mut byte = 0u8;
-        // SAFETY: one byte has room.
-        unsafe { libc::read(socket, (&raw mut byte).cast(), 1) };
+    let connect = || unsafe { libc::connect(socket, address.cast(), bytes) } as isize;
+    let mut byte = 0u8;
+    // SAFETY: one byte has room.
+    let mut read = || unsafe { libc::read(socket, (&raw mut byte).cast(), 1) };
+    if in_spite_of_signals(connect) == 0 {
+        in_spite_of_signals(&mut read);
     }
+}
+
+/// A call that a signal has interrupted is made again: what has a limit of time is not restarted by the
+/// kernel, and the child of a program that ends is often one that it has just sent a signal.
+fn in_spite_of_signals(mut call: impl FnMut() -> isize) -> isize {
+    for _ in 0..MAX_INTERRUPTIONS {
+        let outcome = call();
+        // SAFETY: no preconditions.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: the calling thread's own error number.
+        if outcome >= 0 || unsafe { *place } != libc::EINTR {
+            return outcome;
+        }
+    }
+    -1
 }

@@ -47,7 +47,7 @@ pub fn obstacle(program: &OsStr) -> Option<String> {
 }
 
 /// The file that the system executes for a name, as `execvp` finds it.
-fn found_in_path(program: &OsStr) -> Option<PathBuf> {
+pub fn found_in_path(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(program.into());
     }

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use slackwater::remote::NOTE_NAME;
+
 use super::failure::Failure;
 
 const FILE_NAME: &str = "libslackwater_preload.so";
@@ -32,12 +34,30 @@ pub fn find() -> Result<PathBuf, Failure> {
 fn named_by_variable(named: OsString) -> Result<PathBuf, Failure> {
     // Absolute: the program may change its directory before it starts another one.
     match fs::canonicalize(&named) {
-        Ok(library) if library.is_file() => Ok(library),
+        Ok(library) if library.is_file() => match is_ours(&library) {
+            true => Ok(library),
+            false => Err(Failure::bad_input(format_args!(
+                "{VARIABLE}={}: is not Slackwater's library; expected the path of {FILE_NAME}",
+                named.to_string_lossy()
+            ))),
+        },
         _ => Err(Failure::bad_input(format_args!(
             "{VARIABLE}={}: no such file; expected the path of {FILE_NAME}",
             named.to_string_lossy()
         ))),
     }
+}
+
+/// Is it a library that brings the allocator? It carries the note by which a process's heap is found
+/// (`slackwater::remote`), which ELF aligns to four bytes. The loader would leave out anything else
+/// with a line of its own, or load what is of no use.
+fn is_ours(library: &Path) -> bool {
+    let Ok(content) = fs::read(library) else { return false };
+    content.starts_with(b"\x7fELF")
+        && content
+            .chunks_exact(4)
+            .enumerate()
+            .any(|(i, word)| word == &NOTE_NAME[..4] && content[i * 4..].starts_with(NOTE_NAME))
 }
 
 fn near_the_program() -> Result<PathBuf, Failure> {

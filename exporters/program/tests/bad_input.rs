@@ -155,6 +155,8 @@ fn a_missing_library_is_refused() {
     assert_refused(&lost, &["libslackwater_preload.so not found", "SLACKWATER_PRELOAD_LIB"]);
     let misnamed = run("/no/such.so");
     assert_refused(&misnamed, &["SLACKWATER_PRELOAD_LIB=/no/such.so", "expected the path"]);
+    let another = run("/bin/sh");
+    assert_refused(&another, &["SLACKWATER_PRELOAD_LIB=/bin/sh", "is not Slackwater's library"]);
 
     // LD_PRELOAD separates by spaces and colons, and has no way to write one.
     fs::write(folder.join("libslackwater_preload.so"), "").expect("a writable place");

@@ -4,8 +4,9 @@
 mod common;
 
 use std::hint::black_box;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -613,6 +614,53 @@ fn an_end_that_nobody_waits_for_comes_all_the_same() {
         let output = command.output().expect("it starts");
         assert!(output.status.success() && output.stderr.is_empty(), "{socket:?}: {output:?}");
     }
+}
+
+/// Whoever sends `slackwater` a signal means the program, which gets that one, and once.
+#[test]
+fn a_programs_signals_are_its_own() {
+    let send = |process: &Child, signal| {
+        // SAFETY: a signal to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(process.id() as libc::pid_t, signal) }, 0);
+    };
+    let script = "for one in HUP INT TERM USR1; do trap \"echo $one\" $one; done; \
+                  sleep 600 >/dev/null & trap \"kill $!; exit 5\" USR2; \
+                  echo ready; while :; do wait; done";
+    for (name, signal) in [("HUP", libc::SIGHUP), ("TERM", libc::SIGTERM), ("USR1", libc::SIGUSR1)]
+    {
+        let mut command = common::slackwater();
+        command.args(["profile", "run", "-o", "/dev/null", "--", "bash", "-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn();
+        let mut waiting = Waiting(child.expect("it starts"));
+        let mut said = BufReader::new(waiting.0.stdout.take().expect("piped")).lines();
+        assert_eq!(said.next().expect("a line").expect("text"), "ready");
+        send(&waiting.0, signal);
+        assert_eq!(said.next().expect("a line").expect("text"), name);
+        send(&waiting.0, libc::SIGUSR2);
+        let rest: Vec<String> = said.map(|line| line.expect("text")).collect();
+        assert!(rest.is_empty(), "{name} and {rest:?}");
+        // That its child ends meanwhile, of which a signal tells it, does not keep it from being read.
+        let mut told = String::new();
+        waiting.0.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
+        assert!(!told.contains("without its exit handlers"), "{told}");
+        assert_eq!(waiting.0.wait().expect("it ends").code(), Some(5));
+    }
+}
+
+/// As `execvp` has it, and `-` is standard output.
+#[test]
+fn a_script_that_names_nobody_is_the_shells() {
+    let script = folder("script-of-nobody").join("script");
+    fs::write(&script, "echo from $1; exec bash -c 'exit 6'\n").expect("writable");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut command = common::slackwater();
+    command.args(["profile", "run", "-o", "-", "--format", "text", "--"]).arg(&script).arg("it");
+    let output = command.output().expect("it starts");
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("from it\nlive ") && said.contains("call site"), "{said}");
+    assert!(!Path::new("-").exists());
 }
 
 #[test]

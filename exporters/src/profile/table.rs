@@ -63,6 +63,8 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
         "{live:>11} {:>6} {:>9} {allocated:>11} {:>11}  call site",
         "share", "objects", "at peak"
     );
+    // In a window, those where nothing happened have nothing to say.
+    rows.retain(|(_, row)| window.is_none() || weight(row) != 0.0 || row.live.bytes != 0.0);
     for (site, row) in rows.iter().take(MAX_ROWS) {
         let seconds = window.unwrap_or(1.0).max(f64::MIN_POSITIVE);
         let share = weight(row) / weight(&all);

@@ -6,12 +6,11 @@
 //! without its exit handlers was last read within the second before. What is read goes into the file
 //! meanwhile, too: who kills the program may kill this one with it.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use super::super::executable;
 use super::super::failure::Failure;
 use super::super::output;
 use super::super::run::{not_started, under_slackwater};
-use super::super::signals;
+use super::super::signals::{self, Held};
 use super::children::Children;
 use super::{Form, render, write_beside};
 
@@ -60,19 +59,18 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
     let socket = folder.path().join("exit");
     let listener = UnixListener::bind(&socket).map_err(no_socket)?;
     listener.set_nonblocking(true).map_err(no_socket)?;
-    // Who stops this program means that one. A terminal has told it already.
-    signals::on_stop(|| {
-        let program = PROGRAM.load(Ordering::Relaxed);
-        if program != 0 && !io::stdin().is_terminal() {
-            // SAFETY: a signal to a child that has not been waited for.
-            unsafe { libc::kill(program, libc::SIGTERM) };
-        }
-    })?;
-    let mut child = command
-        .env(VARIABLE, &socket)
-        .spawn()
+    let held = signals::hold();
+    let mut child = start(command.env(VARIABLE, &socket), &held)
         .map_err(|error| not_started(command.get_program(), &error))?;
     PROGRAM.store(child.id() as libc::pid_t, Ordering::Relaxed);
+    // Who sends this program a signal means that one.
+    held.pass_on(|signal| {
+        let program = PROGRAM.load(Ordering::Relaxed);
+        if program != 0 {
+            // SAFETY: a signal to a child that has not been waited for.
+            unsafe { libc::kill(program, signal) };
+        }
+    });
     let mut files = Files::new(&arguments.result, form);
     let watched = watch(&mut child, &listener, &mut files);
     let (status, found) = watched
@@ -99,6 +97,26 @@ pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
     files.children.finish();
     written?;
     Ok(exit_code(status))
+}
+
+/// Starts the program. A script without a first line that names who runs it is the shell's, as for
+/// `execvp`.
+fn start(command: &mut Command, held: &Held) -> io::Result<Child> {
+    held.leave_to(command);
+    match command.spawn() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            let program = executable::found_in_path(command.get_program());
+            let variables = command.get_envs();
+            let mut shell = Command::new("/bin/sh");
+            held.leave_to(&mut shell);
+            shell
+                .arg(program.ok_or(error)?)
+                .args(command.get_args())
+                .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+                .spawn()
+        }
+        outcome => outcome,
+    }
 }
 
 /// What could be read of a program.
@@ -129,7 +147,7 @@ impl<'a> Files<'a> {
     fn write(&mut self, program: Option<&Reading>) {
         let begin = Instant::now();
         let Some(output) = &self.result.output else { return };
-        if begin < self.next_write || fs::metadata(output).is_ok_and(|found| !found.is_file()) {
+        if begin < self.next_write || !output::is_a_file(output) {
             return;
         }
         if let Some(reading) = program {
