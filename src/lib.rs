@@ -13,68 +13,39 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("slackwater supports 64-bit systems");
 
-mod arena;
-mod biased_lock;
-mod bit_pyramid;
-mod bits;
-mod central;
-pub mod cgroup;
-#[cfg(test)]
-mod check;
-mod current;
-mod exit_summary;
-pub mod fork;
-mod global;
+mod api;
+mod base;
+mod caches;
+mod figures;
+mod geometry;
 mod heap;
-mod histogram;
-pub mod journal;
-pub mod knobs;
-mod large;
-mod loader;
-mod lock;
-pub mod malloc;
-mod metadata;
-#[cfg(test)]
-mod model;
-mod module;
-pub mod observer;
-mod page_heap;
-pub mod probes;
-mod raw_thread;
-mod readings;
+mod hooks;
+mod os;
+mod pages;
 mod release;
-pub mod remote;
-mod report;
-mod ring;
-mod root;
 mod sampling;
-pub mod sections;
-mod segment;
-pub mod size_class;
-pub mod snapshot;
-mod span;
-mod span_index;
 pub mod stack;
-mod sync;
-mod sys;
 #[cfg(test)]
-mod test_heap;
-#[cfg(test)]
-mod test_random;
-mod thread_cache;
-mod tls;
-mod totals;
-pub mod units;
-#[cfg(feature = "unwind")]
-pub mod unwind;
+mod testing;
 
-pub use crate::global::Slackwater;
+pub use crate::api::global::Slackwater;
+pub use crate::api::malloc::release_now;
+pub use crate::api::{fork, malloc};
+pub use crate::base::units;
+pub use crate::figures::snapshot::{Snapshot, Summary};
+pub use crate::figures::{remote, snapshot};
+pub use crate::geometry::size_class;
 use crate::heap::HEAP;
-use crate::knobs::{KnobError, Knobs};
-pub use crate::malloc::release_now;
+pub use crate::heap::knobs;
+use crate::heap::knobs::{KnobError, Knobs};
+pub use crate::hooks::{probes, sections};
+use crate::os::Linux;
+pub use crate::os::cgroup;
 pub use crate::release::ReleaseReason;
-pub use crate::snapshot::{Snapshot, Summary};
-use crate::sys::Linux;
+pub use crate::release::journal;
+pub use crate::sampling::observer;
+#[cfg(feature = "unwind")]
+pub use crate::stack::unwind;
 
 /// Where the allocator's source was when it was built: by this its functions are known where debug
 /// information says of them only where they are.

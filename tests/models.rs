@@ -9,41 +9,39 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use biased_lock::{BUSY, BiasedLock, OwnerWord};
-use lifecycle::Lifecycle;
-use span::{Put, Span};
-use sync::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
+use base::atomics::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
+use base::{bit_pyramid, ring};
+use geometry::span::{Put, Span};
+use os::biased_lock::{BUSY, BiasedLock, OwnerWord};
+use release::lifecycle::Lifecycle;
 
-#[path = "../src/biased_lock.rs"]
-mod biased_lock;
-#[path = "../src/bit_pyramid.rs"]
-mod bit_pyramid;
-#[path = "../src/release/lifecycle.rs"]
-mod lifecycle;
-#[path = "../src/ring.rs"]
-mod ring;
-#[path = "../src/span.rs"]
-mod span;
-#[path = "../src/units.rs"]
-mod units;
+#[path = "../src/base"]
+mod base {
+    pub mod bit_pyramid;
+    pub mod ring;
+    pub mod units;
 
-/// What stands in the place of `src/sync.rs`.
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    /// What stands in the place of `src/base/atomics.rs`.
+    pub mod atomics {
+        pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
-    /// Stands for the compiler barrier of one side and the system call of the other, which together
-    /// are what a sequentially consistent fence on both sides is.
-    pub(crate) fn compiler_barrier() {
-        loom::sync::atomic::fence(Ordering::SeqCst);
-    }
+        /// Stands for the compiler barrier of one side and the system call of the other, which together
+        /// are what a sequentially consistent fence on both sides is.
+        pub(crate) fn compiler_barrier() {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
 
-    pub(crate) fn fence_after_rmw() {
-        loom::sync::atomic::fence(Ordering::SeqCst);
+        pub(crate) fn fence_after_rmw() {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
     }
 }
 
-/// What stands in the place of `src/sys.rs`: the models do not sleep.
-mod sys {
+#[path = "../src/os"]
+mod os {
+    pub mod biased_lock;
+
+    // What stands in the place of the system's calls: the models do not sleep.
     pub fn futex_wait(_: &loom::sync::atomic::AtomicU32, _: u32) {
         loom::thread::yield_now();
     }
@@ -51,32 +49,42 @@ mod sys {
     pub fn futex_wake(_: &loom::sync::atomic::AtomicU32) {}
 }
 
-/// What stands in the place of `src/size_class.rs`: spans of few blocks.
-mod size_class {
-    use crate::units::{Bytes, Pages};
+#[path = "../src/geometry"]
+mod geometry {
+    pub mod span;
 
-    pub const MAX_BLOCKS: usize = 128;
+    /// What stands in the place of `src/geometry/size_class.rs`: spans of few blocks.
+    pub mod size_class {
+        use crate::base::units::{Bytes, Pages};
 
-    #[derive(Clone, Copy)]
-    pub struct SizeClass;
+        pub const MAX_BLOCKS: usize = 128;
 
-    impl SizeClass {
-        pub fn block_bytes(self) -> Bytes {
-            Bytes(2048)
-        }
+        #[derive(Clone, Copy)]
+        pub struct SizeClass;
 
-        pub fn block_pages(self) -> Pages {
-            Pages(1)
-        }
+        impl SizeClass {
+            pub fn block_bytes(self) -> Bytes {
+                Bytes(2048)
+            }
 
-        pub fn blocks_per_span(self) -> u32 {
-            crate::BLOCKS
-        }
+            pub fn block_pages(self) -> Pages {
+                Pages(1)
+            }
 
-        pub fn block_index(self, offset: u32) -> u32 {
-            offset / 2048
+            pub fn blocks_per_span(self) -> u32 {
+                crate::BLOCKS
+            }
+
+            pub fn block_index(self, offset: u32) -> u32 {
+                offset / 2048
+            }
         }
     }
+}
+
+#[path = "../src/release"]
+mod release {
+    pub mod lifecycle;
 }
 
 /// Of the two bitmap words, the second stays empty.
@@ -157,7 +165,7 @@ fn a_put_that_outlives_the_record_of_its_span_does_nothing_to_it() {
     });
 }
 
-/// The holder publishes a span (as `src/span_index.rs` does, with one word for the index)
+/// The holder publishes a span (as `src/geometry/span_index.rs` does, with one word for the index)
 /// while its last block comes back: one of them takes it out of the index to retire it.
 #[test]
 fn an_empty_span_does_not_stay_in_the_index() {
@@ -262,7 +270,7 @@ fn a_page_is_purged_only_while_all_its_blocks_are_here() {
     loom::model(|| {
         let shared = Arc::new((new_span(), AtomicU64::new(0), UnsafeCell::new(0)));
         let claim = shared.0.claim(BLOCKS, 1).unwrap();
-        assert_eq!(shared.0.note_resident(size_class::SizeClass, claim).pages.0, 1);
+        assert_eq!(shared.0.note_resident(geometry::size_class::SizeClass, claim).pages.0, 1);
         shared.0.leave_available();
         bit_pyramid::insert(&[(&shared.1, 5)]);
         let user = {
@@ -285,7 +293,7 @@ fn a_page_is_purged_only_while_all_its_blocks_are_here() {
         };
         if bit_pyramid::remove(&[(&shared.1, 5)]) {
             shared.0.enter_held();
-            let pages = shared.0.purgeable_pages(size_class::SizeClass);
+            let pages = shared.0.purgeable_pages(geometry::size_class::SizeClass);
             if pages != 0 {
                 // SAFETY: the span is held and every block on the page is here.
                 shared.2.with_mut(|page| unsafe { *page = 0 });

@@ -5,7 +5,7 @@
 //! counted `1/p` times, the variance is the sum of `bytes² (1 - p) / p`. No test here fails by chance
 //! more often than once in some thousands of runs.
 
-#[path = "../src/remote/tests/own_memory.rs"]
+#[path = "../src/figures/remote/tests/own_memory.rs"]
 mod own_memory;
 
 use std::sync::Mutex;

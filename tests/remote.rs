@@ -1,7 +1,7 @@
 //! A heap read as another process's would be. The processes that are really others are read in
 //! exporters/tests/attach.rs.
 
-#[path = "../src/remote/tests/own_memory.rs"]
+#[path = "../src/figures/remote/tests/own_memory.rs"]
 mod own_memory;
 
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! The stacks of the allocator's samples, in a Rust program that has it by the one line alone.
 
-#[path = "../src/remote/tests/own_memory.rs"]
+#[path = "../src/figures/remote/tests/own_memory.rs"]
 mod own_memory;
 
 use std::hint::black_box;

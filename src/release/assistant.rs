@@ -5,14 +5,14 @@ use core::ffi::{c_int, c_void};
 
 use super::purge::{Batch, PurgeLimits, purge};
 use super::tick::EVERYTHING;
-use crate::biased_lock::OwnerWord;
+use crate::caches::thread_cache::DEAD;
 use crate::heap::HEAP;
-use crate::lock::Lock;
-use crate::raw_thread::RawThread;
-use crate::sections;
-use crate::sys::{self, Linux};
-use crate::thread_cache::DEAD;
-use crate::tls::ThreadWord;
+use crate::hooks::sections;
+use crate::os::biased_lock::OwnerWord;
+use crate::os::lock::Lock;
+use crate::os::raw_thread::RawThread;
+use crate::os::tls::ThreadWord;
+use crate::os::{self, Linux};
 
 /// Pending pages from which on help pays: 256 MiB, a tenth of a second's work.
 pub(super) const WORTHWHILE_PAGES: u64 = 1 << 16;
@@ -48,8 +48,8 @@ impl Assistant {
 
 extern "C" fn run(_: *mut c_void) -> c_int {
     ThreadWord::of_this_thread().set(DEAD);
-    sys::name_thread(c"slackwater");
-    sys::share_affinity_of_process();
+    os::name_thread(c"slackwater");
+    os::share_affinity_of_process();
     let heap = &HEAP;
     let limits = *heap.ticker.assistant.limits.lock();
     let (epoch, mut batch) = (heap.release.epoch(), Batch::new());

@@ -1,8 +1,8 @@
 //! How long pages of each kind rest before they are given back: longer where they were given back
 //! and soon wanted again.
 
-use crate::sys::Nanos;
-use crate::units::Epoch;
+use crate::base::units::Epoch;
+use crate::os::Nanos;
 
 /// Kinds of pages with a delay of their own: one for each release reason, and the pages inside spans.
 pub(crate) const KINDS: usize = 5;

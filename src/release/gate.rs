@@ -1,6 +1,6 @@
 //! The gate: is the program idle or busy? Decided once per tick, in one function.
 
-use crate::snapshot::GateState;
+use crate::figures::snapshot::GateState;
 
 /// Whether the gate decides or is told (`SLACKWATER_GATE`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

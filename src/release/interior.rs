@@ -9,17 +9,17 @@ use core::sync::atomic::Ordering;
 
 use super::delays::INTERIOR;
 use super::purge::{PurgeLimits, Purged};
-use crate::arena::ChunkIndex;
-use crate::central;
+use crate::base::atomics::fence_after_rmw;
+use crate::base::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
+use crate::geometry::arena::ChunkIndex;
+use crate::geometry::size_class::SizeClass;
+use crate::geometry::span_index;
 use crate::heap::Heap;
-use crate::probes;
-use crate::sections::{self, Section};
-use crate::size_class::SizeClass;
-use crate::span_index;
-use crate::sync::fence_after_rmw;
-use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
-use crate::totals::PurgedBatch;
-use crate::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
+use crate::heap::central;
+use crate::hooks::probes;
+use crate::hooks::sections::{self, Section};
+use crate::os::{AddressRange, Nanos, Os, PURGE_BATCH};
+use crate::pages::totals::PurgedBatch;
 
 /// A span in the hands of a purge, and which of its pages go.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@
 //!
 //! After the barrier either the operation is visible to the ticker, or ABSENT to the thread.
 
-use crate::sync::{AtomicU64, Ordering, compiler_barrier};
+use crate::base::atomics::{AtomicU64, Ordering, compiler_barrier};
 
 /// What the low bits of the state say: there is no such thread,
 const ABSENT: u64 = 0;

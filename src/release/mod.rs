@@ -12,10 +12,10 @@
 //! that merges neighbours, every kind of block covered, one gate that tells idle from busy.
 
 mod assistant;
-mod boundary;
 mod delays;
 mod gate;
 mod interior;
+pub mod journal;
 mod lifecycle;
 mod purge;
 mod records;
@@ -23,7 +23,6 @@ mod takeover;
 mod tick;
 mod ticker;
 
-pub(crate) use boundary::release_range_definitely_free;
 pub(crate) use delays::SOON;
 pub use gate::GateMode;
 pub(crate) use interior::touch;
@@ -32,7 +31,7 @@ pub(crate) use tick::purge_everything;
 pub(crate) use tick::{Release, release_everything, tick_if_due};
 pub(crate) use ticker::{Ticker, start_if_needed};
 
-use crate::size_class::{Kind, SizeClass};
+use crate::geometry::size_class::{Kind, SizeClass};
 
 /// Why a range of pages became free: which kind of memory it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,17 +5,17 @@
 
 use super::ReleaseReason;
 use super::delays::{INTERIOR, KINDS};
-use crate::arena::Arena;
-use crate::bits::{PageBits, PageRun};
+use crate::base::bits::{PageBits, PageRun};
+use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
+use crate::geometry::arena::Arena;
 use crate::heap::Heap;
-use crate::journal::{Event, Span};
-use crate::knobs::Coverage;
-use crate::page_heap::{PENDING, PageHeap};
-use crate::probes;
-use crate::sections::{self, Section};
-use crate::sys::{AddressRange, Nanos, Os, PURGE_BATCH};
-use crate::totals::{PurgedBatch, Totals};
-use crate::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
+use crate::heap::knobs::Coverage;
+use crate::hooks::probes;
+use crate::hooks::sections::{self, Section};
+use crate::os::{AddressRange, Nanos, Os, PURGE_BATCH};
+use crate::pages::page_heap::{PENDING, PageHeap};
+use crate::pages::totals::{PurgedBatch, Totals};
+use crate::release::journal::{Event, Span};
 
 /// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
 pub(super) const REFUSED_DELAY_EPOCHS: u64 = 64;

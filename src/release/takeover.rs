@@ -5,13 +5,13 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::central;
-use crate::current;
+use crate::api::this_thread;
+use crate::caches::thread_cache::{Bins, Takeovers, ThreadCache};
 use crate::heap::Heap;
-use crate::journal::{Event, Span};
-use crate::probes;
-use crate::sys::{Nanos, Os};
-use crate::thread_cache::{Bins, Takeovers, ThreadCache};
+use crate::heap::central;
+use crate::hooks::probes;
+use crate::os::{Nanos, Os};
+use crate::release::journal::{Event, Span};
 
 /// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
 /// is inside. With the ticking lock held. Returns how long it took.
@@ -45,7 +45,7 @@ fn take_over(
     began: Nanos,
     wanted: impl Fn(&ThreadCache) -> Bins,
 ) -> Nanos {
-    let (own_word, _) = current::this_thread();
+    let (own_word, _) = this_thread::this_thread();
     let done = if heap.has_barrier() {
         heap.threads.take_over(own_word, wanted, |cache, bins| central::put_away(heap, cache, bins))
     } else {

@@ -19,13 +19,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::assistant::Assistant;
 use super::lifecycle::Lifecycle;
 use super::tick::tick;
-use crate::biased_lock::OwnerWord;
+use crate::caches::thread_cache::DEAD;
 use crate::heap::{HEAP, Heap};
-use crate::raw_thread::RawThread;
-use crate::sections;
-use crate::sys::{self, Linux, Nanos, Os};
-use crate::thread_cache::DEAD;
-use crate::tls::ThreadWord;
+use crate::hooks::sections;
+use crate::os::biased_lock::OwnerWord;
+use crate::os::raw_thread::RawThread;
+use crate::os::tls::ThreadWord;
+use crate::os::{self, Linux, Nanos, Os};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
 const START_PAGES: u64 = 1024;
@@ -79,7 +79,7 @@ impl Ticker {
     /// For the ticker to see whether its identity is still the program's. For real threads, once an
     /// epoch: four short system calls.
     pub fn note_credentials(&self) {
-        let credentials = sys::credentials();
+        let credentials = os::credentials();
         // Others read what lies beside it all the time.
         if self.credentials.load(Ordering::Relaxed) != credentials {
             self.credentials.store(credentials, Ordering::Relaxed);
@@ -134,11 +134,11 @@ fn start(heap: &'static Heap) {
 extern "C" fn run(_: *mut c_void) -> c_int {
     // It never allocates; if it did, it would be past the caches.
     ThreadWord::of_this_thread().set(DEAD);
-    sys::name_thread(c"slackwater");
-    sys::share_affinity_of_process();
+    os::name_thread(c"slackwater");
+    os::share_affinity_of_process();
     let heap = &HEAP;
-    let credentials = sys::credentials();
-    let has_descriptors = sys::leave_descriptors();
+    let credentials = os::credentials();
+    let has_descriptors = os::leave_descriptors();
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {
@@ -170,7 +170,7 @@ fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
     // After an epoch in which nothing happened there is no work that could pause.
     let (looks, look) = if epochs == 1 { (LOOKS_PER_EPOCH, look) } else { (epochs, epoch) };
     for _ in 0..looks {
-        sys::sleep(look);
+        os::sleep(look);
         let now = heap.operations();
         if now == operations {
             quiet_looks += 1;
@@ -193,8 +193,7 @@ fn ends(heap: &Heap) -> bool {
         return true;
     }
     heap.uncached.barriers.fetch_add(1, Ordering::Relaxed);
-    let is_quiet = sys::barrier_all_threads()
-        && heap.operations() == operations
-        && heap.threads.all_put_away();
+    let is_quiet =
+        os::barrier_all_threads() && heap.operations() == operations && heap.threads.all_put_away();
     is_quiet || !heap.ticker.lifecycle.goes_on(announced)
 }

@@ -15,13 +15,13 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::stacks::StackId;
+use super::call_sites::StackId;
 use super::{ModuleEntry, Open, Sample, SlotIndex, Tables, slot_of, split};
+use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::heap::HEAP;
-use crate::report::{self, Line};
+use crate::os::report::{self, Line};
+use crate::os::{self, Nanos};
 use crate::stack::{self, MAX_FRAMES, Registers};
-use crate::sys::{self, Nanos};
-use crate::units::{PAGE_BYTES, SPAN_BYTES};
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ fn tell(
 ) {
     let sample = index.map(|index| open.tables().samples[index as usize]);
     headline(misuse, address, sample.as_ref());
-    tell_stack("here", sys::thread(), None, open.tables(), stack);
+    tell_stack("here", os::thread(), None, open.tables(), stack);
     if let Some(sample) = sample {
         tell_history(open, &sample);
     }
@@ -148,7 +148,7 @@ fn tell_heading(what: &str, thread: u32, at: Option<u64>, depth: usize) {
     let mut line = Line::new();
     line.text("  ").text(what).text(" by thread ").number(thread as u64);
     if let Some(at) = at {
-        let millis = sys::precise_now().since(Nanos(at)).0 / 1_000_000;
+        let millis = os::precise_now().since(Nanos(at)).0 / 1_000_000;
         line.text(", ").number(millis).text(" ms ago");
     }
     line.text(if depth == 0 { ": stack unknown" } else { ":" }).send();
@@ -173,7 +173,7 @@ fn tell_frame(number: u64, address: u64, instruction: u64) {
 fn name_file(line: &mut Line, address: u64) {
     let mut first = 0;
     let mut buffer = [0; 512];
-    sys::each_line(c"/proc/self/maps", &mut buffer, |text| {
+    os::each_line(c"/proc/self/maps", &mut buffer, |text| {
         let Some((start, end, offset, path)) = parse_mapping(text) else { return true };
         if offset == 0 {
             first = start;
@@ -245,7 +245,7 @@ pub(super) fn watch_faults() {
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let errno = sys::errno();
+    let errno = os::errno();
     // SAFETY: the kernel hands in what it promises for SA_SIGINFO.
     let cause = unsafe { &*info };
     // SAFETY: of a fault it has the address, and of any signal there are as many bytes.
@@ -259,7 +259,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     if is_ours {
         explain_fault(address, Registers::of_context(context));
     }
-    sys::set_errno(errno);
+    os::set_errno(errno);
     hand_on(signal, info, context);
 }
 
@@ -273,7 +273,7 @@ fn explain_fault(address: usize, registers: Registers) {
     headline(misuse, address, sample.as_ref());
     let mut frames = [0; MAX_FRAMES];
     let depth = stack::capture_interrupted(&registers, &mut open.tables().scratch, &mut frames);
-    tell_heading("here", sys::thread(), None, depth + 1);
+    tell_heading("here", os::thread(), None, depth + 1);
     tell_frame(0, registers.pc, registers.pc);
     tell_callers(1, &frames[..depth]);
     if let Some(sample) = sample {

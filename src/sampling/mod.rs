@@ -13,37 +13,37 @@
 //!
 //! All of this is behind one lock and happens some hundred times a second at most: samples are taken at
 //! larger distances when there would be more. What is kept here is read from outside the
-//! allocator, by [`crate::remote`], without the lock.
+//! allocator, by [`crate::figures::remote`], without the lock.
 
+mod call_sites;
 mod countdown;
 mod misuse;
 mod modules;
+pub mod observer;
 mod slots;
-mod stacks;
 
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
-use crate::arena::Arena;
+use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
+use crate::geometry::arena::Arena;
+use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::lock::{Guard, Lock};
-use crate::metadata::Metadata;
-use crate::observer;
-use crate::probes;
-use crate::size_class::SizeClass;
+use crate::hooks::probes;
+use crate::os::lock::{Guard, Lock};
+use crate::os::{self, Linux, Nanos};
+use crate::pages::metadata::Metadata;
 use crate::stack::{self, MAX_FRAMES, Scratch};
-use crate::sys::{self, Linux, Nanos};
-use crate::units::{PAGE_BYTES, SPAN_BYTES};
 
+pub(crate) use call_sites::{
+    ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
+};
+use call_sites::{StackId, UNKNOWN};
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 use misuse::Misuse;
 pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
 pub(crate) use slots::{MAX_SLOTS, SlotIndex};
 use slots::{Place, Slots, WARM};
-pub(crate) use stacks::{
-    ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
-};
-use stacks::{StackId, UNKNOWN};
 
 /// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count
 /// where addresses are limited: 16 MiB.
@@ -212,7 +212,7 @@ impl Sampler {
 
     /// Before anything is sampled.
     pub fn start(&self, rate: u64, budget: u64, guards: bool) {
-        self.countdowns().set_seed(sys::random_seed());
+        self.countdowns().set_seed(os::random_seed());
         self.set_rate(rate, budget);
         if !guards {
             let mut state = self.state.lock();
@@ -326,13 +326,13 @@ impl Sampler {
             if state.is_refused {
                 return None;
             }
-            let Some(memory) = sys::map_metadata(size_of::<Tables>()) else {
+            let Some(memory) = os::map_metadata(size_of::<Tables>()) else {
                 state.is_refused = true;
                 return None;
             };
             state.tables = memory as *mut Tables;
             self.readings.tables.store(memory, Ordering::Relaxed);
-            self.readings.started.store(sys::precise_now().0, Ordering::Relaxed);
+            self.readings.started.store(os::precise_now().0, Ordering::Relaxed);
             let mut open = Open { sampler: self, state, touched: 0 };
             open.change(|tables| tables.stacks.make_ready());
             open.account(metadata);
@@ -526,7 +526,7 @@ impl Open<'_> {
 
     /// Counts the end of sample `index`.
     fn note_freed(&mut self, index: SlotIndex, freed_stack: StackId) {
-        let (now, thread) = (sys::precise_now(), sys::thread());
+        let (now, thread) = (os::precise_now(), os::thread());
         let sample = self.change(|tables| {
             let sample = &mut tables.samples[index as usize];
             sample.freed_at = now.0.max(1);
@@ -548,7 +548,7 @@ impl Open<'_> {
     /// Sample `from`, which is live, lies in slot `to` from now on. It is counted as before; its old slot
     /// is put into quarantine.
     fn note_moved(&mut self, from: SlotIndex, to: SlotIndex, moved: Sample, stack: StackId) {
-        let (now, thread) = (sys::precise_now(), sys::thread());
+        let (now, thread) = (os::precise_now(), os::thread());
         let old = self.change(|tables| {
             let old = &mut tables.samples[from as usize];
             old.freed_at = now.0.max(1);
@@ -592,11 +592,11 @@ fn new_sample(
         address: address as u64,
         bytes: bytes as u64,
         amount,
-        allocated_at: sys::precise_now().0,
+        allocated_at: os::precise_now().0,
         freed_at: 0,
         stack,
         freed_stack: UNKNOWN,
-        thread: sys::thread(),
+        thread: os::thread(),
         freed_thread: 0,
         first_page: place.first_page as u8,
         end_page: place.end_page as u8,

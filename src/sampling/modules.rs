@@ -4,10 +4,10 @@
 //! next one. So a return address is kept with the number of its module in its high bits, which are of no
 //! use to an address, and stacks of different modules at the same addresses are different stacks.
 
-use crate::loader::{self, Module};
+use crate::base::units::PAGE_BYTES;
+use crate::os;
+use crate::os::loader::{self, Module};
 use crate::stack::Scratch;
-use crate::sys;
-use crate::units::PAGE_BYTES;
 
 /// How many there is room for. Each costs memory only once it is there.
 pub(crate) const MAX_MODULES: usize = 1 << 10;
@@ -133,7 +133,7 @@ impl ModuleTable {
         }
         self.entry(number).is_some_and(|entry| {
             let page = &mut scratch.words()[..PAGE_BYTES / 8];
-            let is_whole = sys::read_own_memory(entry.start as usize, page) == page.len();
+            let is_whole = os::read_own_memory(entry.start as usize, page) == page.len();
             is_whole && loader::contents_of_words(page.iter().copied()) == entry.contents
         })
     }

@@ -13,8 +13,8 @@
 //! (`madvise(MADV_GUARD_INSTALL)`), elsewhere by protections, of which a process can have some tens of
 //! thousands; slots beyond that are unguarded.
 
-use crate::sys::{self, AddressRange, Os};
-use crate::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::os::{self, AddressRange, Os};
 
 /// The number of a slot, and of a sample: 1 to [`MAX_SLOTS`].
 pub(crate) type SlotIndex = u16;
@@ -117,7 +117,7 @@ impl Slots {
             return false;
         }
         match self.guards_of(index) {
-            Guards::Markers => sys::remove_guards(place.range(slot)),
+            Guards::Markers => os::remove_guards(place.range(slot)),
             Guards::Protections => os.commit(place.range(slot)),
             Guards::Unknown | Guards::Off => true,
         }
@@ -127,10 +127,10 @@ impl Slots {
     pub fn close(&self, os: &impl Os, index: SlotIndex, slot: usize, place: &Place) {
         let range = place.range(slot);
         match self.guards_of(index) {
-            Guards::Markers if sys::install_guards(range) => {}
+            Guards::Markers if os::install_guards(range) => {}
             Guards::Protections => {
                 os.purge(&[range]);
-                sys::protect(range);
+                os::protect(range);
             }
             _ => {
                 os.purge(&[range]);
@@ -154,9 +154,9 @@ impl Slots {
             if self.guards == Guards::Unknown {
                 self.guards = Guards::Protections;
                 if os.commit(step) {
-                    self.guards = match sys::install_guards(step) {
+                    self.guards = match os::install_guards(step) {
                         true => Guards::Markers,
-                        false if sys::protect(step) => Guards::Protections,
+                        false if os::protect(step) => Guards::Protections,
                         false => Guards::Off,
                     };
                 }
@@ -164,7 +164,7 @@ impl Slots {
                 // With protections a step is reserved as it is: not to be touched.
                 let index = self.ready as SlotIndex;
                 let is_ready = match self.guards_of(index) {
-                    Guards::Markers => os.commit(step) && sys::install_guards(step),
+                    Guards::Markers => os.commit(step) && os::install_guards(step),
                     Guards::Protections => true,
                     Guards::Unknown | Guards::Off => os.commit(step),
                 };

@@ -1,7 +1,7 @@
 use super::countdown::MAX_RATE;
 use super::*;
-use crate::test_heap::TestHeap;
-use crate::test_random::Random;
+use crate::testing::test_heap::TestHeap;
+use crate::testing::test_random::Random;
 use std::sync::Barrier;
 
 /// A heap in which what is asked for is sampled.

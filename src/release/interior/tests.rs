@@ -6,17 +6,17 @@ use core::sync::atomic::Ordering;
 use super::super::delays::{INTERIOR, KINDS};
 use super::super::purge::PurgeLimits;
 use super::{InteriorBatch, purge_interiors};
-use crate::arena::ChunkIndex;
-use crate::central;
-use crate::knobs::Coverage;
-use crate::size_class::SizeClass;
-use crate::span_index;
-use crate::sys::{AddressRange, MemoryRoom, Nanos, Os, PurgeOutcome};
-use crate::test_heap::TestHeap;
-use crate::test_random::Random;
-use crate::thread_cache::{Bins, ThreadCache};
-use crate::tls::ThreadWord;
-use crate::units::{Epoch, PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::base::units::{Epoch, PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::caches::thread_cache::{Bins, ThreadCache};
+use crate::geometry::arena::ChunkIndex;
+use crate::geometry::size_class::SizeClass;
+use crate::geometry::span_index;
+use crate::heap::central;
+use crate::heap::knobs::Coverage;
+use crate::os::tls::ThreadWord;
+use crate::os::{AddressRange, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::testing::test_heap::TestHeap;
+use crate::testing::test_random::Random;
 
 const EVERYTHING: PurgeLimits = PurgeLimits {
     pages: u64::MAX,
@@ -208,7 +208,7 @@ impl<F: Fn()> Os for During<'_, F> {
         self.test.os.purge(ranges)
     }
 
-    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
 
@@ -287,7 +287,7 @@ fn pages_go_again_after_they_were_used_again() {
 #[test]
 fn pages_that_come_back_soon_are_counted_as_such() {
     let test = TestHeap::new();
-    test.os.time.set(crate::sys::Linux.now());
+    test.os.time.set(crate::os::Linux.now());
     test.os.advance_millis(3_600_000);
     let mut program = Program::new(&test);
     let class = SizeClass::for_bytes(4096);

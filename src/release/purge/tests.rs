@@ -1,15 +1,15 @@
 use core::cell::Cell;
 
 use super::{Batch, PurgeLimits, REFUSED_DELAY_EPOCHS, purge};
-use crate::bits::{PageBits, PageRun};
-use crate::knobs::Coverage;
-use crate::page_heap::LargeRun;
+use crate::base::bits::{PageBits, PageRun};
+use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_PAGES, SegmentIndex};
+use crate::geometry::size_class::SizeClass;
+use crate::heap::knobs::Coverage;
+use crate::os::fake::FakeOs;
+use crate::os::{AddressRange, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
+use crate::pages::page_heap::LargeRun;
 use crate::release::{ReleaseReason, purge_everything};
-use crate::size_class::SizeClass;
-use crate::sys::fake::FakeOs;
-use crate::sys::{AddressRange, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
-use crate::test_heap::{TestHeap, pages};
-use crate::units::{Epoch, PageIndex, Pages, SEGMENT_PAGES, SegmentIndex};
+use crate::testing::test_heap::{TestHeap, pages};
 
 const EVERYTHING: PurgeLimits =
     PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: [0; 5], coverage: Coverage::ALL };
@@ -53,7 +53,7 @@ impl<F: Fn(&[AddressRange])> Os for During<'_, F> {
         self.os.purge(ranges)
     }
 
-    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
 

@@ -1,14 +1,14 @@
 use core::cell::Cell;
 
 use super::{ALL_RECORDS, IDLE_EPOCHS, RECORD_PAGES, RecordBatch, RecordLimits, give_records_back};
-use crate::knobs::GateMode;
-use crate::page_heap::LargeRun;
+use crate::base::units::{Epoch, PAGE_BYTES, SEGMENT_PAGES, SegmentIndex};
+use crate::geometry::size_class::SizeClass;
+use crate::heap::knobs::GateMode;
+use crate::os::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::pages::page_heap::LargeRun;
 use crate::release::purge::REFUSED_DELAY_EPOCHS;
 use crate::release::purge_everything;
-use crate::size_class::SizeClass;
-use crate::sys::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
-use crate::test_heap::{TestHeap, pages};
-use crate::units::{Epoch, PAGE_BYTES, SEGMENT_PAGES, SegmentIndex};
+use crate::testing::test_heap::{TestHeap, pages};
 
 /// The kernel of a test, which does something with the records that it is to take, before or instead.
 struct Kernel<'a, F: Fn(&[AddressRange]) -> PurgeOutcome> {
@@ -23,7 +23,7 @@ impl<F: Fn(&[AddressRange]) -> PurgeOutcome> Os for Kernel<'_, F> {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         (self.purge)(ranges)
     }
-    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
     fn now(&self) -> Nanos {
@@ -313,5 +313,5 @@ fn nobody_allocates_where_the_kernel_has_the_record() {
     assert!(test.extend(tail, SEGMENT_PAGES + 5), "now it is");
     test.check();
     assert!(!test.heap.page_heap.lock().is_worth_waiting_for());
-    assert_eq!(test.unused(1), crate::bits::PageBits::of(pages(5, SEGMENT_PAGES - 5)));
+    assert_eq!(test.unused(1), crate::base::bits::PageBits::of(pages(5, SEGMENT_PAGES - 5)));
 }

@@ -1,14 +1,14 @@
 use core::sync::atomic::Ordering;
 
 use super::{put_all_bins_away, put_unused_bins_away};
-use crate::biased_lock::{BUSY, OwnerWord};
-use crate::central;
+use crate::caches::thread_cache::ThreadCache;
+use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::size_class::SizeClass;
-use crate::sys::Linux;
-use crate::test_heap::TestHeap;
-use crate::thread_cache::ThreadCache;
-use crate::tls::ThreadWord;
+use crate::heap::central;
+use crate::os::Linux;
+use crate::os::biased_lock::{BUSY, OwnerWord};
+use crate::os::tls::ThreadWord;
+use crate::testing::test_heap::TestHeap;
 
 /// A cache of this thread, in which some blocks of each of `sizes` are.
 fn cache_with<'a>(test: &'a TestHeap, sizes: &[usize]) -> &'a ThreadCache {
@@ -83,7 +83,11 @@ fn bins_that_rested_long_enough_are_put_away() {
         look(&test, patience);
         assert!(cache.is_put_away());
         assert_eq!((cached(cache, 64), cached(cache, 3000), cached(cache, 20_000)), (0, 0, 0));
-        assert_eq!(test.figures().spans, [0; crate::size_class::CLASS_COUNT], "their spans ended");
+        assert_eq!(
+            test.figures().spans,
+            [0; crate::geometry::size_class::CLASS_COUNT],
+            "their spans ended"
+        );
         assert_eq!(counters(&test.heap), [1, 0, 0, 1]);
         look(&test, patience);
         assert_eq!(counters(&test.heap), [1, 0, 0, 1], "there is nothing more to take");

@@ -2,21 +2,21 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{ROOM_EPOCHS, Ticked, tick, tick_if_due};
-use crate::biased_lock::OwnerWord;
-use crate::bits::PageBits;
-use crate::central;
+use crate::base::bits::PageBits;
+use crate::base::units::{Epoch, Pages, SEGMENT_PAGES};
+use crate::caches::thread_cache::{Bins, ThreadCache};
+use crate::figures::snapshot::{GateState, Snapshot};
+use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::journal::Event;
-use crate::knobs::{Coverage, GateMode};
+use crate::heap::central;
+use crate::heap::knobs::{Coverage, GateMode};
+use crate::os::biased_lock::OwnerWord;
+use crate::os::tls::ThreadWord;
+use crate::os::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::release::journal::Event;
 use crate::release::purge_everything;
 use crate::release::records::IDLE_EPOCHS;
-use crate::size_class::SizeClass;
-use crate::snapshot::{GateState, Snapshot};
-use crate::sys::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
-use crate::test_heap::{TestHeap, pages};
-use crate::thread_cache::{Bins, ThreadCache};
-use crate::tls::ThreadWord;
-use crate::units::{Epoch, Pages, SEGMENT_PAGES};
+use crate::testing::test_heap::{TestHeap, pages};
 
 /// Operations in one epoch that make a program busy beyond doubt.
 const MUCH: u64 = 10_000;
@@ -61,7 +61,7 @@ fn one_thread_ticks_at_a_time() {
             self.0.tick();
             self.0.os.purge(ranges)
         }
-        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -160,7 +160,7 @@ fn operations_make_a_tick_busy() {
 fn operations_of_threads_count_as_well() {
     let test = TestHeap::new();
     test.tick();
-    let word = crate::tls::ThreadWord::of_this_thread();
+    let word = crate::os::tls::ThreadWord::of_this_thread();
     let cache = test.attach(word);
     cache.operations.add(MUCH);
     test.heap.threads.detach(cache);
@@ -338,7 +338,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
             PurgeOutcome::default()
         }
-        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
             None
         }
         fn now(&self) -> Nanos {
@@ -406,7 +406,7 @@ fn the_limit_is_looked_at_every_few_epochs() {
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.0.os.purge(ranges)
         }
-        fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+        fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
             self.1.set(self.1.get() + 1);
             None
         }
@@ -456,7 +456,7 @@ impl Os for Epochs {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         Linux.purge(ranges)
     }
-    fn memory_room(&self, _: &mut crate::cgroup::Scratch) -> Option<MemoryRoom> {
+    fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
         None
     }
     fn now(&self) -> Nanos {
@@ -561,7 +561,7 @@ fn a_cache_whose_owner_is_inside_keeps_the_heap_from_rest() {
     let cache = cache_with_a_bin(&test);
     let word = ThreadWord::of_this_thread();
     let before = word.get();
-    word.set(crate::biased_lock::BUSY);
+    word.set(crate::os::biased_lock::BUSY);
     for _ in 0..5 {
         assert_eq!(os.tick(&test), WAITING);
     }

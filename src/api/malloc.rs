@@ -1,0 +1,453 @@
+//! malloc, free and their relatives: the fast paths, and where they lead.
+
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+use crate::api::this_thread::{Entered, enter, enter_to_free, housekeeping};
+use crate::caches::thread_cache::{LAST_SPECIAL, ThreadCache};
+use crate::geometry::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
+use crate::heap::HEAP;
+use crate::heap::central;
+use crate::heap::large;
+use crate::os::biased_lock::{BiasedLock, OwnerWord};
+use crate::os::tls::ThreadWord;
+use crate::os::{self, Linux};
+use crate::sampling;
+use crate::stack;
+
+/// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
+/// biased lock: the thread has a cache, is not inside it, nobody wants it, and `block` (0: none) is no
+/// sample's address.
+#[inline(always)]
+fn with_cache<T>(block: usize, operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
+    let word = ThreadWord::of_this_thread();
+    let address = word.get();
+    if address <= LAST_SPECIAL {
+        return None;
+    }
+    // SAFETY: a word above the special ones is the address of the thread's cache.
+    let cache = unsafe { &*(address as *const ThreadCache) };
+    let result = if cache.lock.enter_with(word, block) { operation(cache) } else { None };
+    BiasedLock::leave(word, address);
+    result
+}
+
+/// A block of `class`, for a request of `bytes` aligned to `align`; null if out of memory.
+#[inline(always)]
+fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
+    let popped = with_cache(0, |cache| {
+        let bin = cache.bin(class);
+        let block = bin.pop()?;
+        Some((block, bin.count(bytes)))
+    });
+    match popped {
+        Some((block, false)) => block,
+        Some((block, true)) => end_countdown(bytes, align, block),
+        None => allocate_slow(bytes, align),
+    }
+}
+
+/// The class of a request that has one. Found anew by slow paths: their callers have less to hand over,
+/// and stay small enough to be inlined.
+fn class_for(bytes: usize, align: usize) -> SizeClass {
+    SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE)
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
+    let frame = stack::address_in_frame();
+    let class = class_for(bytes, align);
+    let block = match enter() {
+        Some(entered) => {
+            let cache = entered.cache;
+            let bin = cache.bin(class);
+            let block = bin.pop().or_else(|| central::refill(&HEAP, cache, class));
+            // What fails is no allocation, and ends no countdown.
+            let block = block.map(|block| match bin.count(bytes) {
+                true => sample(cache, class, bytes, align, block, frame),
+                false => block,
+            });
+            housekeeping(&HEAP, cache, &Linux);
+            block
+        }
+        None if HEAP.is_ready(&Linux) => allocate_uncached(class, bytes, align, frame),
+        None => None,
+    };
+    or_out_of_memory(block)
+}
+
+#[cold]
+#[inline(never)]
+fn end_countdown(bytes: usize, align: usize, block: *mut u8) -> *mut u8 {
+    let frame = stack::address_in_frame();
+    let class = class_for(bytes, align);
+    // A taker that had the cache meanwhile left the tally as it was.
+    match enter() {
+        Some(entered) => {
+            let block = sample(entered.cache, class, bytes, align, block, frame);
+            housekeeping(&HEAP, entered.cache, &Linux);
+            block
+        }
+        None => block,
+    }
+}
+
+/// An allocation has ended its countdown: if it is to be a sample, that is returned, and `block` goes
+/// back. Owner only.
+fn sample(
+    cache: &ThreadCache,
+    class: SizeClass,
+    bytes: usize,
+    align: usize,
+    block: *mut u8,
+    frame: usize,
+) -> *mut u8 {
+    let Some(rate) = cache.end_countdown(class, HEAP.sampler.countdowns()) else { return block };
+    let Some(sampled) = sampling::allocate(&HEAP, bytes, align, rate, frame) else { return block };
+    if !cache.bin(class).push(block) {
+        central::free_uncached(&HEAP, class, block as usize, block as usize - HEAP.arena.base());
+    }
+    sampled
+}
+
+fn allocate_uncached(
+    class: SizeClass,
+    bytes: usize,
+    align: usize,
+    frame: usize,
+) -> Option<*mut u8> {
+    let rate = HEAP.sampler.countdowns().try_once(bytes as u64);
+    let sampled = rate.and_then(|rate| sampling::allocate(&HEAP, bytes, align, rate, frame));
+    let block = sampled.or_else(|| central::allocate_uncached(&HEAP, class))?;
+    central::count_uncached(&HEAP, class, bytes);
+    Some(block)
+}
+
+/// The block, or null with the error that the C interface has for that. Done here, off the fast
+/// path, so that no caller has to look at a block it was given.
+fn or_out_of_memory(block: Option<*mut u8>) -> *mut u8 {
+    block.unwrap_or_else(refuse)
+}
+
+/// What an allocation returns that cannot be had: null. Counts it, and sets `errno` to `ENOMEM`. For callers
+/// that know before they ask, because a size overflows. Any thread.
+#[cold]
+#[inline(never)]
+pub fn refuse() -> *mut u8 {
+    HEAP.uncached.allocation_failures.fetch_add(1, Ordering::Relaxed);
+    os::set_errno(libc::ENOMEM);
+    ptr::null_mut()
+}
+
+/// A block of at least `bytes` (0 counts as 1), aligned to 16; null with `errno` `ENOMEM` if out of
+/// memory.
+///
+/// Any thread. About 3 ns where the thread's cache has a block.
+#[inline(always)]
+pub fn allocate(bytes: usize) -> *mut u8 {
+    if bytes <= MAX_CLASS_BYTES {
+        allocate_class(SizeClass::for_bytes(bytes), bytes, GRANULE)
+    } else {
+        allocate_large(bytes, GRANULE, false)
+    }
+}
+
+/// As [`allocate`], aligned to `align`, a power of two.
+#[inline(always)]
+pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
+    match SizeClass::for_layout(bytes, align) {
+        Some(class) => allocate_class(class, bytes, align),
+        None => allocate_large(bytes, align, false),
+    }
+}
+
+/// As [`allocate_aligned`], filled with zeros. Large blocks are cleared only where their pages are
+/// not known to be zero.
+#[inline(always)]
+pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
+    match SizeClass::for_layout(bytes, align) {
+        Some(class) => {
+            let block = allocate_class(class, bytes, align);
+            if !block.is_null() {
+                // SAFETY: the block is new and has at least `bytes` bytes.
+                unsafe { ptr::write_bytes(block, 0, bytes) };
+            }
+            block
+        }
+        None => allocate_large(bytes, align, true),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
+    let frame = stack::address_in_frame();
+    or_out_of_memory(on_pages(enter(), || large::allocate(&HEAP, bytes, align, zeroed, frame)))
+}
+
+/// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
+/// the same: what a signal handler does meanwhile must not count on the page heap, and large blocks
+/// are work that calls for a tick like any other.
+fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
+    let result = operation();
+    match entered {
+        Some(entered) => housekeeping(&HEAP, entered.cache, &Linux),
+        None => central::note_uncached(&HEAP),
+    }
+    result
+}
+
+/// Whether the address is in this heap's arena: whoever has just allocated learns whether that was here. Any
+/// thread; costs a comparison.
+pub fn is_ours(block: *const u8) -> bool {
+    HEAP.arena.offset_of(block as usize).is_some()
+}
+
+/// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
+/// that is no block's, or a block that is free already (where that is noticed), is reported on
+/// stderr and ends the process. Leaves `errno` alone.
+///
+/// # Safety
+/// `block` is null, or came from this allocator and is not used any more.
+#[inline(always)]
+pub unsafe fn free(block: *mut u8) {
+    let address = block as usize;
+    let Some(offset) = HEAP.arena.offset_of(address) else { return free_foreign(address) };
+    free_class(HEAP.arena.class_at(offset), address, 0);
+}
+
+/// Frees a block whose layout is known: spares the look at the page map. A sample is told by its
+/// address, in the comparison that enters the thread's cache.
+///
+/// # Safety
+/// As [`free`]; the block was allocated with this size and alignment and is not null.
+#[inline(always)]
+pub unsafe fn free_sized(block: *mut u8, bytes: usize, align: usize) {
+    let (class, address) = (class_for(bytes, align), block as usize);
+    debug_assert!(
+        HEAP.arena.is_sample(address) || HEAP.arena.class_at(address - HEAP.arena.base()) == class,
+        "freed with another layout than allocated"
+    );
+    free_class(class, address, address);
+}
+
+/// `class` is the class of an ordinary block at `address`; of a sample, too, where `checked` is the
+/// address again. 0 is for those who looked the class up, and so found a sample's to be none.
+#[inline(always)]
+fn free_class(class: SizeClass, address: usize, checked: usize) {
+    // The bin of `SizeClass::NONE` is always full.
+    let push = |cache: &ThreadCache| cache.bin(class).push(address as *mut u8).then_some(());
+    let pushed = with_cache(checked, push);
+    if pushed.is_none() {
+        free_slow(class, address);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_slow(class: SizeClass, address: usize) {
+    let frame = stack::address_in_frame();
+    let offset = address.wrapping_sub(HEAP.arena.base());
+    if HEAP.arena.is_sample(address) {
+        return on_pages(enter_to_free(), || sampling::free(&HEAP, address, frame));
+    }
+    if large::is_large(class) {
+        return on_pages(enter_to_free(), || large::free(&HEAP, offset));
+    }
+    match enter_to_free() {
+        Some(entered) => {
+            let cache = entered.cache;
+            let bin = cache.bin(class);
+            if !bin.push(address as *mut u8) {
+                central::make_room(&HEAP, cache, class);
+                if !bin.push(address as *mut u8) {
+                    central::free_uncached(&HEAP, class, address, offset);
+                }
+            }
+            housekeeping(&HEAP, cache, &Linux);
+        }
+        None => central::free_uncached(&HEAP, class, address, offset),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_foreign(address: usize) {
+    if address != 0 {
+        HEAP.uncached.foreign_frees.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How many bytes of a block may be used: at least what was asked for, and no more than that of a
+/// sampled one. 0 for null and for addresses outside the arena.
+///
+/// # Safety
+/// As [`free`], but the block stays in use.
+pub unsafe fn usable_bytes(block: *mut u8) -> usize {
+    let Some(offset) = HEAP.arena.offset_of(block as usize) else { return 0 };
+    match HEAP.arena.class_at(offset) {
+        class if large::is_large(class) => {
+            // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
+            let _inside = enter();
+            if HEAP.arena.is_sample(block as usize) {
+                sampling::usable_bytes(&HEAP, block as usize)
+            } else {
+                large::usable_bytes(&HEAP, offset)
+            }
+        }
+        class => class.block_bytes().get(),
+    }
+}
+
+/// Changes a block's size to `bytes`, keeping its content up to the smaller of the two: in place
+/// where its class stays the same or the pages behind it are free, by moving pages where it is very
+/// large, by copying otherwise. Null if out of memory; the block is then unchanged.
+///
+/// # Safety
+/// As [`free`]; `block` is not null, and `align` is what it was allocated with.
+pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    let frame = stack::address_in_frame();
+    let Some(offset) = HEAP.arena.offset_of(block as usize) else {
+        free_foreign(block as usize);
+        return ptr::null_mut();
+    };
+    let class = HEAP.arena.class_at(offset);
+    let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+    if !large::is_large(class) {
+        central::check_block(class, block as usize, offset);
+    }
+    let is_sample = HEAP.arena.is_sample(block as usize);
+    let both_large = !is_sample && large::is_large(class) && large::is_large(new_class);
+    let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
+    if class == new_class && !is_sample && (!both_large || resize()) {
+        return block;
+    }
+    let resize_sample = || sampling::resize(&HEAP, block as usize, bytes, align, new_class, frame);
+    if is_sample && let Some(resized) = on_pages(enter(), resize_sample) {
+        return resized;
+    }
+    // SAFETY: the caller vouches for the block.
+    let usable = unsafe { usable_bytes(block) };
+    if both_large
+        && bytes > usable
+        && let Some(moved) =
+            on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align, frame))
+    {
+        return moved;
+    }
+    if usable == 0 {
+        return or_out_of_memory(None);
+    }
+    let new = allocate_aligned(bytes, align);
+    if !new.is_null() {
+        // SAFETY: both blocks have that many bytes, and the new one is no part of the old one.
+        unsafe { ptr::copy_nonoverlapping(block, new, usable.min(bytes)) };
+        // SAFETY: the caller gives the block up.
+        unsafe { free(block) };
+    }
+    new
+}
+
+/// Gives back everything that can be given back now: cached blocks, of this thread and of all others
+/// that are not in malloc just then, all pending pages, and pages inside spans without a live block.
+/// Returns the pages handed to the system; none if the thread is ending or this is a signal handler
+/// that interrupted malloc.
+pub fn release_now() -> crate::base::units::Pages {
+    if !HEAP.is_ready(&Linux) {
+        return crate::base::units::Pages(0);
+    }
+    crate::release::release_everything(&HEAP, &Linux, enter)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Callers' mistakes. Each happens in a process of its own, which it ends; so nothing here uses
+    //! the process's heap beside the model test.
+
+    use super::*;
+    use crate::testing::test_heap::assert_aborts;
+
+    /// Frees what is at `address`, whatever that is.
+    fn free_at(address: usize) {
+        // SAFETY: the tests hand in what is no live block, on purpose, and expect to be aborted.
+        unsafe { free(address as *mut u8) };
+    }
+
+    #[test]
+    fn a_block_freed_twice_in_a_row_is_noticed_when_the_cache_gives_it_back() {
+        assert_aborts("double free", || {
+            let _other = allocate(100);
+            let block = allocate(100) as usize;
+            free_at(block);
+            free_at(block);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn a_block_that_is_back_in_its_span_is_not_freed_again() {
+        assert_aborts("double free", || {
+            let _keeps_the_span = allocate(100);
+            let block = allocate(100) as usize;
+            free_at(block);
+            release_now();
+            free_at(block);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn a_block_of_a_retired_span_is_not_freed_again() {
+        assert_aborts("free of an address that is no block", || {
+            let block = allocate(100) as usize;
+            free_at(block);
+            release_now();
+            free_at(block);
+        });
+    }
+
+    #[test]
+    fn a_large_block_is_not_freed_twice() {
+        assert_aborts("free of an address that is no block", || {
+            let block = allocate(100_000) as usize;
+            free_at(block);
+            free_at(block);
+        });
+    }
+
+    #[test]
+    fn an_address_inside_a_block_is_not_freed() {
+        assert_aborts("free of an address inside a block", || {
+            let block = allocate(100) as usize;
+            free_at(block + 16);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn an_address_inside_a_large_block_is_not_freed() {
+        assert_aborts("free of an address that is no block", || {
+            free_at(allocate(100_000) as usize + 4096);
+        });
+    }
+
+    /// 64 KiB are 9 blocks of 7168 bytes and a rest.
+    #[test]
+    fn an_address_behind_a_spans_last_block_is_not_freed() {
+        assert_aborts("free of an address inside a block", || {
+            let block = allocate(7168) as usize;
+            let span = block - block % crate::base::units::SPAN_BYTES;
+            free_at(span + 9 * 7168);
+            release_now();
+        });
+    }
+
+    #[test]
+    fn an_address_of_the_arena_that_was_never_used_is_not_freed() {
+        assert_aborts("free of an address that is no block", || {
+            let _first = allocate(100);
+            free_at(HEAP.arena.base() + (HEAP.arena.capacity() as usize - 1) * (2 << 20));
+        });
+    }
+}

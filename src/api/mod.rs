@@ -1,0 +1,7 @@
+//! What users call, and what the system calls: the operations, threads that come and go, forks, and the end.
+
+pub(crate) mod exit_summary;
+pub mod fork;
+pub(crate) mod global;
+pub mod malloc;
+pub(crate) mod this_thread;

@@ -1,0 +1,3 @@
+//! Each thread's blocks at hand.
+
+pub(crate) mod thread_cache;

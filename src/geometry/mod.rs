@@ -1,0 +1,8 @@
+//! What a block, a span, a segment and the arena are, and where: numbers and layouts, which no policy
+//! changes.
+
+pub(crate) mod arena;
+pub(crate) mod segment;
+pub mod size_class;
+pub(crate) mod span;
+pub(crate) mod span_index;

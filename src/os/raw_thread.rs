@@ -1,0 +1,149 @@
+//! A thread that libc does not know of.
+//!
+//! The ticker must not be a `pthread`. A process ends when its last pthread ends, and would then go on
+//! for ever; `pthread_create` takes locks under which libc calls `free` (`pthread_join`, when it trims
+//! its cache of stacks). So this is a bare `clone`, with a stack and thread-local storage of its own.
+//!
+//! What runs on it calls nothing but the kernel, through libc's thin wrappers: of their thread's
+//! storage these use `errno` and a few fields of the control block that mean "nothing special" where
+//! they are zero.
+
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::base::units::PAGE_BYTES;
+use crate::os::tls::{ThreadWord, prepare_thread_pointer};
+use crate::os::{self, Nanos};
+
+/// What runs on it needs about 10 KiB. Below it lies a page that cannot be touched.
+const STACK_BYTES: usize = 64 << 10;
+
+/// Room on both sides of the thread pointer for libc's control block, which lies above it on x86_64
+/// and below it on aarch64, and is smaller than this.
+const CONTROL_BYTES: usize = 16 << 10;
+
+/// # Invariants
+/// - `id` is the kernel's number of the thread, from before [`RawThread::start`] returns until the
+///   thread has left its stack for good: the kernel sets and clears it.
+/// - `memory` is 0, or the mapping that holds stack and storage, used by one thread at a time.
+pub(crate) struct RawThread {
+    id: AtomicU32,
+    memory: AtomicUsize,
+}
+
+/// Where everything is in the mapping, by offset.
+struct Layout {
+    stack_end: usize,
+    thread_pointer: usize,
+    bytes: usize,
+}
+
+impl Layout {
+    /// For a thread whose word and `errno` lie where they do on the calling thread.
+    fn of_this_thread() -> Layout {
+        let pointer = ThreadWord::thread_pointer();
+        let offsets = [ThreadWord::of_this_thread().address(), os::errno_address()]
+            .map(|address| address.wrapping_sub(pointer) as isize);
+        let below = offsets.iter().map(|&offset| (-offset).max(0) as usize).max().unwrap_or(0);
+        let above = offsets.iter().map(|&offset| offset.max(0) as usize).max().unwrap_or(0);
+        let stack_end = PAGE_BYTES + STACK_BYTES;
+        let thread_pointer = stack_end + (below + CONTROL_BYTES).next_multiple_of(PAGE_BYTES);
+        let bytes = thread_pointer + (above + CONTROL_BYTES).next_multiple_of(PAGE_BYTES);
+        Layout { stack_end, thread_pointer, bytes }
+    }
+}
+
+impl RawThread {
+    pub const fn new() -> RawThread {
+        RawThread { id: AtomicU32::new(0), memory: AtomicUsize::new(0) }
+    }
+
+    /// Is it there?
+    pub fn is_alive(&self) -> bool {
+        // Acquire: the thread before is done with its stack.
+        self.id.load(Ordering::Acquire) != 0
+    }
+
+    /// Returns once it is not.
+    pub fn wait(&self) {
+        while self.is_alive() {
+            // The kernel's own wake is for waiters of any process, so this one looks again by itself.
+            os::futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
+        }
+    }
+
+    /// Starts the thread, which takes no signals and ends when `run` returns. `false` if the system
+    /// refuses. One caller at a time; an earlier thread that is about to end is waited for.
+    ///
+    /// `run` must not allocate, nor call what needs a thread of libc's.
+    pub fn start(&self, run: extern "C" fn(*mut c_void) -> c_int) -> bool {
+        self.wait();
+        let layout = Layout::of_this_thread();
+        if self.memory.load(Ordering::Relaxed) == 0 {
+            let Some(mapping) = os::map_stack(layout.bytes, PAGE_BYTES) else { return false };
+            self.memory.store(mapping, Ordering::Relaxed);
+        }
+        let memory = self.memory.load(Ordering::Relaxed);
+        let thread_pointer = memory + layout.thread_pointer;
+        // SAFETY: the memory is mapped, and no thread uses it.
+        unsafe { prepare_thread_pointer(thread_pointer) };
+        // SAFETY: stack and storage are the new thread's alone, laid out for it, and `id` stays.
+        unsafe { os::clone_thread(run, memory + layout.stack_end, thread_pointer, &self.id) }
+    }
+
+    /// In a forked child the thread is gone; its memory is still there.
+    pub fn is_gone_in_child(&self) {
+        self.id.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU64;
+
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    static WORDS: AtomicU64 = AtomicU64::new(0);
+
+    extern "C" fn run(_: *mut c_void) -> c_int {
+        let word = ThreadWord::of_this_thread();
+        WORDS.fetch_xor(word.address() as u64, Ordering::Relaxed);
+        // A failing call writes errno, which must be this thread's own.
+        os::set_errno(0);
+        // SAFETY: not a descriptor; nothing is closed.
+        unsafe { libc::syscall(libc::SYS_close, -1) };
+        assert!(os::errno() == libc::EBADF);
+        RUNS.fetch_add(1, Ordering::Release);
+        0
+    }
+
+    #[test]
+    fn it_runs_on_storage_of_its_own_as_often_as_it_is_started() {
+        let thread = RawThread::new();
+        assert!(!thread.is_alive());
+        os::set_errno(7);
+        for runs in 1..=50 {
+            assert!(thread.start(run));
+            while RUNS.load(Ordering::Acquire) < runs {
+                os::yield_now();
+            }
+        }
+        while thread.is_alive() {
+            os::yield_now();
+        }
+        assert_eq!(os::errno(), 7, "the starter's own");
+        assert_eq!(WORDS.load(Ordering::Relaxed), 0, "always at the same place");
+    }
+
+    #[test]
+    fn the_storage_holds_what_is_reached_through_the_thread_pointer() {
+        let layout = Layout::of_this_thread();
+        let pointer = ThreadWord::thread_pointer();
+        for address in [ThreadWord::of_this_thread().address(), os::errno_address()] {
+            let at =
+                (layout.thread_pointer as isize + (address as isize - pointer as isize)) as usize;
+            assert!(at >= layout.stack_end && at + 8 <= layout.bytes);
+        }
+        assert!(layout.stack_end.is_multiple_of(16) && layout.thread_pointer.is_multiple_of(64));
+    }
+}

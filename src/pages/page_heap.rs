@@ -1,0 +1,498 @@
+//! Who owns which pages: allocation of chunks for spans and of page runs, under one lock.
+//!
+//! What becomes free comes in through [`crate::release`] alone; this file only takes.
+//!
+//! Segments stand in sets, so that one with room is found without looking at the others: a set for
+//! each power of two of the longest free run, one for "has a free chunk", one for "has a free chunk
+//! that is still resident", one for "has dirty pages", one for "is wholly free and clean, and has a
+//! record all the same". Within a set the lowest address comes first.
+
+use crate::base::bits::{PageBits, PageRun};
+use crate::base::units::{
+    CHUNK_PAGES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
+};
+use crate::geometry::arena::{Arena, ChunkIndex, SEGMENT_SETS};
+use crate::geometry::segment::{PageStates, Taken};
+use crate::geometry::size_class::SizeClass;
+use crate::os::Os;
+use crate::pages::totals::{Cell, Figures, Totals};
+use crate::sampling::SlotIndex;
+
+/// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
+const RUN_SETS: usize = 10;
+/// A chunk is free.
+const FREE_CHUNK: usize = 10;
+/// A chunk is free and some of it may be resident.
+const DIRTY_CHUNK: usize = 11;
+/// Dirty pages wait for their purge.
+pub(crate) const PENDING: usize = 12;
+/// Every page is free and clean, after some were in use: the record says nothing any more.
+pub(crate) const IDLE_RECORD: usize = 13;
+
+/// Two sets that the segment's record does not know of. The record was given back, and every page was
+/// purged before:
+const LOST_RECORD: usize = 14;
+/// the record is in the hands of whoever gives it back. The segment is in no other set meanwhile, and
+/// nobody else looks at it.
+const HELD_RECORD: usize = 15;
+
+const _: () = assert!(HELD_RECORD < SEGMENT_SETS);
+
+/// The sets of a segment that was never used: one free run, and every chunk free.
+const FRESH_SETS: u16 = 1 << (RUN_SETS - 1) | 1 << FREE_CHUNK;
+const _: () = assert!(SEGMENT_PAGES.ilog2() as usize == RUN_SETS - 1);
+
+/// The arena grows by an eighth of itself, between these numbers of segments.
+const GROW_MIN: u32 = 4;
+const GROW_MAX: u32 = 64;
+
+/// How many segments of one set to look into before trying the next larger set.
+const MAX_TRIES: usize = 16;
+
+/// A large page run. It lies in one segment, or starts at a segment's first page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LargeRun {
+    pub segment: SegmentIndex,
+    pub first: PageIndex,
+    pub pages: Pages,
+}
+
+impl LargeRun {
+    /// The parts of the run by segment.
+    pub fn parts(self) -> impl Iterator<Item = (SegmentIndex, PageRun)> {
+        self.parts_from(Pages(0))
+    }
+
+    /// The parts by segment of what follows the first `skip` pages.
+    pub fn parts_from(self, skip: Pages) -> impl Iterator<Item = (SegmentIndex, PageRun)> {
+        let mut at = self.first.0 + skip.0;
+        let end = self.first.0 + self.pages.0;
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let segment = SegmentIndex(self.segment.0 + at / SEGMENT_PAGES);
+            let first = at % SEGMENT_PAGES;
+            let pages = (end - at).min(SEGMENT_PAGES - first);
+            at += pages;
+            Some((segment, PageRun::new(PageIndex(first), Pages(pages))))
+        })
+    }
+}
+
+/// A run just taken, and what its pages hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TakenRun {
+    pub run: LargeRun,
+    /// Whether any page may hold old content, and which ones for a run inside one segment.
+    pub any_dirty: bool,
+    pub dirty: PageBits,
+}
+
+/// The page heap. Lives in a lock; `&mut` proves that it is held, and with it the [`PageStates`] of
+/// every segment.
+///
+/// # Invariants
+/// - A segment's bit in each set, its `sets` mask and its page states agree; but where it is in
+///   [`HELD_RECORD`], it is in no set that its record knows of.
+/// - A segment in [`LOST_RECORD`] has an empty record. `records` in the totals counts those that are not.
+/// - No set has a segment below the row that `lowest_row` names for it.
+pub(crate) struct PageHeap {
+    lowest_row: [u32; SEGMENT_SETS],
+    /// Where the last purge stopped looking, so that a small budget reaches every segment.
+    pub purge_from: SegmentIndex,
+    /// Pages in the hands of purges.
+    pub claimed_pages: u64,
+}
+
+impl PageHeap {
+    pub const fn new() -> PageHeap {
+        PageHeap { lowest_row: [0; SEGMENT_SETS], purge_from: SegmentIndex(0), claimed_pages: 0 }
+    }
+
+    /// Might a take that failed succeed once purges have given back what they have in hand?
+    pub fn is_worth_waiting_for(&self) -> bool {
+        self.claimed_pages > 0
+    }
+
+    /// The page states of a segment in use.
+    pub fn states<'a>(&'a mut self, arena: &'a Arena, segment: SegmentIndex) -> &'a mut PageStates {
+        let pages = arena.segment(segment).pages.get();
+        // SAFETY: page states are guarded by the lock that `self` lives in, and `&mut self` is the
+        // only way here, so this is the only reference.
+        unsafe { &mut *pages }
+    }
+
+    /// Which sample the large run is that starts at `page` of a segment in use; 0 if none.
+    pub fn sample_at<'a>(
+        &'a mut self,
+        arena: &'a Arena,
+        segment: SegmentIndex,
+        page: PageIndex,
+    ) -> &'a mut SlotIndex {
+        let chunk = &arena.segment(segment).chunks[(page.0 / CHUNK_PAGES) as usize];
+        // SAFETY: these, too, are guarded by the lock that `self` lives in, and `&mut self` is the only
+        // way here.
+        let samples = unsafe { &mut *chunk.samples.get() };
+        &mut samples[(page.0 % CHUNK_PAGES) as usize]
+    }
+
+    /// Puts the segment into the sets that its page states call for. After every change of them.
+    pub fn refresh(&mut self, arena: &Arena, segment: SegmentIndex) {
+        let states = self.states(arena, segment);
+        let allocatable = states.allocatable();
+        let dirty = states.dirty();
+        let mut sets = 0u16;
+        let longest = allocatable.longest_run();
+        if longest.0 > 0 {
+            sets |= 1 << longest.0.ilog2();
+        }
+        let chunks = allocatable.full_chunks();
+        if chunks != 0 {
+            sets |= 1 << FREE_CHUNK;
+        }
+        if !dirty.is_empty() {
+            sets |= 1 << PENDING;
+            if chunks & dirty.touched_chunks() != 0 {
+                sets |= 1 << DIRTY_CHUNK;
+            }
+        } else if longest.0 == SEGMENT_PAGES {
+            sets |= 1 << IDLE_RECORD;
+        }
+        let changed = states.sets(FRESH_SETS) ^ sets;
+        if changed != 0 {
+            states.set_sets(sets, FRESH_SETS);
+            self.change_sets(arena, segment, changed);
+        }
+    }
+
+    /// Takes the segment out of those of the sets `changed` in which it is, and puts it into the others.
+    fn change_sets(&mut self, arena: &Arena, segment: SegmentIndex, changed: u16) {
+        let row = segment.0 / 64;
+        // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
+        let words = &mut unsafe { arena.segment_sets() }[row as usize];
+        let mut rest = changed;
+        while rest != 0 {
+            let set = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            words[set] ^= 1 << (segment.0 % 64);
+            if words[set] >> (segment.0 % 64) & 1 == 1 {
+                self.lowest_row[set] = self.lowest_row[set].min(row);
+            }
+        }
+    }
+
+    /// Walks the invariants of a segment's sets.
+    #[cfg(test)]
+    pub fn check_sets(&mut self, arena: &Arena, segment: SegmentIndex) {
+        let is_held = self.is_in(arena, HELD_RECORD, segment);
+        let is_lost = self.is_in(arena, LOST_RECORD, segment);
+        let states = self.states(arena, segment);
+        let (sets, is_empty) = (states.sets(FRESH_SETS), states.is_empty());
+        assert!(!is_lost || is_empty, "a record that was given back is empty");
+        if is_empty {
+            let all = PageBits::of(PageRun::SEGMENT);
+            assert_eq!(states.clean(), all, "an empty record is that of free and clean pages");
+            for page in 0..SEGMENT_PAGES {
+                assert_eq!(
+                    self.states(arena, segment).run_at(PageIndex(page)),
+                    None,
+                    "with no run"
+                );
+                assert_eq!(*self.sample_at(arena, segment, PageIndex(page)), 0, "nor a sample");
+            }
+        }
+        for set in 0..LOST_RECORD {
+            let expected = !is_held && sets >> set & 1 == 1;
+            assert_eq!(self.is_in(arena, set, segment), expected, "set {set} and the record agree");
+        }
+    }
+
+    /// Is the segment in this set?
+    fn is_in(&mut self, arena: &Arena, set: usize, segment: SegmentIndex) -> bool {
+        // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
+        let rows = unsafe { arena.segment_sets() };
+        rows[segment.0 as usize / 64][set] >> (segment.0 % 64) & 1 == 1
+    }
+
+    /// Takes `run` of a segment, whose pages the caller found allocatable, and counts.
+    fn occupy(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        segment: SegmentIndex,
+        run: PageRun,
+    ) -> Taken {
+        let is_lost = self.is_in(arena, LOST_RECORD, segment);
+        if is_lost {
+            self.change_sets(arena, segment, 1 << LOST_RECORD);
+        }
+        let states = self.states(arena, segment);
+        let is_new = states.is_empty();
+        if is_lost {
+            states.recall_purge();
+        }
+        let taken = states.occupy(run, os.now());
+        self.refresh(arena, segment);
+        totals.update(|figures| {
+            Self::count_taken(figures, &taken);
+            figures.records.add(is_new as u64);
+        });
+        taken
+    }
+
+    /// Takes the record of a segment in [`IDLE_RECORD`] into the caller's hands, to give it back. Nobody
+    /// allocates there or looks at it until [`PageHeap::settle_record`].
+    pub fn hold_record(&mut self, arena: &Arena, segment: SegmentIndex) {
+        debug_assert!(self.is_in(arena, IDLE_RECORD, segment));
+        let sets = self.states(arena, segment).sets(FRESH_SETS);
+        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.claimed_pages += SEGMENT_PAGES as u64;
+    }
+
+    /// The caller has done with the record, and it is gone or not: the segment is again in the sets that
+    /// its record names.
+    pub fn settle_record(
+        &mut self,
+        arena: &Arena,
+        totals: &Totals,
+        segment: SegmentIndex,
+        is_gone: bool,
+    ) {
+        let sets = if is_gone {
+            totals.update(|figures| figures.records.subtract(1));
+            FRESH_SETS | 1 << LOST_RECORD
+        } else {
+            self.states(arena, segment).sets(FRESH_SETS)
+        };
+        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.claimed_pages -= SEGMENT_PAGES as u64;
+    }
+
+    /// The first segment of a set at or after `from`.
+    pub fn next_in(
+        &mut self,
+        arena: &Arena,
+        set: usize,
+        from: SegmentIndex,
+    ) -> Option<SegmentIndex> {
+        // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
+        let rows = unsafe { arena.segment_sets() };
+        let end = arena.in_use().div_ceil(64);
+        let mut row = (from.0 / 64).max(self.lowest_row[set]);
+        let mut mask = if row == from.0 / 64 { u64::MAX << (from.0 % 64) } else { u64::MAX };
+        while row < end {
+            let word = rows[row as usize][set];
+            if word & mask != 0 {
+                return Some(SegmentIndex(row * 64 + (word & mask).trailing_zeros()));
+            }
+            // Nothing below was skipped by the mask, so the next search can start above.
+            if word == 0 && row == self.lowest_row[set] {
+                self.lowest_row[set] = row + 1;
+            }
+            mask = u64::MAX;
+            row += 1;
+        }
+        None
+    }
+
+    /// Takes pages for a span of `class`: the chunk, and which of its pages may be resident. Prefers
+    /// a chunk that is still resident (a fault costs more than anything saved by a better place),
+    /// then the lowest address.
+    pub fn take_span(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        class: SizeClass,
+    ) -> Option<(ChunkIndex, u16)> {
+        let start = SegmentIndex(0);
+        let dirty = self.next_in(arena, DIRTY_CHUNK, start);
+        let segment = match dirty.or_else(|| self.next_in(arena, FREE_CHUNK, start)) {
+            Some(segment) => segment,
+            None => {
+                self.grow(arena, os, totals, 1)?;
+                self.next_in(arena, FREE_CHUNK, start)?
+            }
+        };
+        let states = self.states(arena, segment);
+        let mut chunks = states.allocatable().full_chunks();
+        if dirty.is_some() {
+            chunks &= states.dirty().touched_chunks();
+        }
+        let chunk = chunks.trailing_zeros();
+        let taken = self.occupy(arena, os, totals, segment, PageRun::of_chunk(chunk));
+        let resident = taken.dirty.chunk(chunk);
+        totals.update(|figures| {
+            figures.used_pages.add(CHUNK_PAGES as u64);
+            figures.spans[class.index()].add(1);
+            figures.spans_created.add(1);
+            figures.span_pages_inherited.add(resident.count_ones() as u64);
+        });
+        Some((ChunkIndex::new(segment, chunk), resident))
+    }
+
+    /// Takes a run of `pages` that starts at a multiple of `align_pages` (a power of two).
+    pub fn take_run(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        pages: Pages,
+        align_pages: u32,
+    ) -> Option<TakenRun> {
+        let run = if pages.0 <= SEGMENT_PAGES && align_pages <= SEGMENT_PAGES {
+            self.find_in_segment(arena, pages, align_pages, MAX_TRIES).or_else(|| {
+                // A fresh segment has room for every run that fits a segment. Where there is none to
+                // be had, the search may take its time.
+                let grown = self.grow(arena, os, totals, 1).is_some();
+                let tries = if grown { MAX_TRIES } else { usize::MAX };
+                self.find_in_segment(arena, pages, align_pages, tries)
+            })?
+        } else {
+            self.find_segments(arena, os, totals, pages, align_pages.div_ceil(SEGMENT_PAGES))?
+        };
+        let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
+        for (segment, part) in run.parts() {
+            let taken = self.occupy(arena, os, totals, segment, part);
+            result.any_dirty |= !taken.dirty.is_empty();
+            result.dirty = taken.dirty;
+        }
+        self.states(arena, run.segment).set_run(run.first, pages);
+        totals.update(|figures| {
+            figures.large_pages.add(pages.0 as u64);
+            figures.used_pages.add(pages.0 as u64);
+        });
+        Some(result)
+    }
+
+    /// Extends a run in place to `pages`, if the pages behind it are free. The new pages' content is
+    /// whatever was there.
+    pub fn extend_run(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        run: LargeRun,
+        pages: Pages,
+    ) -> bool {
+        let longer = LargeRun { pages, ..run };
+        let last = (run.first.0 + pages.0 - 1) / SEGMENT_PAGES;
+        // A run that crosses into another segment must start at the first page of its own.
+        if last > 0 && run.first.0 != 0 || run.segment.0 + last >= arena.in_use() {
+            return false;
+        }
+        for (segment, part) in longer.parts_from(run.pages) {
+            let is_held = self.is_in(arena, HELD_RECORD, segment);
+            if is_held || !self.states(arena, segment).allocatable().all(part) {
+                return false;
+            }
+        }
+        for (segment, part) in longer.parts_from(run.pages) {
+            self.occupy(arena, os, totals, segment, part);
+        }
+        self.states(arena, run.segment).set_run(run.first, pages);
+        totals.update(|figures| {
+            let more = (pages.0 - run.pages.0) as u64;
+            figures.large_pages.add(more);
+            figures.used_pages.add(more);
+        });
+        true
+    }
+
+    fn count_taken(figures: &Figures<Cell>, taken: &Taken) {
+        let reused = taken.dirty.count().0 as u64;
+        figures.reused_pages.add(reused);
+        figures.pending_pages.subtract(reused);
+        for (pages, soon) in taken.refaults.iter().zip(&figures.soon_refaults) {
+            figures.refault_pages.add(pages.0 as u64);
+            soon.add(if taken.is_soon { pages.0 as u64 } else { 0 });
+        }
+    }
+
+    /// The lowest fitting run of the segments whose longest run is the shortest that will do, after a
+    /// look into up to `tries` segments of each set.
+    fn find_in_segment(
+        &mut self,
+        arena: &Arena,
+        pages: Pages,
+        align_pages: u32,
+        tries: usize,
+    ) -> Option<LargeRun> {
+        for set in pages.0.ilog2() as usize..RUN_SETS {
+            let mut from = SegmentIndex(0);
+            for _ in 0..tries {
+                let Some(segment) = self.next_in(arena, set, from) else { break };
+                let allocatable = self.states(arena, segment).allocatable();
+                if let Some(run) = allocatable.find_run(pages, align_pages) {
+                    return Some(LargeRun { segment, first: run.first, pages });
+                }
+                from = SegmentIndex(segment.0 + 1);
+            }
+        }
+        None
+    }
+
+    /// The lowest row of wholly free segments for `pages`, or new ones at the arena's end.
+    fn find_segments(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        pages: Pages,
+        align: u32,
+    ) -> Option<LargeRun> {
+        const WHOLE: usize = RUN_SETS - 1;
+        let want = pages.0.div_ceil(SEGMENT_PAGES);
+        // Alignment is of addresses, not of indices.
+        let first_segment = (arena.base() / SEGMENT_BYTES) as u64;
+        let aligned = |segment: u32| {
+            let address = (first_segment + segment as u64).next_multiple_of(align as u64);
+            u32::try_from(address - first_segment).unwrap_or(u32::MAX)
+        };
+        let mut start = aligned(0);
+        let mut end = start;
+        while end < arena.in_use() && end - start < want {
+            match self.next_in(arena, WHOLE, SegmentIndex(end)) {
+                Some(found) if found.0 == end => end += 1,
+                Some(found) => (start, end) = (aligned(found.0), aligned(found.0)),
+                None => (start, end) = (aligned(arena.in_use()), aligned(arena.in_use())),
+            }
+        }
+        let missing = start.checked_add(want)?.saturating_sub(arena.in_use());
+        if missing > 0 {
+            self.grow(arena, os, totals, missing)?;
+        }
+        Some(LargeRun { segment: SegmentIndex(start), first: PageIndex(0), pages })
+    }
+
+    /// Makes at least `need` more segments available.
+    #[cold]
+    fn grow(&mut self, arena: &Arena, os: &impl Os, totals: &Totals, need: u32) -> Option<()> {
+        let in_use = arena.in_use();
+        let room = arena.capacity() - in_use;
+        let step = (in_use / 8).clamp(GROW_MIN, GROW_MAX).max(need).min(room);
+        let mut grown = step;
+        totals.update(|figures| figures.mprotect_calls.add(2));
+        if need > room || !arena.extend(os, step) {
+            if need >= step {
+                return None;
+            }
+            totals.update(|figures| figures.mprotect_calls.add(2));
+            if !arena.extend(os, need) {
+                return None;
+            }
+            grown = need;
+        }
+        // Their records are zero, and stay so until they are used.
+        for segment in in_use..in_use + grown {
+            self.change_sets(arena, SegmentIndex(segment), FRESH_SETS);
+        }
+        totals.update(|figures| figures.arena_grows.add(1));
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
