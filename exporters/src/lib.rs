@@ -110,47 +110,30 @@
 //! `flame` and `profile` look at another process from outside ([`attach`]), and `export` serves all of
 //! them ([`fleet`]).
 
-pub mod attach;
-pub mod breakdown;
-pub mod cgroup;
-mod elf;
-#[cfg(feature = "endpoint")]
-pub mod endpoint;
-#[cfg(feature = "endpoint")]
-pub mod exposition;
-pub mod families;
-pub mod fleet;
-#[cfg(feature = "endpoint")]
-pub mod groups;
-#[cfg(feature = "endpoint")]
-pub mod http;
-#[cfg(feature = "endpoint")]
-pub mod json;
-pub mod map;
-pub mod mappings;
-pub mod memory;
-pub mod observer;
+mod figures;
+mod formats;
+mod kernel;
 #[cfg(feature = "endpoint")]
 mod page;
 #[cfg(feature = "perf")]
 pub mod perf;
-mod periodic;
-pub mod process;
 #[cfg(feature = "endpoint")]
 pub mod profile;
 #[cfg(feature = "endpoint")]
-mod profiles;
-pub mod publisher;
-pub mod residency;
-mod stacks;
-#[cfg(feature = "tracing")]
-pub mod trace;
+mod serve;
+mod targets;
 
+pub use figures::families::Sample;
+pub use figures::{breakdown, families, residency};
+pub use formats::periodic::Periodic;
+pub use formats::publisher::{Publisher, publish_every};
 #[cfg(feature = "endpoint")]
-pub use endpoint::Endpoint;
-pub use families::Sample;
-pub use periodic::Periodic;
-pub use publisher::{Publisher, publish_every};
-pub use slackwater::unwind;
+pub use formats::{exposition, groups, json};
+pub use formats::{map, publisher};
 #[cfg(feature = "tracing")]
-pub use trace::trace_every;
+pub use formats::{trace, trace::trace_every};
+pub use kernel::{cgroup, mappings, memory, observer, process};
+#[cfg(feature = "endpoint")]
+pub use serve::{endpoint, endpoint::Endpoint, http};
+pub use slackwater::unwind;
+pub use targets::{attach, fleet};

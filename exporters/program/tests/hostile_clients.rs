@@ -23,7 +23,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 /// More than the buffers of any connection hold.
 const LARGE_BYTES: usize = 64 << 20;
 
-/// The server's limits (http/mod.rs).
+/// The server's limits (serve/http/mod.rs).
 const MAX_CONNECTIONS: usize = 32;
 const MAX_LASTING: usize = 4;
 const MAX_BODY_BYTES: usize = 1 << 20;

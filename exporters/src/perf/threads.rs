@@ -9,7 +9,7 @@ use slackwater::sections::Event;
 
 use super::events::{self, scaled};
 use super::{GROUPS, PerfError, Plan};
-use crate::attach;
+use crate::targets::attach;
 
 /// Counts for the threads of a process from when they are first seen.
 ///

@@ -30,7 +30,7 @@ use std::{fs, hint, ptr, thread};
 use slackwater::fork;
 use slackwater::malloc;
 
-use crate::process::{ProcessMemory, field_bytes};
+use crate::kernel::process::{ProcessMemory, field_bytes};
 
 /// A larger process is not copied: its threads would wait for tens of milliseconds, and what the work takes is
 /// little beside what it has.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use slackwater::remote::{self, LoadedModule, Memory, UNRECORDED_MODULE};
 use slackwater::units::PAGE_BYTES;
 
-use crate::elf::Module;
-use crate::mappings::Mapping as Line;
+use crate::kernel::elf::Module;
+use crate::kernel::mappings::Mapping as Line;
 
 /// The type of the note (named `GNU`) by which linkers tell builds apart.
 const BUILD_ID: u32 = 3;
@@ -285,7 +285,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::ProcessMemoryReader;
+    use crate::kernel::memory::ProcessMemoryReader;
 
     const MAPS: &str = "00400000-00401000 r--p 00000000 fe:01 11         /srv/my app (deleted)\n\
         00401000-00402000 r-xp 00001000 fe:01 11         /srv/my app (deleted)\n\

@@ -10,8 +10,8 @@ use slackwater::snapshot::Snapshot;
 use super::modules::Modules;
 use super::names::Names;
 use super::{LiveSample, Profile, Stack, Weighted};
-use crate::memory::ProcessMemoryReader;
-use crate::residency::ReadError;
+use crate::figures::residency::ReadError;
+use crate::kernel::memory::ProcessMemoryReader;
 
 /// A profile, and the figures of the heap at the same moment.
 #[derive(Clone, Debug)]

@@ -31,7 +31,7 @@ use super::modules::{Mapping, Modules, hex};
 use super::names::{Frame, Frames, Names};
 use super::prune::qualified;
 use super::table;
-use crate::cgroup::CgroupMemory;
+use crate::kernel::cgroup::CgroupMemory;
 
 /// Names that are kept for the next time, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
@@ -403,7 +403,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::ProcessMemoryReader;
+    use crate::kernel::memory::ProcessMemoryReader;
 
     #[inline(never)]
     fn a_function_of_this_test() {}

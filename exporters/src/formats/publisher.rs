@@ -11,9 +11,9 @@ use std::time::Duration;
 use metrics::{Histogram, Key, Label, Level, Metadata, Recorder};
 use slackwater::snapshot;
 
-use crate::families::{FAMILIES, Family, LabelValue, Read, Sample};
-use crate::observer;
-use crate::periodic::Periodic;
+use crate::figures::families::{FAMILIES, Family, LabelValue, Read, Sample};
+use crate::formats::periodic::Periodic;
+use crate::kernel::observer;
 
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -216,7 +216,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
-    use crate::cgroup::CgroupMemory;
+    use crate::kernel::cgroup::CgroupMemory;
 
     /// A limit that is lifted is no limit of 0: use would be infinitely many times as much.
     #[test]

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::attach::{self, AttachError, Target};
-use crate::families::Sample;
-use crate::observer;
+use crate::figures::families::Sample;
+use crate::kernel::observer;
+use crate::targets::attach::{self, AttachError, Target};
 
 /// The least and the most time until a process that could not be read is looked at again; in between
 /// it is as long as it has been known.

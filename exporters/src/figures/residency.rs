@@ -14,10 +14,10 @@ use std::path::Path;
 use slackwater::remote::{self, Memory, Place, RemoteError, RemoteHeap, SegmentPages};
 use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_PAGES};
 
-use crate::breakdown::HeapResidency;
-use crate::memory::ProcessMemoryReader;
-use crate::process::ProcessMemory;
-use crate::stacks;
+use crate::figures::breakdown::HeapResidency;
+use crate::figures::stacks;
+use crate::kernel::memory::ProcessMemoryReader;
+use crate::kernel::process::ProcessMemory;
 
 /// Segments that are looked at together: 128 MiB.
 const BATCH: usize = 64;

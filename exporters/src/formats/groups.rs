@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slackwater::snapshot::Histogram;
 
-use crate::exposition::Figures;
-use crate::families::{FAMILIES, Family, LabelValue, Put, Read, Sample};
+use crate::figures::families::{FAMILIES, Family, LabelValue, Put, Read, Sample};
+use crate::formats::exposition::Figures;
 
 /// Groups without a process whose sums are kept.
 const MAX_KEPT: usize = 1024;
@@ -296,8 +296,8 @@ fn sums(family: &Family) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::CgroupMemory;
-    use crate::exposition::{Format, Source, render};
+    use crate::formats::exposition::{Format, Source, render};
+    use crate::kernel::cgroup::CgroupMemory;
 
     fn sample(frees: u64, threads: u64) -> Sample {
         let mut sample = Sample::take();

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use slackwater::snapshot::Histogram;
 
-use crate::families::{FAMILIES, LabelValue, Sample};
+use crate::figures::families::{FAMILIES, LabelValue, Sample};
 
 /// Up to here every whole number has a `f64` of its own.
 const MAX_EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;

@@ -17,11 +17,12 @@ use slackwater::snapshot::{
     ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,
 };
 
-use crate::breakdown::{Breakdown, HeapResidency};
-use crate::cgroup::CgroupMemory;
-use crate::fleet::FleetFigures;
-use crate::process::{ProcessMemory, ProportionalMemory};
-use crate::{observer, residency};
+use crate::figures::breakdown::{Breakdown, HeapResidency};
+use crate::figures::residency;
+use crate::kernel::cgroup::CgroupMemory;
+use crate::kernel::observer;
+use crate::kernel::process::{ProcessMemory, ProportionalMemory};
+use crate::targets::fleet::FleetFigures;
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "slackwater_";

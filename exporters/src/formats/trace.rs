@@ -18,8 +18,8 @@ use slackwater::journal::{Event, Reader, Span};
 use slackwater::snapshot::GateState;
 use tracing::{debug_span, warn};
 
-use crate::observer;
-use crate::periodic::Periodic;
+use crate::formats::periodic::Periodic;
+use crate::kernel::observer;
 
 /// The target of all spans and events.
 pub const TARGET: &str = "slackwater";

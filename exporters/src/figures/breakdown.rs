@@ -16,7 +16,7 @@
 
 use slackwater::snapshot::MemoryBytes;
 
-use crate::process::ProcessMemory;
+use crate::kernel::process::ProcessMemory;
 
 /// What the kernel backs of the heap's address range, by what the allocator uses it for. In bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The live page: one file, joined here from its parts when the program is built.
 //!
-//! The parts are in `page/`: the text, the style, and the script in the order in which its pieces
+//! The parts are beside this file: the text, the style, and the script in the order in which its pieces
 //! build on each other. The page of profiles has the same style and no script. No script, style, font
 //! or picture comes from elsewhere, and the policy says so to the browser. Every link and request is
 //! relative: behind a reverse proxy the pages may be anywhere.
@@ -12,17 +12,17 @@ pub const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
 /// The page. The tags of `head` and `body` may be left out in HTML, and are.
 pub const PAGE: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<style>\n",
-    include_str!("page/page.css"),
+    include_str!("page.css"),
     "</style>\n",
-    include_str!("page/page.html"),
+    include_str!("page.html"),
     "<script type=\"module\">\n",
-    include_str!("page/service.js"),
-    include_str!("page/format.js"),
-    include_str!("page/history.js"),
-    include_str!("page/chart.js"),
-    include_str!("page/map.js"),
-    include_str!("page/figures.js"),
-    include_str!("page/page.js"),
+    include_str!("service.js"),
+    include_str!("format.js"),
+    include_str!("history.js"),
+    include_str!("chart.js"),
+    include_str!("map.js"),
+    include_str!("figures.js"),
+    include_str!("page.js"),
     "</script>\n</html>\n",
 );
 
@@ -33,9 +33,9 @@ pub const PROFILES_POLICY: &str =
 /// The page of profiles: what there is, and how to come by it.
 pub const PROFILES: &str = concat!(
     "<!doctype html>\n<html lang=\"en\">\n<style>\n",
-    include_str!("page/page.css"),
-    include_str!("page/profiles.css"),
+    include_str!("page.css"),
+    include_str!("profiles.css"),
     "</style>\n",
-    include_str!("page/profiles.html"),
+    include_str!("profiles.html"),
     "</html>\n",
 );

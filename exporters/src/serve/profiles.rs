@@ -10,12 +10,12 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header;
 
-use crate::http::{Answer, Caller, PACKED, Request, Response, TEXT};
 use crate::page;
 use crate::profile::legacy;
 use crate::profile::names::Names;
 use crate::profile::pprof::{self, DefaultType};
 use crate::profile::reading::Reading;
+use crate::serve::http::{Answer, Caller, PACKED, Request, Response, TEXT};
 
 /// The longest window. A client waits for as long, and takes one of few places.
 const MAX_SECONDS: u64 = 600;
@@ -202,9 +202,9 @@ fn symbols(addresses: &str) -> Response {
 #[cfg(feature = "profiles")]
 mod named {
     use super::*;
-    use crate::attach;
     use crate::profile::kind::Kind;
     use crate::profile::{flamegraph, leaks};
+    use crate::targets::attach;
 
     /// What a picture may do: run the script that is in it, to be searched and zoomed.
     const PICTURE_POLICY: &str =

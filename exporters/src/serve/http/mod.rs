@@ -39,7 +39,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{self, AbortHandle};
 use tokio::time::{sleep, timeout};
 
-use crate::observer;
+use crate::kernel::observer;
 
 mod address;
 mod encoding;

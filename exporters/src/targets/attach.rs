@@ -6,7 +6,7 @@
 //! memory, for the note that leads to the allocator's root. See [`slackwater::remote`] for
 //! what is believed of what is found there.
 //!
-//! The kernel lets a process read others as it lets a debugger attach: see [`crate::memory`].
+//! The kernel lets a process read others as it lets a debugger attach: see [`crate::kernel::memory`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,16 +18,16 @@ use slackwater::knobs::Knobs;
 use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, SpanUse};
 use slackwater::units::SEGMENT_CHUNKS;
 
-use crate::cgroup::CgroupMemory;
-use crate::elf::{Module, Note};
-use crate::families::Sample;
-use crate::mappings::{self, Mapping, MappingUse};
-use crate::memory::ProcessMemoryReader;
-use crate::process::{LastProportional, ProcessMemory};
+use crate::figures::families::Sample;
+use crate::figures::residency::{self, Pagemap, ReadError, SegmentResidency};
+use crate::figures::stacks;
+use crate::kernel::cgroup::CgroupMemory;
+use crate::kernel::elf::{Module, Note};
+use crate::kernel::mappings::{self, Mapping, MappingUse};
+use crate::kernel::memory::ProcessMemoryReader;
+use crate::kernel::process::{LastProportional, ProcessMemory};
 #[cfg(feature = "endpoint")]
 use crate::profile::reading::Reading;
-use crate::residency::{self, Pagemap, ReadError, SegmentResidency};
-use crate::stacks;
 
 /// A running process that has a heap of Slackwater's. Holds no file of `/proc` open: what is bound to the
 /// memory that a process had before it executed another program says nothing of the new one.
@@ -565,7 +565,7 @@ mod tests {
         let content = notes.len() as u64 - 8;
         let roots_of_notes = |notes: &[u8], address, align| {
             let mut roots = Vec::new();
-            crate::elf::each_note_in(notes, address, align, &mut |note| {
+            crate::kernel::elf::each_note_in(notes, address, align, &mut |note| {
                 roots.extend(root_of(&note))
             });
             roots

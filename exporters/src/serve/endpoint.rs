@@ -7,10 +7,13 @@ use std::io;
 use hyper::StatusCode;
 use hyper::header;
 
-use crate::exposition::{self, Format, Source};
-use crate::families::Sample;
-use crate::http::{self, Address, Answer, Request, Response, Server};
-use crate::{json, map, page, profiles, residency};
+use crate::figures::families::Sample;
+use crate::figures::residency;
+use crate::formats::exposition::{self, Format, Source};
+use crate::formats::{json, map};
+use crate::page;
+use crate::serve::http::{self, Address, Answer, Request, Response, Server};
+use crate::serve::profiles;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use metrics::Unit;
 use slackwater::snapshot::Histogram;
 
-use crate::families::{FAMILIES, Family, LabelValue, PREFIX, Put, Sample};
-use crate::http::Preference;
+use crate::figures::families::{FAMILIES, Family, LabelValue, PREFIX, Put, Sample};
+use crate::serve::http::Preference;
 
 /// OpenMetrics' media type.
 const OPEN_METRICS: &str = "application/openmetrics-text";

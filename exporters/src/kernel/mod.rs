@@ -1,0 +1,8 @@
+//! What the kernel says of a process, and what is read of its memory. Nothing here knows what a heap is.
+
+pub mod cgroup;
+pub(crate) mod elf;
+pub mod mappings;
+pub mod memory;
+pub mod observer;
+pub mod process;
