@@ -16,40 +16,8 @@
 
 use slackwater::snapshot::MemoryBytes;
 
+pub use crate::figures::residency::HeapResidency;
 use crate::kernel::process::ProcessMemory;
-
-/// What the kernel backs of the heap's address range, by what the allocator uses it for. In bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeapResidency {
-    /// Pages of spans.
-    pub span_bytes: u64,
-    /// Pages of large runs.
-    pub large_bytes: u64,
-    /// Free pages that wait for their purge.
-    pub dirty_bytes: u64,
-    /// Free pages that should hold nothing.
-    pub unexplained_bytes: u64,
-    /// The allocator's records: what is backed of those in the address range, and those outside it.
-    pub record_bytes: u64,
-    /// Pages of blocks that the profiler has put on pages of their own.
-    pub sampled_bytes: u64,
-    /// Of all these, what is backed by huge pages.
-    pub huge_bytes: u64,
-    /// Not backed any more, but swapped out: pages of spans and large runs.
-    pub swapped_bytes: u64,
-}
-
-impl HeapResidency {
-    /// Everything that is backed.
-    pub fn resident_bytes(&self) -> u64 {
-        self.span_bytes
-            + self.large_bytes
-            + self.dirty_bytes
-            + self.unexplained_bytes
-            + self.record_bytes
-            + self.sampled_bytes
-    }
-}
 
 /// The parts of RSS, in bytes. They exclude each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use slackwater::snapshot::{
     ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,
 };
 
-use crate::figures::breakdown::{Breakdown, HeapResidency};
-use crate::figures::residency;
+use crate::figures::breakdown::Breakdown;
+use crate::figures::residency::{self, HeapResidency};
 use crate::kernel::cgroup::CgroupMemory;
 use crate::kernel::observer;
 use crate::kernel::process::{ProcessMemory, ProportionalMemory};

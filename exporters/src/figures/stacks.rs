@@ -24,8 +24,8 @@ use std::path::Path;
 
 use slackwater::remote::Place;
 
-use crate::figures::residency::{Expected, Pagemap};
 use crate::kernel::mappings::Mapping;
+use crate::kernel::pagemap::{Expected, Pagemap};
 
 /// How many threads are asked for their stack pointers, at 5 µs each. Of more, an even choice is.
 const MAX_ASKED: usize = 256;

@@ -16,7 +16,8 @@ use std::fmt::Write;
 use slackwater::remote::{Memory, Place, RemoteHeap, SpanUse};
 use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
 
-use crate::figures::residency::{self, Pagemap, ReadError, SegmentResidency};
+use crate::figures::residency::{self, ReadError, SegmentResidency};
+use crate::kernel::pagemap::Pagemap;
 
 /// Pages in a segment.
 const PAGES: usize = SEGMENT_BYTES / PAGE_BYTES;

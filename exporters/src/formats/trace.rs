@@ -12,13 +12,14 @@
 //! `start_unix_nano` and `end_unix_nano`, and `micros` for people.
 
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use slackwater::journal::{Event, Reader, Span};
 use slackwater::snapshot::GateState;
 use tracing::{debug_span, warn};
 
 use crate::formats::periodic::Periodic;
+use crate::kernel::clock::UnixClock;
 use crate::kernel::observer;
 
 /// The target of all spans and events.
@@ -143,27 +144,6 @@ fn in_span(clock: &UnixClock, event: &Event, inside: impl FnOnce()) {
         ),
         // A kind of a later version's.
         _ => {}
-    }
-}
-
-/// What it takes to tell the journal's clock as the time of day.
-struct UnixClock {
-    /// The journal's zero, in nanoseconds since 1970.
-    zero: u64,
-}
-
-impl UnixClock {
-    fn now() -> UnixClock {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a valid place; the clock exists on every Linux.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-        let monotonic = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
-        UnixClock { zero: unix.saturating_sub(monotonic) }
-    }
-
-    fn unix(&self, nanos: u64) -> u64 {
-        self.zero.saturating_add(nanos)
     }
 }
 

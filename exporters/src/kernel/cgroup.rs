@@ -207,5 +207,39 @@ impl Files for Std {
     }
 }
 
+/// Which control group a process is in, as people know it. What is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupName {
+    /// The path of the group that accounts memory.
+    pub path: String,
+    /// The first twelve digits of the container id (64 hexadecimal digits) that the path has in it, as
+    /// container engines write them.
+    pub container: String,
+}
+
+impl GroupName {
+    /// That of a process, as far as it can be seen from here.
+    pub(crate) fn of(process: u32) -> GroupName {
+        GroupName::parse(&fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default())
+    }
+
+    /// Reads the text of a `/proc/PID/cgroup`.
+    fn parse(cgroup: &str) -> GroupName {
+        let fields = |line: &str| {
+            let (_, rest) = line.split_once(':')?;
+            rest.split_once(':')
+                .map(|(controllers, path)| (controllers.to_string(), path.to_string()))
+        };
+        let groups: Vec<_> = cgroup.lines().filter_map(fields).collect();
+        let of = |is: &dyn Fn(&str) -> bool| groups.iter().find(|(controllers, _)| is(controllers));
+        let found = of(&|controllers| controllers.split(',').any(|one| one == "memory"))
+            .or_else(|| of(&|controllers| controllers.is_empty()));
+        let path = found.map_or(String::new(), |(_, path)| path.clone());
+        let mut words = cgroup.split(|c: char| !c.is_ascii_hexdigit());
+        let id = words.rfind(|word| word.len() == 64);
+        GroupName { path, container: id.map_or(String::new(), |id| id[..12].to_string()) }
+    }
+}
+
 #[cfg(test)]
 mod tests;

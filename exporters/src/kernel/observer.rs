@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use slackwater::observer::observe;
 
+use crate::kernel::clock::thread_cpu_nanos;
+
 static CPU_NANOS: AtomicU64 = AtomicU64::new(0);
 
 /// Events of the journal that were told too late, or [`NOBODY_TELLS`].
@@ -56,13 +58,6 @@ pub fn lost_events(more: u64) {
 /// How many events were lost so far; `None` where nobody tells them.
 pub fn events_lost() -> Option<u64> {
     Some(LOST_EVENTS.load(Ordering::Relaxed)).filter(|&lost| lost != NOBODY_TELLS)
-}
-
-fn thread_cpu_nanos() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 #[cfg(test)]

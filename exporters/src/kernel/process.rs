@@ -1,8 +1,9 @@
-//! The kernel's own figures for a process, from `/proc/PID/status`.
+//! What the kernel says of a process: its memory, its name, when it was started, and whose child it is.
 //!
-//! `status` is preferred to `smaps_rollup`, which walks page tables and takes milliseconds on a
-//! large heap, and to `statm`, which has no peak and does not tell shared memory from files.
+//! Of its memory `status` tells. `smaps_rollup` walks page tables, which takes milliseconds on a large heap; `statm`
+//! has no peak, and does not tell shared memory from files.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// What the kernel counts as a process's resident memory.
@@ -27,12 +28,12 @@ impl ProcessMemory {
     pub fn read() -> Option<ProcessMemory> {
         // Bytes, not text: a thread may have given itself a name that is no UTF-8, and a long list
         // of groups makes the file larger than any fixed buffer.
-        Self::parse(&std::fs::read("/proc/self/status").ok()?)
+        Self::parse(&fs::read("/proc/self/status").ok()?)
     }
 
     /// The same for another process.
     pub fn of(process: u32) -> Option<ProcessMemory> {
-        Self::parse(&std::fs::read(format!("/proc/{process}/status")).ok()?)
+        Self::parse(&fs::read(format!("/proc/{process}/status")).ok()?)
     }
 
     /// What is swapped out, if anything is.
@@ -72,7 +73,7 @@ impl ProportionalMemory {
     /// Reads `/proc/PID/smaps_rollup`; `None` where the kernel has none, or it may not be read. The kernel
     /// walks all of the process's pages for it: some 10 ms for each GiB that is resident.
     pub fn of(process: u32) -> Option<ProportionalMemory> {
-        Self::parse(&std::fs::read(format!("/proc/{process}/smaps_rollup")).ok()?)
+        Self::parse(&fs::read(format!("/proc/{process}/smaps_rollup")).ok()?)
     }
 
     fn parse(rollup: &[u8]) -> Option<ProportionalMemory> {
@@ -114,6 +115,57 @@ pub(crate) fn field_bytes(status: &[u8], name: &[u8]) -> Option<u64> {
     let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
     let kib = std::str::from_utf8(line.strip_suffix(b"kB")?).ok()?;
     kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The numbers of all processes that can be seen.
+pub fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// A process as people know it: `redis-server (1234)`.
+#[cfg(feature = "profiles")]
+pub(crate) fn name(process: u32) -> String {
+    format!("{} ({process})", comm(process))
+}
+
+/// A process's name, or a thread's. Anything may be in it, and it ends up on terminals.
+pub(crate) fn comm(process: u32) -> String {
+    let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = String::from_utf8_lossy(&name);
+    name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// When a process was started, in the kernel's ticks since boot. `None` for one that has ended, also while its
+/// parent has not asked for its exit code.
+pub fn start_time(process: u32) -> Option<u64> {
+    stat_number(process, 22)
+}
+
+/// The process that started another one, or the one that took it over from that. `None` as for
+/// [`start_time`].
+pub fn parent(process: u32) -> Option<u32> {
+    stat_number(process, 4)?.try_into().ok()
+}
+
+/// Is it one of the kernel's own, which have no memory of their own? See `PF_KTHREAD` in the kernel's
+/// `include/linux/sched.h`.
+pub(crate) fn is_kernel_thread(process: u32) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    stat_number(process, 9).is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// A field of a process's `stat`, counted from 1 as in proc(5); one behind the state. The second is a name
+/// in parentheses that may hold anything.
+fn stat_number(process: u32, field: usize) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let fields = str::from_utf8(&stat[after_name..]).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(field - 4)?.parse().ok()
 }
 
 #[cfg(test)]

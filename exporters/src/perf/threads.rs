@@ -9,7 +9,7 @@ use slackwater::sections::Event;
 
 use super::events::{self, scaled};
 use super::{GROUPS, PerfError, Plan};
-use crate::targets::attach;
+use crate::kernel::process::comm;
 
 /// Counts for the threads of a process from when they are first seen.
 ///
@@ -65,7 +65,7 @@ impl Watch {
         for thread in threads {
             if let Some(known) = self.threads.get_mut(&thread) {
                 // It may have got its name after it was first seen.
-                let name = attach::comm(thread);
+                let name = comm(thread);
                 if !name.is_empty() {
                     known.name = name;
                 }
@@ -85,7 +85,7 @@ impl Watch {
     }
 
     fn open(&self, thread: u32) -> io::Result<Thread> {
-        let mut opened = Thread { name: attach::comm(thread), groups: Default::default() };
+        let mut opened = Thread { name: comm(thread), groups: Default::default() };
         for (group, wanted) in opened.groups.iter_mut().zip(&self.plan.groups) {
             for &event in wanted {
                 let leader = group.first();

@@ -11,6 +11,7 @@ use super::modules::Modules;
 use super::names::Names;
 use super::{LiveSample, Profile, Stack, Weighted};
 use crate::figures::residency::ReadError;
+use crate::kernel::clock::monotonic_nanos;
 use crate::kernel::memory::ProcessMemoryReader;
 
 /// A profile, and the figures of the heap at the same moment.
@@ -159,14 +160,6 @@ impl Tables {
             .collect();
         profile
     }
-}
-
-/// The time of the clock of samples.
-fn monotonic_nanos() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl From<remote::Weighted> for Weighted {

@@ -202,9 +202,9 @@ fn symbols(addresses: &str) -> Response {
 #[cfg(feature = "profiles")]
 mod named {
     use super::*;
+    use crate::kernel::process;
     use crate::profile::kind::Kind;
     use crate::profile::{flamegraph, leaks};
-    use crate::targets::attach;
 
     /// What a picture may do: run the script that is in it, to be searched and zoomed.
     const PICTURE_POLICY: &str =
@@ -225,7 +225,7 @@ mod named {
             let (before, after) = look(query.window, caller)?;
             let has_names = kind.has_stacks();
             let names = if has_names { query.names(&after) } else { Names::default() };
-            let whose = attach::name(std::process::id());
+            let whose = process::name(std::process::id());
             let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
             let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
             Ok(Response::ok("image/svg+xml", picture)

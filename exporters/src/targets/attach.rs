@@ -19,13 +19,15 @@ use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, S
 use slackwater::units::SEGMENT_CHUNKS;
 
 use crate::figures::families::Sample;
-use crate::figures::residency::{self, Pagemap, ReadError, SegmentResidency};
+use crate::figures::residency::{self, ReadError, SegmentResidency};
 use crate::figures::stacks;
-use crate::kernel::cgroup::CgroupMemory;
+use crate::kernel::cgroup::{CgroupMemory, GroupName};
 use crate::kernel::elf::{Module, Note};
 use crate::kernel::mappings::{self, Mapping, MappingUse};
 use crate::kernel::memory::ProcessMemoryReader;
-use crate::kernel::process::{LastProportional, ProcessMemory};
+use crate::kernel::pagemap::Pagemap;
+use crate::kernel::process::{LastProportional, ProcessMemory, comm, is_kernel_thread};
+pub use crate::kernel::process::{parent, processes, start_time};
 #[cfg(feature = "endpoint")]
 use crate::profile::reading::Reading;
 
@@ -36,8 +38,7 @@ pub struct Target {
     /// When it was started, by which another process of the same number is told from it.
     started: u64,
     comm: String,
-    container: String,
-    cgroup: String,
+    group: GroupName,
     memory: ProcessMemoryReader,
     root: u64,
     /// Which program it executes: see [`drawn_at_exec`].
@@ -65,13 +66,11 @@ impl Target {
             Some(_) => error(cause),
             None => error(Cause::Ended),
         })?;
-        let cgroup = cgroup_of(process);
         Ok(Target {
             process,
             started,
             comm: comm(process),
-            container: container_in(&cgroup),
-            cgroup: group_in(&cgroup),
+            group: GroupName::of(process),
             memory,
             root,
             drawn,
@@ -97,13 +96,13 @@ impl Target {
 
     /// The short id of the container that its control group says it is in, or nothing.
     pub fn container(&self) -> &str {
-        &self.container
+        &self.group.container
     }
 
     /// The path of its control group, as far as it can be seen from here, or nothing: of the one that
     /// accounts its memory.
     pub fn cgroup(&self) -> &str {
-        &self.cgroup
+        &self.group.path
     }
 
     /// Its figures, now. A process that has executed another program since is looked at anew.
@@ -114,8 +113,7 @@ impl Target {
     pub fn sample(&mut self) -> Result<Sample, AttachError> {
         // A process may be given another name, and be put into another group.
         self.comm = comm(self.process);
-        let cgroup = cgroup_of(self.process);
-        (self.container, self.cgroup) = (container_in(&cgroup), group_in(&cgroup));
+        self.group = GroupName::of(self.process);
         let outcome = match self.try_sample() {
             Err(error) if error.is_worth_another_look() => {
                 *self = Target::open(self.process)?;
@@ -298,12 +296,6 @@ fn drawn_at_exec(process: u32, memory: &ProcessMemoryReader) -> Option<[u8; 16]>
     Some(drawn)
 }
 
-/// The numbers of all processes that can be seen.
-pub fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 /// Why a process could not be read: one line, through `Display`.
 #[derive(Clone, Debug)]
 pub struct AttachError {
@@ -395,75 +387,6 @@ impl fmt::Display for AttachError {
 }
 
 impl std::error::Error for AttachError {}
-
-/// A process as people know it: `redis-server (1234)`.
-#[cfg(feature = "profiles")]
-pub(crate) fn name(process: u32) -> String {
-    format!("{} ({process})", comm(process))
-}
-
-/// A process's name, or a thread's. Anything may be in it, and it ends up on terminals.
-pub(crate) fn comm(process: u32) -> String {
-    let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
-    let name = String::from_utf8_lossy(&name);
-    name.trim_end_matches('\n').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// When a process was started, in the kernel's ticks since boot. `None` for one that has ended, also while its
-/// parent has not asked for its exit code.
-pub fn start_time(process: u32) -> Option<u64> {
-    stat_number(process, 22)
-}
-
-/// The process that started another one, or the one that took it over from that. `None` as for
-/// [`start_time`].
-pub fn parent(process: u32) -> Option<u32> {
-    stat_number(process, 4)?.try_into().ok()
-}
-
-/// Is it one of the kernel's own, which have no memory of their own? See `PF_KTHREAD` in the kernel's
-/// `include/linux/sched.h`.
-fn is_kernel_thread(process: u32) -> bool {
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    stat_number(process, 9).is_some_and(|flags| flags & PF_KTHREAD != 0)
-}
-
-/// A field of a process's `stat`, counted from 1 as in proc(5); one behind the state. The second is a name
-/// in parentheses that may hold anything.
-fn stat_number(process: u32, field: usize) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    let fields = str::from_utf8(&stat[after_name..]).ok()?;
-    let mut fields = fields.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(field - 4)?.parse().ok()
-}
-
-fn cgroup_of(process: u32) -> String {
-    fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
-}
-
-/// The path of the group that accounts memory, in the text of `/proc/PID/cgroup`.
-fn group_in(cgroup: &str) -> String {
-    let fields = |line: &str| {
-        let (_, rest) = line.split_once(':')?;
-        rest.split_once(':').map(|(controllers, path)| (controllers.to_string(), path.to_string()))
-    };
-    let groups: Vec<_> = cgroup.lines().filter_map(fields).collect();
-    let of = |is: &dyn Fn(&str) -> bool| groups.iter().find(|(controllers, _)| is(controllers));
-    let found = of(&|controllers| controllers.split(',').any(|one| one == "memory"))
-        .or_else(|| of(&|controllers| controllers.is_empty()));
-    found.map_or(String::new(), |(_, path)| path.clone())
-}
-
-/// The first twelve digits of the container id (64 hexadecimal digits) that a control group's path
-/// has in it, as container engines write them.
-fn container_in(cgroup: &str) -> String {
-    let mut words = cgroup.split(|c: char| !c.is_ascii_hexdigit());
-    words.rfind(|word| word.len() == 64).map_or(String::new(), |word| word[..12].to_string())
-}
 
 /// The address of the root of a process's heap. Where there are two (a program that has the allocator
 /// built in, run under the preload library), that of the larger one.
@@ -593,27 +516,6 @@ mod tests {
              \n\
              nonsense\n";
         assert_eq!(module_starts(maps).collect::<Vec<_>>(), [0x7f00_a000, 0x7f00_c000]);
-    }
-
-    #[test]
-    fn the_group_is_the_one_that_accounts_memory() {
-        assert_eq!(group_in("0::/system.slice/a.service\n"), "/system.slice/a.service");
-        assert_eq!(group_in("5:cpu,cpuacct:/x\n4:memory:/b/c:d\n0::/y\n"), "/b/c:d");
-        assert_eq!(group_in("5:cpu:/x\nnonsense\n"), "");
-    }
-
-    #[test]
-    fn containers_are_known_by_their_ids() {
-        let id = "0123456789abcdef".repeat(4);
-        for path in [
-            format!("0::/system.slice/docker-{id}.scope\n"),
-            format!("0::/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{id}.scope\n"),
-            format!("3:memory:/docker/{id}\n0::/\n"),
-        ] {
-            assert_eq!(container_in(&path), "0123456789ab", "{path}");
-        }
-        assert_eq!(container_in("0::/user.slice/user-1000.slice/session-2.scope\n"), "");
-        assert_eq!(container_in(""), "");
     }
 
     #[test]

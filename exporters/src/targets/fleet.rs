@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::figures::families::Sample;
 use crate::kernel::observer;
-use crate::targets::attach::{self, AttachError, Target};
+use crate::kernel::process::{comm, processes, start_time};
+use crate::targets::attach::{AttachError, Target};
 
 /// The least and the most time until a process that could not be read is looked at again; in between
 /// it is as long as it has been known.
@@ -86,9 +87,9 @@ impl Fleet {
     pub fn look(&mut self) -> (Vec<Seen>, FleetFigures) {
         observer::count(|| {
             let begin = Instant::now();
-            let processes: Vec<u32> = attach::processes().collect();
-            self.forget_all_but(&processes);
-            for process in processes {
+            let running: Vec<u32> = processes().collect();
+            self.forget_all_but(&running);
+            for process in running {
                 if !self.open.contains_key(&process) {
                     self.try_open(process, begin);
                 }
@@ -121,7 +122,7 @@ impl Fleet {
     fn try_open(&mut self, process: u32, now: Instant) {
         if let Some(closed) = self.closed.get(&process)
             && now < closed.next_look
-            && closed.started == attach::start_time(process)
+            && closed.started == start_time(process)
         {
             return;
         }
@@ -140,7 +141,7 @@ impl Fleet {
         let own = std::process::id();
         for (&process, target) in &mut self.open {
             // The name that it has now: it may have executed another program since it was found.
-            let is_wanted = |wanted: &Wanted| wanted(process, &attach::comm(process));
+            let is_wanted = |wanted: &Wanted| wanted(process, &comm(process));
             if process != own && !self.wanted.as_deref().is_none_or(is_wanted) {
                 continue;
             }
@@ -176,7 +177,7 @@ impl Fleet {
             error if error.is_refusal() => Why::Refused,
             _ => Why::Failed,
         };
-        let started = attach::start_time(process);
+        let started = start_time(process);
         let before = self.closed.get(&process).filter(|closed| closed.started == started);
         let since = before.map_or(now, |closed| closed.since);
         let next_look = now + (now - since).clamp(MIN_PAUSE, MAX_PAUSE);
@@ -212,7 +213,7 @@ mod tests {
         fleet.try_open(process, begin);
         fleet.closed.get_mut(&process).expect("just looked at").started = Some(1);
         fleet.try_open(process, begin);
-        assert_eq!(fleet.closed[&process].started, attach::start_time(process));
+        assert_eq!(fleet.closed[&process].started, start_time(process));
         sleeper.kill().expect("it runs");
         sleeper.wait().expect("it ends");
         // A process that is gone is not remembered.

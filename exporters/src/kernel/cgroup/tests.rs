@@ -285,3 +285,26 @@ fn of_this_process_the_allocator_and_exporters_read_the_same_limits() {
     assert_eq!(Std.mount_id(c"/no/such/file"), None);
     assert!(Path::new("/proc/self").exists() == Std.exists(c"/proc/self"));
 }
+
+#[test]
+fn the_named_group_is_the_one_that_accounts_memory() {
+    let path = |text: &str| GroupName::parse(text).path;
+    assert_eq!(path("0::/system.slice/a.service\n"), "/system.slice/a.service");
+    assert_eq!(path("5:cpu,cpuacct:/x\n4:memory:/b/c:d\n0::/y\n"), "/b/c:d");
+    assert_eq!(path("5:cpu:/x\nnonsense\n"), "");
+}
+
+#[test]
+fn containers_are_known_by_their_ids() {
+    let container = |text: &str| GroupName::parse(text).container;
+    let id = "0123456789abcdef".repeat(4);
+    for path in [
+        format!("0::/system.slice/docker-{id}.scope\n"),
+        format!("0::/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{id}.scope\n"),
+        format!("3:memory:/docker/{id}\n0::/\n"),
+    ] {
+        assert_eq!(container(&path), "0123456789ab", "{path}");
+    }
+    assert_eq!(container("0::/user.slice/user-1000.slice/session-2.scope\n"), "");
+    assert_eq!(container(""), "");
+}
