@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use slackwater_benches::random::Random;
 use slackwater_exporters::exposition::{Format, Source, render};
-use slackwater_exporters::{Endpoint, Sample, json, observer};
+use slackwater_exporters::{Endpoint, Observation, json, observer};
 
 /// Long enough for the last scrape's pages to have been given back, and for caches to be cold.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -117,13 +117,13 @@ fn hold(seed: u64, bytes: u64, filled: &Barrier, stop: &AtomicBool, is_busy: boo
 
 /// The work of a scrape without the clients, piece by piece.
 fn parts(times: u64) {
-    let sample = Sample::take();
-    let source = || [Source { labels: &[], figures: &sample }];
+    let observation = Observation::take();
+    let source = || [Source { labels: &[], figures: &observation }];
     let text = render(Format::Prometheus, &source());
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("  {series} series");
     report("collect", times, || {
-        black_box(Sample::take());
+        black_box(Observation::take());
     });
     report("  snapshot", times, || {
         black_box(slackwater::snapshot());
@@ -142,7 +142,7 @@ fn parts(times: u64) {
             drop(black_box(render(format, &source())));
         });
     }
-    report("render JSON", times, || drop(black_box(json::render(&sample))));
+    report("render JSON", times, || drop(black_box(json::render(&observation))));
 }
 
 fn report(name: &str, times: u64, work: impl Fn()) {

@@ -2,7 +2,7 @@
 //!
 //! The allocator itself (crate [`slackwater`]) only counts; what formats, serves or allocates is
 //! here. Every metric is a row of one table, [`families::FAMILIES`], and every row is read from a
-//! [`Sample`]: the allocator's [`Snapshot`](slackwater::snapshot::Snapshot) and the kernel's own
+//! [`Observation`]: the allocator's [`Snapshot`](slackwater::snapshot::Snapshot) and the kernel's own
 //! figures for the process.
 //!
 //! # A service that has a `metrics` recorder
@@ -123,8 +123,8 @@ pub mod profile;
 mod serve;
 mod targets;
 
-pub use figures::families::Sample;
-pub use figures::{breakdown, families, residency};
+pub use figures::observation::Observation;
+pub use figures::{breakdown, families, observation, residency};
 pub use formats::periodic::Periodic;
 pub use formats::publisher::{Publisher, publish_every};
 #[cfg(feature = "endpoint")]

@@ -13,7 +13,7 @@ use slackwater_exporters::profile::pprof::{self, DefaultType};
 use slackwater_exporters::profile::reading::Reading;
 use slackwater_exporters::profile::{flamegraph, leaks, legacy};
 use slackwater_exporters::trace::Drain;
-use slackwater_exporters::{Endpoint, Publisher, Sample, perf, publish_every, trace_every};
+use slackwater_exporters::{Endpoint, Observation, Publisher, perf, publish_every, trace_every};
 use tokio::runtime::{Builder, Runtime};
 
 #[global_allocator]
@@ -50,9 +50,9 @@ fn everything() {
     trace_every(Duration::from_secs(1)).expect("a thread").stop();
 
     // Figures, of this process and of others; profiles.
-    let sample = Sample::take();
-    assert!(sample.breakdown().is_some());
-    Target::open(std::process::id()).expect("its own heap").sample().expect("readable");
+    let observation = Observation::take();
+    assert!(observation.breakdown().is_some());
+    Target::open(std::process::id()).expect("its own heap").observe().expect("readable");
     Target::open(u32::MAX).map(drop).expect_err("no such process");
     assert!(!Fleet::default().look().0.is_empty());
     let reading = Reading::of_this_process().expect("readable");

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use slackwater::remote::{RemoteHeap, own_root};
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::memory::ProcessMemoryReader;
 
 #[global_allocator]
@@ -58,13 +58,13 @@ fn rss_outside_the_heap() -> f64 {
     outside - place.pool_bytes as f64
 }
 
-/// One sample between two looks at the kernel's own figure: as long as RSS moves, it is somewhere
+/// One observation between two looks at the kernel's own figure: as long as RSS moves, it is somewhere
 /// between them.
-fn check(phase: &str) -> Sample {
+fn check(phase: &str) -> Observation {
     let before = rss_by_walk();
-    let sample = Sample::take();
+    let observation = Observation::take();
     let after = rss_by_walk();
-    let parts = sample.breakdown().expect("Linux tells its side");
+    let parts = observation.breakdown().expect("Linux tells its side");
     let (low, high) = (before.min(after), before.max(after));
     let sum = parts.sum() as f64;
     let (low, high) = (low * (1.0 - SUM_TOLERANCE), high * (1.0 + SUM_TOLERANCE));
@@ -74,9 +74,9 @@ fn check(phase: &str) -> Sample {
     let moved = before.max(after) - before.min(after);
     let bound = (UNATTRIBUTED_AT_MOST * sum).max(MOVED_AT_MOST).max(moved);
     assert!(unattributed < bound, "{phase}: {unattributed} of {sum}: {parts:?}");
-    let kernel = sample.process.expect("Linux has /proc").resident_bytes();
+    let kernel = observation.process.expect("Linux has /proc").resident_bytes();
     assert_eq!(parts.sum(), kernel, "{phase}: what the kernel says is what is broken down");
-    sample
+    observation
 }
 
 fn burst(seed: usize, until: Instant) -> Vec<Vec<u8>> {
@@ -136,12 +136,12 @@ fn the_parts_are_the_kernels_rss_over_bursts_and_idle_times() {
         .collect();
     let tell = |order| workers.iter().for_each(|worker| worker.send(order).expect("it listens"));
     let wait = || workers.iter().for_each(|_| done.recv().expect("it is at work"));
-    let mut samples = 0;
+    let mut observations = 0;
     for _ in 0..CYCLES {
         tell(Order::Burst);
         for _ in 0..6 {
             check("burst");
-            samples += 1;
+            observations += 1;
             thread::sleep(Duration::from_millis(100));
         }
         wait();
@@ -149,23 +149,23 @@ fn the_parts_are_the_kernels_rss_over_bursts_and_idle_times() {
         wait();
         for _ in 0..10 {
             check("idle");
-            samples += 1;
+            observations += 1;
             thread::sleep(Duration::from_millis(100));
         }
         // What is not the heap is what the kernel counts in the other mappings. The books are near
         // what the kernel backs: blocks are claimed by the dozen, and not all are written to.
-        let sample = check("rest");
-        let parts = sample.breakdown().expect("Linux tells its side");
+        let observation = check("rest");
+        let parts = observation.breakdown().expect("Linux tells its side");
         let rss = parts.sum() as f64;
-        let books = sample.snapshot.resident_bytes as f64;
-        let backed = sample.residency.expect("readable").resident_bytes() as f64;
+        let books = observation.snapshot.resident_bytes as f64;
+        let backed = observation.residency.expect("readable").resident_bytes() as f64;
         assert!((books - backed).abs() < 0.05 * rss, "{books} in the books, {backed} backed");
         let stacks = parts.stacks.unwrap_or(0);
         let others = (stacks + parts.other_anon + parts.file + parts.shmem) as f64;
         let outside = rss_outside_the_heap();
         assert!((others - outside).abs() < 0.01 * rss, "{others}, and by mapping {outside}");
     }
-    assert!(samples >= 48);
+    assert!(observations >= 48);
 
     slackwater::release_now();
     // Memory that nobody has written to is live, and no part of RSS.

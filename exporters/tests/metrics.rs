@@ -4,7 +4,7 @@ mod common;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use slackwater_exporters::families::{FAMILIES, Family, Read};
-use slackwater_exporters::{Publisher, Sample, publish_every};
+use slackwater_exporters::{Observation, Publisher, publish_every};
 
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
@@ -13,7 +13,7 @@ static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 fn builder() -> PrometheusBuilder {
     drop(vec![1u8; 8 << 20]);
     slackwater::release_now();
-    let snapshot = Sample::take().snapshot;
+    let snapshot = Observation::take().snapshot;
     [
         ("slackwater_purge_duration_seconds", snapshot.purge_duration_seconds),
         ("slackwater_purge_batch_pages", snapshot.purge_batch_pages),
@@ -80,7 +80,7 @@ fn however_many_publish_to_a_recorder_nothing_is_counted_twice() {
     }
     let text = recorder.handle().render();
     let purges = common::parse(&text)["slackwater_purge_batch_pages"].series["_count"];
-    let counted = Sample::take().snapshot.purge_batch_pages.counts.iter().sum::<u64>();
+    let counted = Observation::take().snapshot.purge_batch_pages.counts.iter().sum::<u64>();
     // More may have been purged since.
     assert!(purges > 0.0 && purges <= counted as f64, "{purges} of {counted}");
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 
 use slackwater::sections::{Event, Section, counts};
-use slackwater_exporters::families::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::perf;
 
 #[global_allocator]
@@ -43,7 +43,7 @@ fn nanos(section: Section) -> u64 {
 
 #[test]
 fn sections_are_counted_wherever_the_process_goes() {
-    assert!(!Sample::take().sections.is_counted(), "nobody has asked yet");
+    assert!(!Observation::take().sections.is_counted(), "nobody has asked yet");
     let plan = match perf::count_sections() {
         Ok(plan) => plan,
         Err(error) => return common::skip_because(&error.to_string()),
@@ -63,10 +63,10 @@ fn sections_are_counted_wherever_the_process_goes() {
 fn work_is_counted() {
     work();
     slackwater::release_now();
-    let sample = Sample::take();
+    let observation = Observation::take();
     for section in [Section::Refill, Section::Spill, Section::Purge] {
-        let nanos = sample.sections.count(Event::TaskClock, section);
-        assert!(nanos > Some(0), "{section:?}: {:?}", sample.sections);
+        let nanos = observation.sections.count(Event::TaskClock, section);
+        assert!(nanos > Some(0), "{section:?}: {:?}", observation.sections);
     }
 }
 

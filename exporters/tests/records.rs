@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::breakdown::Breakdown;
 
 #[global_allocator]
@@ -49,7 +49,7 @@ fn grow(seed: u64, bytes: u64) -> Vec<Vec<u8>> {
 }
 
 fn breakdown() -> Breakdown {
-    Sample::take().breakdown().expect("Linux tells its side")
+    Observation::take().breakdown().expect("Linux tells its side")
 }
 
 /// Grows in several threads, which end, then frees everything.

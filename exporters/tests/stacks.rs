@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::breakdown::Breakdown;
 
@@ -25,13 +25,13 @@ fn deep(then: impl FnOnce()) {
 }
 
 fn own() -> Breakdown {
-    Sample::take().breakdown().expect("Linux tells its side")
+    Observation::take().breakdown().expect("Linux tells its side")
 }
 
 /// Another's figures of this process, by the same ways as of any other.
 fn from_outside() -> Breakdown {
     let mut target = Target::open(std::process::id()).expect("this process has a heap");
-    target.sample().expect("readable").breakdown().expect("Linux tells its side")
+    target.observe().expect("readable").breakdown().expect("Linux tells its side")
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use common::output_of;
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::families::FAMILIES;
 use slackwater_exporters::trace::Drain;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -88,7 +88,7 @@ fn purge_once() {
 fn lost_by_metric() -> f64 {
     let family = FAMILIES.iter().find(|family| family.name == "trace_lost_events_total");
     let mut lost = None;
-    family.expect("in the table").series(&Sample::take(), &mut |_, value| lost = Some(value));
+    family.expect("in the table").series(&Observation::take(), &mut |_, value| lost = Some(value));
     lost.expect("somebody tells")
 }
 

@@ -23,7 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::exposition::{Format, Source, render};
 use tokio::runtime;
 
@@ -87,7 +87,7 @@ fn work() {
 /// Keeps a page for each second.
 fn record(history: &History) {
     loop {
-        let source = Source { labels: &[], figures: &Sample::take() };
+        let source = Source { labels: &[], figures: &Observation::take() };
         let page = render(Format::Prometheus, &[source]).into();
         let mut pages = history.lock().unwrap_or_else(PoisonError::into_inner);
         if pages.len() == HISTORY {

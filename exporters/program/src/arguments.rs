@@ -20,7 +20,7 @@ const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 /// The kernel's process ids are positive numbers of 32 bits with a sign.
 const MAX_PROCESS: u32 = i32::MAX as u32;
 
-/// How far samples of `top` may be apart, in seconds.
+/// How far observations of `top` may be apart, in seconds.
 pub const SHORTEST_INTERVAL: f64 = 0.1;
 pub const LONGEST_INTERVAL: f64 = 3600.0;
 
@@ -160,13 +160,13 @@ pub struct TopArguments {
     /// The process
     #[arg(value_name = "PID", value_parser = process)]
     pub process: u32,
-    /// How far samples are apart
+    /// How far observations are apart
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     pub interval: Duration,
     /// Print one view as plain text; its rates are over one interval
     #[arg(long)]
     pub once: bool,
-    /// Print one JSON object for each sample, or with --once just one
+    /// Print one JSON object for each observation, or with --once just one
     #[arg(long)]
     pub json: bool,
 }

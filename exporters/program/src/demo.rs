@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use slackwater::Summary;
 use slackwater::knobs::Knobs;
 use slackwater::snapshot::GateState;
-use slackwater_exporters::{Endpoint, Sample, perf};
+use slackwater_exporters::{Endpoint, Observation, perf};
 
 use super::arguments::DemoArguments;
 use super::console::Console;
@@ -148,13 +148,13 @@ impl Demo {
                 break;
             }
             load.wait_until_full();
-            let (peak, idle_begin) = (Sample::take(), Instant::now());
+            let (peak, idle_begin) = (Observation::take(), Instant::now());
             load.drain();
             begin += self.schedule.cycle;
             if self.watch("idle", begin)? == Watch::Stopped {
                 break;
             }
-            let rest = Sample::take();
+            let rest = Observation::take();
             proof = Proof::between(burst, idle_begin.elapsed(), &peak, &rest);
             if self.schedule.cycles == Some(burst) {
                 break;
@@ -174,7 +174,7 @@ impl Demo {
                 return Ok(Watch::Over);
             }
             if now >= self.next_line {
-                self.console.live(live_line(phase, &Sample::take()))?;
+                self.console.live(live_line(phase, &Observation::take()))?;
                 self.next_line = now + self.console.live_period();
             }
             let next = until.min(self.next_line);
@@ -187,17 +187,17 @@ impl Demo {
 }
 
 /// At most 79 characters until the counters have grown for days.
-fn live_line(phase: &str, sample: &Sample) -> String {
-    let rss = sample.process.map_or("?".to_string(), |process| mib(process.resident_bytes()));
-    let gate = match sample.snapshot.gate_state {
+fn live_line(phase: &str, observation: &Observation) -> String {
+    let rss = observation.process.map_or("?".to_string(), |process| mib(process.resident_bytes()));
+    let gate = match observation.snapshot.gate_state {
         GateState::Idle => "idle",
         GateState::Busy => "busy",
     };
     format!(
         "{phase:<5}  RSS {rss:>9}  live {:>9}  purged {} pages  {} calls  gate {gate}",
-        mib(sample.snapshot.memory_bytes.live),
-        purged_pages(sample),
-        sample.snapshot.release_madvise_calls_total,
+        mib(observation.snapshot.memory_bytes.live),
+        purged_pages(observation),
+        observation.snapshot.release_madvise_calls_total,
     )
 }
 

@@ -87,7 +87,7 @@ impl Host {
             By::Pid => {
                 let sources: Vec<Source<'_>> = seen
                     .iter()
-                    .map(|seen| Source { labels: &seen.labels, figures: &seen.sample })
+                    .map(|seen| Source { labels: &seen.labels, figures: &seen.observation })
                     .collect();
                 return endpoint::metrics(request, &sources);
             }
@@ -95,7 +95,8 @@ impl Host {
             By::Cgroup => ("cgroup", |seen| &seen.cgroup),
             By::Unit => ("unit", |seen| unit_of(&seen.cgroup)),
         };
-        let named = seen.iter().map(|seen| (seen.identity, name(seen).to_string(), &seen.sample));
+        let named =
+            seen.iter().map(|seen| (seen.identity, name(seen).to_string(), &seen.observation));
         let is_there = |(process, started)| attach::start_time(process) == Some(started);
         let groups = self.groups.combine(named, is_there);
         let labels: Vec<_> = groups.iter().map(|group| [(label, group.name.clone())]).collect();

@@ -1,8 +1,8 @@
-//! Figures of a sample by the names that the table of families gives them.
+//! Figures of an observation by the names that the table of families gives them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::families::{FAMILIES, Family};
 
 /// What is shown per second: a name for people, and the counter whose increase it is.
@@ -22,9 +22,9 @@ pub fn family(name: &str) -> &'static Family {
 }
 
 /// The family's series: the values of its labels, and the series' value.
-pub fn series(sample: &Sample, name: &str) -> Vec<(String, f64)> {
+pub fn series(observation: &Observation, name: &str) -> Vec<(String, f64)> {
     let mut found = Vec::new();
-    family(name).series(sample, &mut |labels, value| {
+    family(name).series(observation, &mut |labels, value| {
         let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
         found.push((labels.join(","), value));
     });
@@ -32,21 +32,21 @@ pub fn series(sample: &Sample, name: &str) -> Vec<(String, f64)> {
 }
 
 /// The sum of the family's series.
-pub fn total(sample: &Sample, name: &str) -> f64 {
+pub fn total(observation: &Observation, name: &str) -> f64 {
     let mut sum = 0.0;
-    family(name).series(sample, &mut |_, value| sum += value);
+    family(name).series(observation, &mut |_, value| sum += value);
     sum
 }
 
-/// How fast a counter went from one sample to the next; 0 where it went back, as it does when the
+/// How fast a counter went from one observation to the next; 0 where it went back, as it does when the
 /// process has executed another program.
 pub fn per_second(before: f64, after: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { (after - before).max(0.0) / seconds } else { 0.0 }
 }
 
 /// RSS as the kernel counts it; 0 where it does not tell.
-pub fn resident_bytes(sample: &Sample) -> u64 {
-    sample.process.map_or(0, |process| process.resident_bytes())
+pub fn resident_bytes(observation: &Observation) -> u64 {
+    observation.process.map_or(0, |process| process.resident_bytes())
 }
 
 /// Seconds since 1970, to the millisecond.
@@ -68,12 +68,12 @@ mod tests {
 
     #[test]
     fn a_total_is_the_sum_of_its_series() {
-        let mut sample = Sample::take();
-        sample.snapshot.epoch_ticks_total.idle = 3;
-        sample.snapshot.epoch_ticks_total.busy = 4;
-        assert_eq!(total(&sample, "epoch_ticks_total"), 7.0);
+        let mut observation = Observation::take();
+        observation.snapshot.epoch_ticks_total.idle = 3;
+        observation.snapshot.epoch_ticks_total.busy = 4;
+        assert_eq!(total(&observation, "epoch_ticks_total"), 7.0);
         let expected = [("idle".to_string(), 3.0), ("busy".to_string(), 4.0)];
-        assert_eq!(series(&sample, "epoch_ticks_total"), expected);
+        assert_eq!(series(&observation, "epoch_ticks_total"), expected);
     }
 
     #[test]

@@ -64,21 +64,22 @@ pub fn bars(parts: &[Part], width: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use slackwater_exporters::Sample;
+    use slackwater_exporters::Observation;
 
     use super::*;
 
     #[test]
     fn the_parts_sum_to_rss_and_are_named_as_the_metric_names_them() {
-        let sample = Sample::take();
-        let breakdown = sample.breakdown().expect("Linux tells");
+        let observation = Observation::take();
+        let breakdown = observation.breakdown().expect("Linux tells");
         let parts = of_rss(&breakdown);
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), breakdown.sum());
         let (last, labelled) = parts.split_last().expect("some");
         assert_eq!(last.name, "unattributed");
         let family = crate::figures::family("rss_bytes");
         let mut labels = Vec::new();
-        family.series(&sample, &mut |values, bytes| labels.push((values[0].to_string(), bytes)));
+        family
+            .series(&observation, &mut |values, bytes| labels.push((values[0].to_string(), bytes)));
         let named: Vec<_> =
             labelled.iter().map(|part| (part.name.to_string(), part.bytes as f64)).collect();
         assert_eq!(labels, named);

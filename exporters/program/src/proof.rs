@@ -1,9 +1,9 @@
-//! Whether RSS fell by what was purged: the arithmetic on two samples.
+//! Whether RSS fell by what was purged: the arithmetic on two observations.
 
 use std::fmt;
 use std::time::Duration;
 
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 
 /// How far the fall of RSS and the purged bytes may be apart.
 const MAX_APART_PERCENT: f64 = 10.0;
@@ -28,8 +28,13 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Compares the samples around one idle time; `None` if the kernel gave no figures.
-    pub fn between(burst: u64, idle: Duration, peak: &Sample, rest: &Sample) -> Option<Proof> {
+    /// Compares the observations around one idle time; `None` if the kernel gave no figures.
+    pub fn between(
+        burst: u64,
+        idle: Duration,
+        peak: &Observation,
+        rest: &Observation,
+    ) -> Option<Proof> {
         let (before, after) = (&peak.snapshot, &rest.snapshot);
         let since = |after: u64, before: u64| after.saturating_sub(before);
         Some(Proof {
@@ -142,8 +147,8 @@ impl fmt::Display for Proof {
 }
 
 /// Pages given back so far, for whatever reason they were free.
-pub fn purged_pages(sample: &Sample) -> u64 {
-    sample.snapshot.release_purged_pages_total.sum()
+pub fn purged_pages(observation: &Observation) -> u64 {
+    observation.snapshot.release_purged_pages_total.sum()
 }
 
 /// Bytes as people read them here.
@@ -157,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    fn sample(anon_mib: u64, purged_mib: u64, calls: u64, dropped: u64) -> Sample {
+    fn observation(anon_mib: u64, purged_mib: u64, calls: u64, dropped: u64) -> Observation {
         let mut snapshot = slackwater::snapshot();
         snapshot.release_purged_bytes_total = purged_mib << 20;
         snapshot.release_purged_pages_total = Default::default();
@@ -166,17 +171,17 @@ mod tests {
         snapshot.release_dropped_total = dropped;
         let process =
             Some(ProcessMemory { anon_bytes: anon_mib << 20, ..ProcessMemory::default() });
-        Sample { snapshot, process, ..Sample::take() }
+        Observation { snapshot, process, ..Observation::take() }
     }
 
-    fn text(peak: &Sample, rest: &Sample) -> String {
+    fn text(peak: &Observation, rest: &Observation) -> String {
         let idle = Duration::from_secs(4);
         Proof::between(3, idle, peak, rest).expect("both have figures").to_string()
     }
 
     #[test]
     fn what_holds_is_said_to_hold() {
-        let text = text(&sample(300, 1000, 50, 0), &sample(60, 1250, 300, 0));
+        let text = text(&observation(300, 1000, 50, 0), &observation(60, 1250, 300, 0));
         assert_eq!(
             text,
             "burst 3: RSS 300.0 MiB at its end, 60.0 MiB after 4.0 s of idle\n  \
@@ -189,11 +194,11 @@ mod tests {
     #[test]
     fn what_does_not_hold_is_said_too() {
         for (peak, rest, objection) in [
-            (sample(300, 0, 0, 0), sample(300, 0, 0, 0), "nothing was purged"),
-            (sample(300, 0, 0, 0), sample(100, 250, 9, 0), "more than 10% apart"),
-            (sample(100, 0, 0, 0), sample(300, 250, 9, 0), "RSS rose by 200.0 MiB"),
-            (sample(300, 0, 0, 0), sample(50, 250, 6401, 0), "more than a tenth"),
-            (sample(300, 0, 0, 1), sample(50, 250, 9, 1), "dropped pages"),
+            (observation(300, 0, 0, 0), observation(300, 0, 0, 0), "nothing was purged"),
+            (observation(300, 0, 0, 0), observation(100, 250, 9, 0), "more than 10% apart"),
+            (observation(100, 0, 0, 0), observation(300, 250, 9, 0), "RSS rose by 200.0 MiB"),
+            (observation(300, 0, 0, 0), observation(50, 250, 6401, 0), "more than a tenth"),
+            (observation(300, 0, 0, 1), observation(50, 250, 9, 1), "dropped pages"),
         ] {
             let text = text(&peak, &rest);
             assert!(text.contains(objection), "{objection}: {text}");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use slackwater_exporters::{Sample, json};
+use slackwater_exporters::{Observation, json};
 
 use slackwater_exporters::attach::Target;
 
@@ -52,7 +52,7 @@ struct Kind {
 
 impl Saved {
     /// The figures of a process.
-    pub fn new(target: &Target, sample: &Sample) -> Saved {
+    pub fn new(target: &Target, observation: &Observation) -> Saved {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Saved {
             format: FORMAT.to_string(),
@@ -63,7 +63,7 @@ impl Saved {
             comm: target.comm().to_string(),
             started: target.started(),
             time: figures::now(),
-            figures: json::figures(sample),
+            figures: json::figures(observation),
         }
     }
 

@@ -10,7 +10,7 @@ use super::saved::Saved;
 /// Writes a process's figures to a file, or to standard output.
 pub fn snapshot(arguments: &SnapshotArguments) -> Result<(), Failure> {
     let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
-    let sample = target.sample().map_err(Failure::not_read)?;
-    let text = Saved::new(&target, &sample).to_text();
+    let observation = target.observe().map_err(Failure::not_read)?;
+    let text = Saved::new(&target, &observation).to_text();
     output::write_or_print(arguments.output.as_deref(), text)
 }

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::{env, fs, thread};
 
 use common::Demo;
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::fleet::Fleet;
 
@@ -63,14 +63,14 @@ const HOLDER: &str = "import os, sys, time\n\
 const HELD: u64 = 503 * 100_000;
 
 fn assert_holds(target: &mut Target) {
-    assert_is_held(&target.sample().expect("readable"));
+    assert_is_held(&target.observe().expect("readable"));
 }
 
-fn assert_is_held(sample: &Sample) {
-    let live = sample.snapshot.memory_bytes.live;
+fn assert_is_held(observation: &Observation) {
+    let live = observation.snapshot.memory_bytes.live;
     assert!((HELD..HELD + (32 << 20)).contains(&live), "{live} live");
-    let parts = sample.breakdown().expect("the kernel tells its side");
-    let kernel = sample.process.expect("it has /proc").resident_bytes();
+    let parts = observation.breakdown().expect("the kernel tells its side");
+    let kernel = observation.process.expect("it has /proc").resident_bytes();
     assert_eq!(parts.sum(), kernel);
     assert!(parts.live >= HELD && parts.unattributed < kernel / 50, "{parts:?}");
 }
@@ -99,7 +99,7 @@ fn a_preloaded_program_is_read_and_so_is_one_that_hangs() {
     assert_holds(&mut Target::open(pid_of(&line)).expect("readable"));
 
     drop(running);
-    let error = target.sample().expect_err("it has ended");
+    let error = target.observe().expect_err("it has ended");
     assert!(error.is_gone(), "{error}");
 }
 
@@ -116,8 +116,8 @@ fn a_linked_program_is_read_stripped_and_deleted() {
     let (running, _) = Running::start(&mut command);
     fs::remove_file(&path).expect("it was there");
     let mut target = Target::open(running.child.id()).expect("readable");
-    let first = target.sample().expect("readable").snapshot;
-    let second = target.sample().expect("readable").snapshot;
+    let first = target.observe().expect("readable").snapshot;
+    let second = target.observe().expect("readable").snapshot;
     assert!(second.allocated_bytes_total >= first.allocated_bytes_total);
     assert!(first.mapped_bytes > 0 && first.threads > 0);
 }
@@ -127,10 +127,10 @@ fn a_linked_program_is_read_stripped_and_deleted() {
 fn figures_are_those_that_the_process_has_itself() {
     let demo = Demo::start(&[]);
     let mut target = Target::open(demo.id()).expect("readable");
-    let before = target.sample().expect("readable").snapshot;
+    let before = target.observe().expect("readable").snapshot;
     let json = common::get(demo.address, "/snapshot.json").body;
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    let after = target.sample().expect("readable").snapshot;
+    let after = target.observe().expect("readable").snapshot;
     let total = |value: &serde_json::Value| -> u64 {
         let values = value.as_object().expect("labelled").values();
         values.map(|value| value.as_u64().expect("a count")).sum()
@@ -196,7 +196,7 @@ fn thirty_two_processes_are_read_at_once() {
     assert!(figures.read >= 33, "this process is one of them: {figures:?}");
     for (_, pid) in &running {
         let of_pid = seen.iter().find(|seen| seen.labels[0] == ("pid", pid.clone()));
-        assert_is_held(&of_pid.unwrap_or_else(|| panic!("{pid} was not read")).sample);
+        assert_is_held(&of_pid.unwrap_or_else(|| panic!("{pid} was not read")).observation);
     }
 }
 
@@ -214,10 +214,10 @@ fn processes_that_change_while_they_are_read_give_no_wrong_figures() {
     let pid = running.child.id();
     let (mut read, mut refused) = (0, 0);
     for _ in 0..200 {
-        match Target::open(pid).and_then(|mut target| target.sample()) {
-            Ok(sample) => {
+        match Target::open(pid).and_then(|mut target| target.observe()) {
+            Ok(observation) => {
                 read += 1;
-                let snapshot = &sample.snapshot;
+                let snapshot = &observation.snapshot;
                 assert!(snapshot.resident_bytes < 1 << 30, "{snapshot:?}");
                 assert!(snapshot.mapped_bytes < 1 << 34 && snapshot.threads <= 1, "{snapshot:?}");
                 assert_eq!(snapshot.release_dropped_total, 0);
@@ -240,7 +240,7 @@ fn processes_that_change_while_they_are_read_give_no_wrong_figures() {
     let mut fleet = Fleet::default();
     for _ in 0..30 {
         for seen in fleet.look().0 {
-            assert!(seen.sample.snapshot.mapped_bytes < 1 << 34, "{:?}", seen.sample);
+            assert!(seen.observation.snapshot.mapped_bytes < 1 << 34, "{:?}", seen.observation);
         }
     }
     drop(running);
@@ -271,11 +271,11 @@ fn a_program_that_takes_the_place_of_another_has_its_own_figures() {
     let (mut running, line) = Running::start(&mut command);
     assert_eq!(line, "first");
     let mut target = Target::open(running.child.id()).expect("readable");
-    target.sample().expect("readable");
+    target.observe().expect("readable");
     drop(running.child.stdin.take());
     pid_of(&running.next_line());
     assert_holds(&mut target);
-    let (kept, anew) = (target.sample(), Target::open(target.pid()).and_then(|mut t| t.sample()));
+    let (kept, anew) = (target.observe(), Target::open(target.pid()).and_then(|mut t| t.observe()));
     let (kept, anew) = (kept.expect("readable").residency, anew.expect("readable").residency);
     assert_eq!(kept, anew);
 }
@@ -295,7 +295,7 @@ fn a_process_that_lies_is_read_without_harm() {
     for _ in 0..1000 {
         let outcome = Target::open(pid).and_then(|mut target| {
             target.knobs()?;
-            target.sample()
+            target.observe()
         });
         outcomes[usize::from(outcome.is_ok())] += 1;
     }

@@ -49,8 +49,8 @@ fn allocations_that_fail_are_counted_by_whatever_function() {
     output_of(gcc.args(["-O1", "-w", "-xc", "-", "-o"]).arg(&program), PROGRAM.as_bytes());
     // It says so if each returned null with ENOMEM.
     let mut child = Shell::of(&program, &[]);
-    let sample = Target::open(child.id()).expect("a heap").sample().expect("readable");
-    assert_eq!(sample.snapshot.allocation_failures_total, 10);
+    let observation = Target::open(child.id()).expect("a heap").observe().expect("readable");
+    assert_eq!(observation.snapshot.allocation_failures_total, 10);
     let mut report = slackwater();
     let text = output_of(report.arg("report").arg(child.id().to_string()), b"");
     assert!(text.contains("10 allocations got no memory"), "{text}");

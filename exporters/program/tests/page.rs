@@ -371,7 +371,7 @@ fn one_cursor_shows_every_chart_at_one_time() {
     assert_eq!(browser.value(cursors), 0);
     assert_shows(&mut browser, latest);
 
-    // The middle of a minute is long before the first sample, so that is the nearest.
+    // The middle of a minute is long before the first observation, so that is the nearest.
     browser.point_at("#ledger .plot");
     assert_eq!(browser.value(cursors), CHARTS.len());
     assert_shows(&mut browser, 100.0 * MIB as f64);

@@ -79,13 +79,13 @@ fn swapped_out_is_not_untouched() {
     output_of(gcc.args(["-O1", "-xc", "-", "-o"]).arg(&program), PROGRAM.as_bytes());
     let Some(_swap) = Swap::on() else { return };
     let mut child = Shell::of(&program, &[]);
-    let sample = Target::open(child.id()).expect("a heap").sample().expect("readable");
-    let process = sample.process.expect("Linux tells");
+    let observation = Target::open(child.id()).expect("a heap").observe().expect("readable");
+    let process = observation.process.expect("Linux tells");
     let out = process.swapped_bytes.expect("the kernel has swap");
     if out < 40 << 20 {
         note("SKIPPED: this kernel swaps nothing out when it is asked to");
     } else {
-        let parts = sample.breakdown().expect("residency is known");
+        let parts = observation.breakdown().expect("residency is known");
         assert!(parts.swapped.abs_diff(out) < 4 << 20, "{parts:?}: {out}");
         assert!(parts.untouched < 4 << 20, "{parts:?}");
         assert_eq!(parts.sum(), process.resident_bytes());

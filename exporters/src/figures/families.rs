@@ -8,119 +8,18 @@
 //! may go back is a gauge. A label never holds anything whose values a program can make without
 //! bound: no thread, address or stack.
 
-use std::convert::Infallible;
 use std::fmt;
 
 pub use metrics::Unit;
-use slackwater::sections::{self, Event, Section, SectionCounts};
+use slackwater::sections::{Event, Section};
 use slackwater::snapshot::{
     ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,
 };
 
-use crate::figures::breakdown::Breakdown;
-use crate::figures::residency::{self, HeapResidency};
-use crate::kernel::cgroup::CgroupMemory;
-use crate::kernel::observer;
-use crate::kernel::process::{ProcessMemory, ProportionalMemory};
-use crate::targets::fleet::FleetFigures;
+use crate::figures::observation::Observation;
 
 /// What every metric's name begins with.
 pub const PREFIX: &str = "slackwater_";
-
-/// How often to read again what moved while it was read.
-const MOMENT_ATTEMPTS: u32 = 4;
-
-/// Everything the families are read from, taken at one moment.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// The allocator's figures.
-    pub snapshot: Snapshot,
-    /// The kernel's figures; `None` where `/proc` is not to be had.
-    pub process: Option<ProcessMemory>,
-    /// The same with what is shared divided by those who share it, as of some seconds ago; `None` where the
-    /// kernel does not say, and of this process, which is not to pay for it.
-    pub proportional: Option<ProportionalMemory>,
-    /// What the kernel backs of the heap's addresses; `None` where it does not say.
-    pub residency: Option<HeapResidency>,
-    /// What is resident of the threads' stacks; `None` where the kernel does not say.
-    pub stack_bytes: Option<u64>,
-    /// The control group's figures; `None` where there is none.
-    pub cgroup: Option<CgroupMemory>,
-    /// The CPU time that collecting, rendering and serving figures has cost the process, in seconds;
-    /// `None` for another process, which does not say.
-    pub observer_cpu_seconds: Option<f64>,
-    /// Events of the allocator's journal that were overwritten before they could be told to `tracing`;
-    /// `None` where nobody tells them, and for another process.
-    pub trace_lost_events: Option<u64>,
-    /// What became of looking at all processes of the host; `None` for processes that do not.
-    pub fleet: Option<FleetFigures>,
-    /// What was counted in the allocator's slow sections.
-    pub sections: SectionCounts,
-}
-
-impl Sample {
-    /// Reads everything about this process, now.
-    pub fn take() -> Sample {
-        observer::count(|| {
-            let books = || Ok::<_, Infallible>(slackwater::snapshot());
-            let kernel = || {
-                let process = ProcessMemory::read();
-                Ok((process, residency::of_this_process(process.as_ref())))
-            };
-            let Ok((snapshot, (process, residency))) = Sample::at_one_moment(books, kernel);
-            let stack_bytes = residency::stacks_of_this_process();
-            let cgroup = CgroupMemory::read();
-            let observer_cpu_seconds = Some(observer::cpu_seconds());
-            let trace_lost_events = observer::events_lost();
-            Sample {
-                snapshot,
-                process,
-                proportional: None,
-                residency,
-                stack_bytes,
-                cgroup,
-                observer_cpu_seconds,
-                trace_lost_events,
-                fleet: None,
-                sections: sections::counts(),
-            }
-        })
-    }
-
-    /// The allocator's books and the kernel's figures, which can only be read one after the other: read
-    /// again where the books moved meanwhile by more than a hundredth, a few times. What moved
-    /// least is kept.
-    pub(crate) fn at_one_moment<K, E>(
-        mut books: impl FnMut() -> Result<Snapshot, E>,
-        mut kernel: impl FnMut() -> Result<K, E>,
-    ) -> Result<(Snapshot, K), E> {
-        let mut before = books()?;
-        let mut stillest: Option<(u64, Snapshot, K)> = None;
-        let mut attempts = 1;
-        loop {
-            let figures = kernel()?;
-            let after = books()?;
-            let moved = after.resident_bytes.abs_diff(before.resident_bytes);
-            let best = match stillest.take() {
-                Some(earlier) if earlier.0 <= moved => earlier,
-                _ => (moved, before, figures),
-            };
-            if moved <= after.resident_bytes / 100 || attempts == MOMENT_ATTEMPTS {
-                return Ok((best.1, best.2));
-            }
-            stillest = Some(best);
-            before = after;
-            attempts += 1;
-        }
-    }
-
-    /// Why RSS is what it is; `None` where the kernel does not tell its side.
-    pub fn breakdown(&self) -> Option<Breakdown> {
-        let (residency, process) = (self.residency.as_ref()?, self.process.as_ref()?);
-        let breakdown = Breakdown::new(&self.snapshot.memory_bytes, residency, process);
-        Some(breakdown.with_stacks(self.stack_bytes))
-    }
-}
 
 /// The value of one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,17 +43,17 @@ impl fmt::Display for LabelValue {
 /// series' value.
 pub type Put<'a, T> = &'a mut dyn FnMut(&[LabelValue], T);
 
-/// A family's type, with the function that reads its series out of a sample.
+/// A family's type, with the function that reads its series out of an observation.
 #[derive(Clone, Copy)]
 pub enum Read {
     /// Never goes back while the process lives.
-    Counter(fn(&Sample, Put<'_, u64>)),
+    Counter(fn(&Observation, Put<'_, u64>)),
     /// The same for a fractional number of seconds.
-    Seconds(fn(&Sample, Put<'_, f64>)),
+    Seconds(fn(&Observation, Put<'_, f64>)),
     /// May go up and down.
-    Gauge(fn(&Sample, Put<'_, f64>)),
+    Gauge(fn(&Observation, Put<'_, f64>)),
     /// How often a quantity was how large.
-    Histogram(fn(&Sample, Put<'_, Histogram>)),
+    Histogram(fn(&Observation, Put<'_, Histogram>)),
 }
 
 /// One metric family.
@@ -187,18 +86,20 @@ impl Family {
     }
 
     /// Calls `put` for each series that is a number; histograms have none.
-    pub fn series(&self, sample: &Sample, put: Put<'_, f64>) {
+    pub fn series(&self, observation: &Observation, put: Put<'_, f64>) {
         match self.read {
-            Read::Counter(read) => read(sample, &mut |labels, value| put(labels, value as f64)),
-            Read::Seconds(read) | Read::Gauge(read) => read(sample, put),
+            Read::Counter(read) => {
+                read(observation, &mut |labels, value| put(labels, value as f64))
+            }
+            Read::Seconds(read) | Read::Gauge(read) => read(observation, put),
             Read::Histogram(_) => {}
         }
     }
 
     /// Calls `put` for each series that is a histogram.
-    pub fn histograms(&self, sample: &Sample, put: Put<'_, Histogram>) {
+    pub fn histograms(&self, observation: &Observation, put: Put<'_, Histogram>) {
         if let Read::Histogram(read) = self.read {
-            read(sample, put);
+            read(observation, put);
         }
     }
 }
@@ -208,7 +109,7 @@ const fn counter(
     unit: Unit,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sample, Put<'_, u64>),
+    read: fn(&Observation, Put<'_, u64>),
 ) -> Family {
     Family { name, unit: Some(unit), labels, help, read: Read::Counter(read) }
 }
@@ -218,7 +119,7 @@ const fn gauge(
     unit: Unit,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sample, Put<'_, f64>),
+    read: fn(&Observation, Put<'_, f64>),
 ) -> Family {
     Family { name, unit: Some(unit), labels, help, read: Read::Gauge(read) }
 }
@@ -227,7 +128,7 @@ const fn histogram(
     name: &'static str,
     unit: Unit,
     help: &'static str,
-    read: fn(&Sample, Put<'_, Histogram>),
+    read: fn(&Observation, Put<'_, Histogram>),
 ) -> Family {
     Family { name, unit: Some(unit), labels: &[], help, read: Read::Histogram(read) }
 }
@@ -236,7 +137,7 @@ const fn seconds_total(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sample, Put<'_, f64>),
+    read: fn(&Observation, Put<'_, f64>),
 ) -> Family {
     Family { name, unit: Some(Unit::Seconds), labels, help, read: Read::Seconds(read) }
 }
@@ -246,7 +147,7 @@ const fn state(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    read: fn(&Sample, Put<'_, f64>),
+    read: fn(&Observation, Put<'_, f64>),
 ) -> Family {
     Family { name, unit: None, labels, help, read: Read::Gauge(read) }
 }
@@ -833,7 +734,13 @@ pub static FAMILIES: &[Family] = &[
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use slackwater::sections::SectionCounts;
     use slackwater::snapshot::ByPurge;
+
+    use crate::figures::observation::FleetFigures;
+    use crate::figures::residency::HeapResidency;
+    use crate::kernel::cgroup::CgroupMemory;
+    use crate::kernel::process::{ProcessMemory, ProportionalMemory};
 
     use super::*;
 
@@ -928,8 +835,8 @@ mod tests {
         snapshot
     }
 
-    fn sample() -> Sample {
-        Sample {
+    fn observation() -> Observation {
+        Observation {
             snapshot: numbered(),
             process: ProcessMemory::read(),
             proportional: Some(ProportionalMemory::default()),
@@ -990,20 +897,20 @@ mod tests {
 
     #[test]
     fn every_figure_of_the_snapshot_is_exported_under_its_own_name() {
-        let sample = sample();
+        let observation = observation();
         let mut exported = BTreeMap::new();
         for family in FAMILIES {
-            family.series(&sample, &mut |labels, value| {
+            family.series(&observation, &mut |labels, value| {
                 // What is for no reason has none in its field's name.
                 let labels = labels.iter().filter(|&&label| label != LabelValue::Word("none"));
                 let labels: String = labels.map(|label| format!(".{label}")).collect();
                 exported.insert(format!("{}{labels}", family.name), value);
             });
-            family.histograms(&sample, &mut |_, histogram| {
+            family.histograms(&observation, &mut |_, histogram| {
                 exported.insert(format!("{}.sum", family.name), histogram.sum);
             });
         }
-        let figures = debug_figures(&sample.snapshot);
+        let figures = debug_figures(&observation.snapshot);
         assert!(figures.len() > 40, "the Debug form was not understood: {figures:?}");
         for (name, value) in figures {
             let value = match value.as_str() {
@@ -1013,7 +920,7 @@ mod tests {
             };
             assert_eq!(exported.get(&name), Some(&value), "{name}");
         }
-        for class in &sample.snapshot.size_classes {
+        for class in &observation.snapshot.size_classes {
             for (name, value) in [("live", class.live_bytes), ("span", class.span_bytes)] {
                 let name = format!("size_class_{name}_bytes.{}", class.block_bytes);
                 assert_eq!(exported.get(&name), Some(&(value as f64)), "{name}");
@@ -1042,36 +949,36 @@ mod tests {
 
     #[test]
     fn series_have_the_labels_their_family_names_and_differ_from_each_other() {
-        let sample = sample();
+        let observation = observation();
         for family in FAMILIES {
             let mut seen = Vec::new();
-            family.series(&sample, &mut |labels, _| {
+            family.series(&observation, &mut |labels, _| {
                 assert_eq!(labels.len(), family.labels.len(), "{}", family.name);
                 assert!(!seen.contains(&labels.to_vec()), "{} {labels:?} twice", family.name);
                 seen.push(labels.to_vec());
             });
-            family.histograms(&sample, &mut |labels, _| seen.push(labels.to_vec()));
+            family.histograms(&observation, &mut |labels, _| seen.push(labels.to_vec()));
             assert!(!seen.is_empty(), "{} has no series", family.name);
         }
     }
 
     #[test]
     fn size_classes_without_memory_are_left_out() {
-        let mut sample = sample();
-        sample.snapshot.size_classes.fill(SizeClassBytes::default());
-        sample.snapshot.size_classes[3] =
+        let mut observation = observation();
+        observation.snapshot.size_classes.fill(SizeClassBytes::default());
+        observation.snapshot.size_classes[3] =
             SizeClassBytes { block_bytes: 48, live_bytes: 0, span_bytes: 4096 };
         for name in ["size_class_live_bytes", "size_class_span_bytes"] {
             let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
             let mut labels_seen = Vec::new();
-            family.series(&sample, &mut |labels, _| labels_seen.extend_from_slice(labels));
+            family.series(&observation, &mut |labels, _| labels_seen.extend_from_slice(labels));
             assert_eq!(labels_seen, [LabelValue::Number(48)], "{name}");
         }
     }
 
     #[test]
     fn unknown_process_figures_are_absent() {
-        let sample = Sample {
+        let observation = Observation {
             process: None,
             proportional: None,
             residency: None,
@@ -1079,7 +986,7 @@ mod tests {
             cgroup: None,
             fleet: None,
             sections: SectionCounts::default(),
-            ..sample()
+            ..observation()
         };
         for name in [
             "process_resident_bytes",
@@ -1102,7 +1009,7 @@ mod tests {
             "perf_uncounted_sections_total",
         ] {
             let family = FAMILIES.iter().find(|family| family.name == name).expect("in the table");
-            family.series(&sample, &mut |_, _| panic!("{name} is not known here"));
+            family.series(&observation, &mut |_, _| panic!("{name} is not known here"));
         }
     }
 }

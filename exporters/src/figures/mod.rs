@@ -3,5 +3,6 @@
 
 pub mod breakdown;
 pub mod families;
+pub mod observation;
 pub mod residency;
 pub(crate) mod stacks;

@@ -9,7 +9,8 @@ use std::fmt::Write;
 use metrics::Unit;
 use slackwater::snapshot::Histogram;
 
-use crate::figures::families::{FAMILIES, Family, LabelValue, PREFIX, Put, Sample};
+use crate::figures::families::{FAMILIES, Family, LabelValue, PREFIX, Put};
+use crate::figures::observation::Observation;
 use crate::serve::http::Preference;
 
 /// OpenMetrics' media type.
@@ -72,7 +73,7 @@ pub trait Figures {
     fn histograms(&self, family: &'static Family, put: Put<'_, Histogram>);
 }
 
-impl Figures for Sample {
+impl Figures for Observation {
     fn series(&self, family: &'static Family, put: Put<'_, f64>) {
         family.series(self, put);
     }
@@ -273,9 +274,9 @@ mod tests {
 
     #[test]
     fn a_counter_keeps_its_suffix_in_series_and_loses_it_in_openmetrics_heads() {
-        let mut sample = Sample::take();
-        sample.snapshot.frees_total = 5;
-        let sources = [Source { labels: &[], figures: &sample }];
+        let mut observation = Observation::take();
+        observation.snapshot.frees_total = 5;
+        let sources = [Source { labels: &[], figures: &observation }];
         let text = render(Format::Prometheus, &sources);
         assert_eq!(
             lines(&text, "slackwater_frees_total"),
@@ -314,12 +315,12 @@ mod tests {
 
     #[test]
     fn a_histogram_is_cumulative_and_ends_in_its_sum_and_count() {
-        let mut sample = Sample::take();
-        let histogram = &mut sample.snapshot.purge_duration_seconds;
+        let mut observation = Observation::take();
+        let histogram = &mut observation.snapshot.purge_duration_seconds;
         histogram.counts = [1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4];
         histogram.sum = 1.5;
         let labels = [("pid", "7".to_string())];
-        let text = render(Format::Prometheus, &[Source { labels: &labels, figures: &sample }]);
+        let text = render(Format::Prometheus, &[Source { labels: &labels, figures: &observation }]);
         let series = lines(&text, "purge_duration_seconds_");
         assert_eq!(series.len(), 13);
         let start = "slackwater_purge_duration_seconds";
@@ -332,11 +333,11 @@ mod tests {
 
     #[test]
     fn sources_share_heads_and_keep_their_labels() {
-        let sample = Sample::take();
+        let observation = Observation::take();
         let labels = [1, 2].map(|pid| [("pid", pid.to_string()), ("comm", "a\"b\\c\n".into())]);
         let sources = [
-            Source { labels: &labels[0], figures: &sample },
-            Source { labels: &labels[1], figures: &sample },
+            Source { labels: &labels[0], figures: &observation },
+            Source { labels: &labels[1], figures: &observation },
         ];
         let text = render(Format::Prometheus, &sources);
         assert_eq!(lines(&text, "# TYPE slackwater_threads ").len(), 1);
@@ -347,8 +348,9 @@ mod tests {
 
     #[test]
     fn a_family_without_series_has_no_head() {
-        let sample = Sample { process: None, residency: None, cgroup: None, ..Sample::take() };
-        let text = render(Format::Prometheus, &[Source { labels: &[], figures: &sample }]);
+        let observation =
+            Observation { process: None, residency: None, cgroup: None, ..Observation::take() };
+        let text = render(Format::Prometheus, &[Source { labels: &[], figures: &observation }]);
         assert!(!text.contains("rss_") && !text.contains("cgroup_"), "{text}");
     }
 }

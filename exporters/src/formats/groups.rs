@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slackwater::snapshot::Histogram;
 
-use crate::figures::families::{FAMILIES, Family, LabelValue, Put, Read, Sample};
+use crate::figures::families::{FAMILIES, Family, LabelValue, Put, Read};
+use crate::figures::observation::Observation;
 use crate::formats::exposition::Figures;
 
 /// Groups without a process whose sums are kept.
@@ -76,26 +77,26 @@ impl Groups {
     /// only could not be read this time.
     pub fn combine<'a>(
         &mut self,
-        seen: impl IntoIterator<Item = (Identity, String, &'a Sample)>,
+        seen: impl IntoIterator<Item = (Identity, String, &'a Observation)>,
         is_there: impl Fn(Identity) -> bool,
     ) -> Vec<Group> {
         self.looks += 1;
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        let mut nearest: BTreeMap<String, &Sample> = BTreeMap::new();
+        let mut nearest: BTreeMap<String, &Observation> = BTreeMap::new();
         let mut read = BTreeSet::new();
-        for (identity, name, sample) in seen {
+        for (identity, name, observation) in seen {
             read.insert(identity);
             let group = groups.entry(name.clone()).or_insert_with(|| Group::new(name.clone()));
-            group.add_levels(sample);
-            let so_far = nearest.entry(name.clone()).or_insert(sample);
-            if pressure(sample) > pressure(so_far) {
-                *so_far = sample;
+            group.add_levels(observation);
+            let so_far = nearest.entry(name.clone()).or_insert(observation);
+            if pressure(observation) > pressure(so_far) {
+                *so_far = observation;
             }
-            self.count(identity, name, Counted::read(sample));
+            self.count(identity, name, Counted::read(observation));
         }
-        for (name, sample) in nearest {
+        for (name, observation) in nearest {
             if let Some(group) = groups.get_mut(&name) {
-                group.add_of_control_group(sample);
+                group.add_of_control_group(observation);
             }
         }
         let is_gone = |one: &Identity| !read.contains(one) && !is_there(*one);
@@ -150,15 +151,15 @@ impl Groups {
 }
 
 impl Counted {
-    fn read(sample: &Sample) -> Counted {
+    fn read(observation: &Observation) -> Counted {
         let mut counted = Counted::default();
         for (place, family) in FAMILIES.iter().enumerate() {
             if is_counter(family) && sums(family) {
-                family.series(sample, &mut |labels, value| {
+                family.series(observation, &mut |labels, value| {
                     counted.numbers.insert((place, labels.to_vec()), value);
                 });
             }
-            family.histograms(sample, &mut |labels, histogram| {
+            family.histograms(observation, &mut |labels, histogram| {
                 counted.histograms.insert((place, labels.to_vec()), histogram);
             });
         }
@@ -187,12 +188,12 @@ impl Group {
     }
 
     /// What is there now, and what cannot be summed.
-    fn add_levels(&mut self, sample: &Sample) {
+    fn add_levels(&mut self, observation: &Observation) {
         for (place, family) in FAMILIES.iter().enumerate() {
             if is_counter(family) && sums(family) || is_of_control_group(family) {
                 continue;
             }
-            family.series(sample, &mut |labels, value| {
+            family.series(observation, &mut |labels, value| {
                 let entry = self.numbers.entry((place, labels.to_vec()));
                 let together = if sums(family) { |a: f64, b| a + b } else { f64::max };
                 entry.and_modify(|so_far| *so_far = together(*so_far, value)).or_insert(value);
@@ -200,10 +201,10 @@ impl Group {
         }
     }
 
-    fn add_of_control_group(&mut self, sample: &Sample) {
+    fn add_of_control_group(&mut self, observation: &Observation) {
         for (place, family) in FAMILIES.iter().enumerate() {
             if is_of_control_group(family) {
-                family.series(sample, &mut |labels, value| {
+                family.series(observation, &mut |labels, value| {
                     self.numbers.insert((place, labels.to_vec()), value);
                 });
             }
@@ -272,12 +273,12 @@ fn is_of_control_group(family: &Family) -> bool {
 
 /// How near a process is to the limit of its control group: what is needed of it, as a share. Without a
 /// limit it is not near at all.
-fn pressure(sample: &Sample) -> f64 {
+fn pressure(observation: &Observation) -> f64 {
     let share = |need: Option<u64>, limit: Option<u64>| match (need, limit) {
         (Some(need), Some(limit)) => need as f64 / limit.max(1) as f64,
         _ => -1.0,
     };
-    let Some(cgroup) = &sample.cgroup else { return -2.0 };
+    let Some(cgroup) = &observation.cgroup else { return -2.0 };
     let hard = share(cgroup.need_bytes, cgroup.limit_bytes);
     hard.max(share(cgroup.high_need_bytes, cgroup.high_bytes))
 }
@@ -299,11 +300,11 @@ mod tests {
     use crate::formats::exposition::{Format, Source, render};
     use crate::kernel::cgroup::CgroupMemory;
 
-    fn sample(frees: u64, threads: u64) -> Sample {
-        let mut sample = Sample::take();
-        sample.snapshot.frees_total = frees;
-        sample.snapshot.threads = threads;
-        sample
+    fn observation(frees: u64, threads: u64) -> Observation {
+        let mut observation = Observation::take();
+        observation.snapshot.frees_total = frees;
+        observation.snapshot.threads = threads;
+        observation
     }
 
     /// Who is not read has ended.
@@ -320,26 +321,26 @@ mod tests {
     #[test]
     fn what_was_counted_stays_when_processes_end_and_sizes_do_not() {
         let mut groups = Groups::default();
-        let (a, b) = (sample(5, 2), sample(7, 3));
+        let (a, b) = (observation(5, 2), observation(7, 3));
         let name = || "worker".to_string();
         let found = groups.combine([((1, 10), name(), &a), ((2, 10), name(), &b)], gone);
         assert_eq!(found.len(), 1);
         assert_eq!(value(&found, "worker", "slackwater_frees_total"), Some(12.0));
         assert_eq!(value(&found, "worker", "slackwater_threads"), Some(5.0));
 
-        let b = sample(9, 3);
+        let b = observation(9, 3);
         let found = groups.combine([((2, 10), name(), &b)], gone);
         assert_eq!(value(&found, "worker", "slackwater_frees_total"), Some(14.0));
         assert_eq!(value(&found, "worker", "slackwater_threads"), Some(3.0));
 
         // Another process of the same number, and one that executed another program.
-        let (new, again) = (sample(1, 1), sample(2, 1));
+        let (new, again) = (observation(1, 1), observation(2, 1));
         let found = groups.combine([((2, 11), name(), &new)], gone);
         assert_eq!(value(&found, "worker", "slackwater_frees_total"), Some(15.0));
         let found = groups.combine([((2, 11), "other".into(), &again)], gone);
         assert_eq!(value(&found, "other", "slackwater_frees_total"), Some(2.0));
         assert_eq!(value(&found, "worker", "slackwater_frees_total"), None);
-        let zero = sample(0, 1);
+        let zero = observation(0, 1);
         let found = groups.combine([((2, 11), "other".into(), &zero)], gone);
         assert_eq!(value(&found, "other", "slackwater_frees_total"), Some(2.0));
 
@@ -359,14 +360,14 @@ mod tests {
     #[test]
     fn what_is_shared_or_a_state_is_not_added_up() {
         let limited = |seconds| {
-            let mut sample = sample(1, 1);
-            sample.cgroup = Some(CgroupMemory {
+            let mut observation = observation(1, 1);
+            observation.cgroup = Some(CgroupMemory {
                 limit_bytes: Some(1000),
                 pressure_seconds: Some(seconds),
                 ..CgroupMemory::default()
             });
-            sample.snapshot.release_oldest_age_seconds = seconds;
-            sample
+            observation.snapshot.release_oldest_age_seconds = seconds;
+            observation
         };
         let (a, b) = (limited(4.0), limited(3.0));
         let mut groups = Groups::default();
@@ -391,18 +392,21 @@ mod tests {
     #[test]
     fn figures_of_control_groups_belong_together() {
         let within = |need, limit| {
-            let mut sample = sample(1, 1);
-            sample.cgroup = Some(CgroupMemory {
+            let mut observation = observation(1, 1);
+            observation.cgroup = Some(CgroupMemory {
                 need_bytes: Some(need),
                 limit_bytes: limit,
                 ..CgroupMemory::default()
             });
-            sample
+            observation
         };
         let (free, near, far) =
             (within(10_000, None), within(900, Some(1000)), within(100, Some(4000)));
         for order in [[&free, &near, &far], [&far, &free, &near], [&near, &far, &free]] {
-            let seen = order.into_iter().zip(0..).map(|(sample, n)| ((n, 1), "a".into(), sample));
+            let seen = order
+                .into_iter()
+                .zip(0..)
+                .map(|(observation, n)| ((n, 1), "a".into(), observation));
             let found = Groups::default().combine(seen, gone);
             assert_eq!(value(&found, "a", "slackwater_cgroup_need_bytes"), Some(900.0));
             assert_eq!(value(&found, "a", "slackwater_cgroup_limit_bytes"), Some(1000.0));
@@ -412,9 +416,9 @@ mod tests {
     #[test]
     fn groups_that_are_gone_are_kept_up_to_a_bound() {
         let mut groups = Groups::default();
-        let sample = sample(1, 1);
+        let observation = observation(1, 1);
         for number in 0..2 * MAX_KEPT as u32 {
-            groups.combine([((number, 1), number.to_string(), &sample)], gone);
+            groups.combine([((number, 1), number.to_string(), &observation)], gone);
         }
         assert_eq!(groups.kept.len(), MAX_KEPT + 1);
         assert_eq!(groups.members.len(), 1);

@@ -1,4 +1,4 @@
-//! A sample as one JSON object, for the page and for scripts.
+//! An observation as one JSON object, for the page and for scripts.
 //!
 //! A family without labels is a number; one with a label is an object from label value to number.
 //! Keys are the names of the table without their prefix. The nesting is as deep as a family has
@@ -7,25 +7,26 @@
 use serde_json::{Map, Value, json};
 use slackwater::snapshot::Histogram;
 
-use crate::figures::families::{FAMILIES, LabelValue, Sample};
+use crate::figures::families::{FAMILIES, LabelValue};
+use crate::figures::observation::Observation;
 
 /// Up to here every whole number has a `f64` of its own.
 const MAX_EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
 
 /// Renders every family that has a series.
-pub fn render(sample: &Sample) -> String {
-    Value::Object(figures(sample)).to_string()
+pub fn render(observation: &Observation) -> String {
+    Value::Object(figures(observation)).to_string()
 }
 
 /// The same as an object, in the table's order.
-pub fn figures(sample: &Sample) -> Map<String, Value> {
+pub fn figures(observation: &Observation) -> Map<String, Value> {
     let mut figures = Map::new();
     for family in FAMILIES {
-        family.histograms(sample, &mut |_, found| {
+        family.histograms(observation, &mut |_, found| {
             figures.insert(family.name.to_string(), histogram(&found));
         });
         let mut series: Vec<(Vec<LabelValue>, f64)> = Vec::new();
-        family.series(sample, &mut |labels, value| series.push((labels.to_vec(), value)));
+        family.series(observation, &mut |labels, value| series.push((labels.to_vec(), value)));
         if !series.is_empty() {
             figures.insert(family.name.to_string(), nested(&series, 0));
         }
@@ -74,20 +75,20 @@ mod tests {
 
     #[test]
     fn plain_and_labelled_families_have_their_shapes() {
-        let mut sample = Sample { process: None, residency: None, ..Sample::take() };
-        sample.snapshot.threads = 7;
-        sample.snapshot.release_oldest_age_seconds = 0.25;
-        sample.snapshot.epoch_ticks_total.idle = 3;
-        sample.snapshot.epoch_ticks_total.busy = 4;
-        let text = render(&sample);
+        let mut observation = Observation { process: None, residency: None, ..Observation::take() };
+        observation.snapshot.threads = 7;
+        observation.snapshot.release_oldest_age_seconds = 0.25;
+        observation.snapshot.epoch_ticks_total.idle = 3;
+        observation.snapshot.epoch_ticks_total.busy = 4;
+        let text = render(&observation);
         assert!(text.starts_with("{\"release_enqueued_total\":{\"small_page_retire\":"), "{text}");
         assert!(text.contains("\"threads\":7,"), "{text}");
         assert!(text.contains("\"release_oldest_age_seconds\":0.25,"), "{text}");
         assert!(text.contains("\"epoch_ticks_total\":{\"idle\":3,\"busy\":4}"), "{text}");
-        sample.snapshot.purge_batch_pages.counts[0] = 2;
-        sample.snapshot.purge_batch_pages.counts[10] = 1;
-        sample.snapshot.purge_batch_pages.sum = 300_002.0;
-        let text = render(&sample);
+        observation.snapshot.purge_batch_pages.counts[0] = 2;
+        observation.snapshot.purge_batch_pages.counts[10] = 1;
+        observation.snapshot.purge_batch_pages.sum = 300_002.0;
+        let text = render(&observation);
         let start = "\"purge_batch_pages\":{\"buckets\":[[1,2],[4,2],";
         let end = "[262144,2],[null,3]],\"sum\":300002,\"count\":3}";
         assert!(text.contains(start) && text.contains(end), "{text}");

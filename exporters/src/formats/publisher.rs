@@ -11,7 +11,8 @@ use std::time::Duration;
 use metrics::{Histogram, Key, Label, Level, Metadata, Recorder};
 use slackwater::snapshot;
 
-use crate::figures::families::{FAMILIES, Family, LabelValue, Read, Sample};
+use crate::figures::families::{FAMILIES, Family, LabelValue, Read};
+use crate::figures::observation::Observation;
 use crate::formats::periodic::Periodic;
 use crate::kernel::observer;
 
@@ -21,7 +22,7 @@ static METADATA: Metadata<'static> =
 /// A histogram's counts.
 const BUCKETS: usize = snapshot::Histogram::BUCKETS;
 
-/// Sets every series of the table from a fresh sample, each time it is told to.
+/// Sets every series of the table from a fresh observation, each time it is told to.
 ///
 /// Several of them may publish to one recorder: what each sets is the same, and what is added up (the
 /// counts of histograms) is added once for each recorder.
@@ -72,7 +73,7 @@ impl Publisher {
         Publisher::default()
     }
 
-    /// Takes a sample and sets every series of the installed recorder (or of the thread's own). Call it
+    /// Takes an observation and sets every series of the installed recorder (or of the thread's own). Call it
     /// just before the recorder is rendered. A recorder installed after earlier calls is picked up by
     /// the next.
     pub fn publish(&mut self) {
@@ -88,12 +89,17 @@ impl Publisher {
             self.recorder = Some(identity);
             self.families = FAMILIES.iter().map(|_| Vec::new()).collect();
         }
-        observer::count(|| self.set_all(recorder, identity, &Sample::take()));
+        observer::count(|| self.set_all(recorder, identity, &Observation::take()));
     }
 
     /// Series are registered anew each time: the recorder may have forgotten those that were idle, or be
     /// another one at the same address. That takes a look into its table for each.
-    fn set_all(&mut self, recorder: &dyn Recorder, identity: RecorderIdentity, sample: &Sample) {
+    fn set_all(
+        &mut self,
+        recorder: &dyn Recorder,
+        identity: RecorderIdentity,
+        observation: &Observation,
+    ) {
         for (place, (family, known)) in FAMILIES.iter().zip(&mut self.families).enumerate() {
             let (name, help) = (family.full_name().into(), family.help.into());
             match family.read {
@@ -102,12 +108,12 @@ impl Publisher {
                     let set = |key: &Key, value| {
                         recorder.register_counter(key, &METADATA).absolute(value);
                     };
-                    set_series(family, known, |put| read(sample, put), set);
+                    set_series(family, known, |put| read(observation, put), set);
                 }
                 Read::Seconds(read) | Read::Gauge(read) => {
                     recorder.describe_gauge(name, family.unit, help);
                     let set = |key: &Key, value| recorder.register_gauge(key, &METADATA).set(value);
-                    set_series(family, known, |put| read(sample, put), set);
+                    set_series(family, known, |put| read(observation, put), set);
                     let none = if family.labels.contains(&"size_class") { 0.0 } else { f64::NAN };
                     for one in known.iter().filter(|one| !one.set) {
                         set(&one.key, none);
@@ -116,7 +122,7 @@ impl Publisher {
                 Read::Histogram(read) => {
                     recorder.describe_histogram(name, family.unit, help);
                     let handle = recorder.register_histogram(&key(family, &[]), &METADATA);
-                    read(sample, &mut |_, now| record_new(&handle, identity, place, &now));
+                    read(observation, &mut |_, now| record_new(&handle, identity, place, &now));
                 }
             }
         }
@@ -158,7 +164,7 @@ fn record_new(
     let bounds = now.bounds.iter().chain(now.bounds.last());
     for ((recorded, &count), &bound) in all[known].counts.iter_mut().zip(&now.counts).zip(bounds) {
         handle.record_many(bound, count.saturating_sub(*recorded) as usize);
-        // Another publisher may have a later sample already.
+        // Another publisher may have a later observation already.
         *recorded = count.max(*recorded);
     }
 }
@@ -223,26 +229,29 @@ mod tests {
     fn what_is_gone_is_no_number_and_an_empty_size_class_is_empty() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let mut publisher = Publisher::new();
-        let mut publish = |sample: &Sample| {
+        let mut publish = |observation: &Observation| {
             let identity = RecorderIdentity::of(&recorder);
             if publisher.families.is_empty() {
                 publisher.families = FAMILIES.iter().map(|_| Vec::new()).collect();
             }
-            publisher.set_all(&recorder, identity, sample);
+            publisher.set_all(&recorder, identity, observation);
             recorder.handle().render()
         };
-        let mut sample = Sample::take();
-        sample.cgroup = Some(CgroupMemory { limit_bytes: Some(4096), ..CgroupMemory::default() });
-        let class = sample.snapshot.size_classes[0].block_bytes;
-        sample.snapshot.size_classes[0].span_bytes = 65536;
-        let before = publish(&sample);
+        let mut observation = Observation::take();
+        observation.cgroup =
+            Some(CgroupMemory { limit_bytes: Some(4096), ..CgroupMemory::default() });
+        let class = observation.snapshot.size_classes[0].block_bytes;
+        observation.snapshot.size_classes[0].span_bytes = 65536;
+        let before = publish(&observation);
         assert!(before.contains("\nslackwater_cgroup_limit_bytes 4096\n"), "{before}");
         let spans = |bytes| format!("span_bytes{{size_class=\"{class}\"}} {bytes}\n");
         assert!(before.contains(&spans(65536)), "{before}");
-        sample.cgroup = None;
-        (sample.snapshot.size_classes[0].span_bytes, sample.snapshot.size_classes[0].live_bytes) =
-            (0, 0);
-        let after = publish(&sample);
+        observation.cgroup = None;
+        (
+            observation.snapshot.size_classes[0].span_bytes,
+            observation.snapshot.size_classes[0].live_bytes,
+        ) = (0, 0);
+        let after = publish(&observation);
         assert!(after.contains("\nslackwater_cgroup_limit_bytes NaN\n"), "{after}");
         assert!(after.contains(&spans(0)), "{after}");
     }

@@ -7,7 +7,7 @@ use std::io;
 use hyper::StatusCode;
 use hyper::header;
 
-use crate::figures::families::Sample;
+use crate::figures::observation::Observation;
 use crate::figures::residency;
 use crate::formats::exposition::{self, Format, Source};
 use crate::formats::{json, map};
@@ -67,10 +67,10 @@ fn answer(request: &Request) -> Answer {
     match request.path() {
         "/" => page().into(),
         "/metrics" => {
-            let sample = Sample::take();
-            metrics(request, &[Source { labels: &[], figures: &sample }]).into()
+            let observation = Observation::take();
+            metrics(request, &[Source { labels: &[], figures: &observation }]).into()
         }
-        "/snapshot.json" => snapshot(&Sample::take()).into(),
+        "/snapshot.json" => snapshot(&Observation::take()).into(),
         "/map.json" => map(request, |query| {
             residency::look_at_this_process(|memory, heap, pagemap| {
                 map::render(query, memory, heap, pagemap)
@@ -93,7 +93,7 @@ pub fn page() -> Response {
     Response::ok(HTML, page::PAGE).with_header(header::CONTENT_SECURITY_POLICY, page::POLICY)
 }
 
-/// The samples as Prometheus scrapes them, in the format that the request prefers.
+/// The observations as Prometheus scrapes them, in the format that the request prefers.
 pub fn metrics(request: &Request, sources: &[Source<'_>]) -> Response {
     let format = Format::accepted(&request.accept());
     Response::ok(format.content_type(), exposition::render(format, sources))
@@ -119,7 +119,7 @@ pub fn map<E: Display>(
     }
 }
 
-/// A sample as one JSON object.
-pub fn snapshot(sample: &Sample) -> Response {
-    Response::ok(JSON, json::render(sample))
+/// An observation as one JSON object.
+pub fn snapshot(observation: &Observation) -> Response {
+    Response::ok(JSON, json::render(observation))
 }

@@ -18,7 +18,7 @@ use slackwater::knobs::Knobs;
 use slackwater::remote::{NOTE_NAME, NOTE_TYPE, Place, RemoteError, RemoteHeap, SpanUse};
 use slackwater::units::SEGMENT_CHUNKS;
 
-use crate::figures::families::Sample;
+use crate::figures::observation::Observation;
 use crate::figures::residency::{self, ReadError, SegmentResidency};
 use crate::figures::stacks;
 use crate::kernel::cgroup::{CgroupMemory, GroupName};
@@ -110,23 +110,23 @@ impl Target {
     /// # Errors
     ///
     /// When it has ended, or its heap cannot be read.
-    pub fn sample(&mut self) -> Result<Sample, AttachError> {
+    pub fn observe(&mut self) -> Result<Observation, AttachError> {
         // A process may be given another name, and be put into another group.
         self.comm = comm(self.process);
         self.group = GroupName::of(self.process);
-        let outcome = match self.try_sample() {
+        let outcome = match self.try_observe() {
             Err(error) if error.is_worth_another_look() => {
                 *self = Target::open(self.process)?;
-                self.try_sample()
+                self.try_observe()
             }
             outcome => outcome,
         };
-        let mut sample = outcome?;
-        sample.proportional = self.proportional.of(self.process);
-        Ok(sample)
+        let mut observation = outcome?;
+        observation.proportional = self.proportional.of(self.process);
+        Ok(observation)
     }
 
-    fn try_sample(&self) -> Result<Sample, AttachError> {
+    fn try_observe(&self) -> Result<Observation, AttachError> {
         let (sections, (snapshot, (process, residency)), stack_bytes) = self.read(|heap| {
             let pagemap = open_pagemap(self.process)?;
             let sections = heap.sections(&self.memory)?;
@@ -140,13 +140,13 @@ impl Target {
                 }
                 Ok((process, residency))
             };
-            let figures = Sample::at_one_moment(books, kernel)?;
+            let figures = Observation::at_one_moment(books, kernel)?;
             let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
             let stack_bytes =
                 stacks::resident_bytes(&self.files(), self.process, &addresses, &pagemap);
             Ok((sections, figures, stack_bytes))
         })?;
-        Ok(Sample {
+        Ok(Observation {
             snapshot,
             residency: Some(residency),
             process,
@@ -165,7 +165,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::sample`].
+    /// As [`Target::observe`].
     #[cfg(feature = "endpoint")]
     pub fn reading(&mut self) -> Result<Reading, AttachError> {
         let read = |target: &Target| {
@@ -184,7 +184,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::sample`].
+    /// As [`Target::observe`].
     pub fn knobs(&self) -> Result<Knobs, AttachError> {
         self.read(|heap| Ok(heap.knobs(&self.memory)?))
     }
@@ -193,7 +193,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::sample`].
+    /// As [`Target::observe`].
     pub fn place(&self) -> Result<Option<Place>, AttachError> {
         self.read(|heap| Ok(heap.place(&self.memory)?))
     }
@@ -202,7 +202,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::sample`], and when the segments are not in use.
+    /// As [`Target::observe`], and when the segments are not in use.
     pub fn segments(&self, first: u32, count: u32) -> Result<Vec<SegmentResidency>, AttachError> {
         self.read(|heap| match heap.place(&self.memory)? {
             None => Err(RemoteError::Nonsense("segments").into()),
@@ -219,7 +219,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As [`Target::sample`].
+    /// As [`Target::observe`].
     pub fn largest_mappings(&self, most: usize) -> Result<Vec<MappingUse>, AttachError> {
         self.read(|heap| {
             let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
@@ -529,9 +529,9 @@ mod tests {
     fn this_process_has_the_figures_it_has() {
         let mut target = Target::open(std::process::id()).expect("readable");
         let block = vec![1u8; 3 << 20];
-        let sample = target.sample().expect("readable");
-        let own = Sample::take();
-        assert_eq!(sample.snapshot.mapped_bytes, own.snapshot.mapped_bytes);
+        let observation = target.observe().expect("readable");
+        let own = Observation::take();
+        assert_eq!(observation.snapshot.mapped_bytes, own.snapshot.mapped_bytes);
         assert_eq!(target.knobs().expect("readable"), slackwater::knobs());
         drop(block);
     }

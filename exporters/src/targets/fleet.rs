@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::figures::families::Sample;
+pub use crate::figures::observation::FleetFigures;
+use crate::figures::observation::Observation;
 use crate::kernel::observer;
 use crate::kernel::process::{comm, processes, start_time};
 use crate::targets::attach::{AttachError, Target};
@@ -52,8 +53,8 @@ pub struct Seen {
     pub cgroup: String,
     /// `pid`, `comm` and `container`.
     pub labels: [(&'static str, String); 3],
-    /// Its figures. Those of this process have [`Sample::fleet`].
-    pub sample: Sample,
+    /// Its figures. Those of this process have [`Observation::fleet`].
+    pub observation: Observation,
 }
 
 impl Seen {
@@ -61,19 +62,6 @@ impl Seen {
     pub fn comm(&self) -> &str {
         &self.labels[1].1
     }
-}
-
-/// What became of the last look at all processes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct FleetFigures {
-    /// Processes whose figures were read.
-    pub read: u64,
-    /// Processes that could not be looked at for want of the right to.
-    pub refused: u64,
-    /// Processes whose heap is there and could not be read.
-    pub failed: u64,
-    /// How long it took, in seconds.
-    pub seconds: f64,
 }
 
 impl Fleet {
@@ -104,8 +92,8 @@ impl Fleet {
             };
             let own = std::process::id().to_string();
             if let Some(own) = seen.iter_mut().find(|seen| seen.labels[0].1 == own) {
-                own.sample.fleet = Some(figures);
-                own.sample.observer_cpu_seconds = Some(observer::cpu_seconds());
+                own.observation.fleet = Some(figures);
+                own.observation.observer_cpu_seconds = Some(observer::cpu_seconds());
             }
             (seen, figures)
         })
@@ -145,8 +133,8 @@ impl Fleet {
             if process != own && !self.wanted.as_deref().is_none_or(is_wanted) {
                 continue;
             }
-            match target.sample() {
-                Ok(sample) => seen.push(Seen {
+            match target.observe() {
+                Ok(observation) => seen.push(Seen {
                     identity: (process, target.started()),
                     cgroup: target.cgroup().to_string(),
                     labels: [
@@ -154,7 +142,7 @@ impl Fleet {
                         ("comm", target.comm().to_string()),
                         ("container", target.container().to_string()),
                     ],
-                    sample,
+                    observation,
                 }),
                 Err(error) => lost.push((process, error)),
             }

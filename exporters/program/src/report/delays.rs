@@ -45,14 +45,14 @@ fn ticker_off(evidence: &Evidence) -> Option<String> {
 }
 
 fn no_tick_yet(evidence: &Evidence) -> Option<String> {
-    let snapshot = &evidence.sample.snapshot;
+    let snapshot = &evidence.observation.snapshot;
     let ticks = snapshot.epoch_ticks_total;
     (ticks.idle + ticks.busy == 0 && snapshot.mapped_bytes < TICKER_FROM)
         .then(|| "there was no tick yet: the ticker starts when the heap has 4 MiB".to_string())
 }
 
 fn gate_busy(evidence: &Evidence) -> Option<String> {
-    if evidence.sample.snapshot.gate_state != GateState::Busy {
+    if evidence.observation.snapshot.gate_state != GateState::Busy {
         return None;
     }
     let rest = evidence.knobs.delay_epochs_busy as f64 * evidence.epoch_seconds();
@@ -69,7 +69,7 @@ fn gate_busy(evidence: &Evidence) -> Option<String> {
 
 fn delay(evidence: &Evidence) -> Option<String> {
     let epochs = evidence.knobs.delay_epochs_idle;
-    let applies = epochs > 0 && evidence.sample.snapshot.gate_state == GateState::Idle;
+    let applies = epochs > 0 && evidence.observation.snapshot.gate_state == GateState::Idle;
     applies.then(|| {
         let rest = seconds(epochs as f64 * evidence.epoch_seconds());
         format!("pages rest for {rest} before they go back (SLACKWATER_DELAY_EPOCHS_IDLE)")
@@ -77,7 +77,7 @@ fn delay(evidence: &Evidence) -> Option<String> {
 }
 
 fn just_freed(evidence: &Evidence) -> Option<String> {
-    let age = evidence.sample.snapshot.release_oldest_age_seconds;
+    let age = evidence.observation.snapshot.release_oldest_age_seconds;
     let is_fresh = evidence.breakdown.dirty > 0 && age < evidence.epoch_seconds();
     is_fresh.then(|| {
         format!(
@@ -89,7 +89,7 @@ fn just_freed(evidence: &Evidence) -> Option<String> {
 }
 
 fn no_takeover(evidence: &Evidence) -> Option<String> {
-    let unavailable = evidence.sample.snapshot.takeovers_total.unavailable;
+    let unavailable = evidence.observation.snapshot.takeovers_total.unavailable;
     (unavailable > 0).then(|| {
         "the kernel has no membarrier for the process: threads keep their caches until they \
          allocate or free again"
@@ -98,7 +98,7 @@ fn no_takeover(evidence: &Evidence) -> Option<String> {
 }
 
 fn refused(evidence: &Evidence) -> Option<String> {
-    let errors = evidence.sample.snapshot.release_errors_total;
+    let errors = evidence.observation.snapshot.release_errors_total;
     (errors > 0).then(|| format!("the kernel refused {} purges so far", count(errors as f64)))
 }
 
@@ -130,20 +130,20 @@ mod tests {
             (
                 "no tick yet",
                 |e| {
-                    e.sample.snapshot.epoch_ticks_total.idle = 0;
-                    e.sample.snapshot.mapped_bytes = 2 << 20;
+                    e.observation.snapshot.epoch_ticks_total.idle = 0;
+                    e.observation.snapshot.mapped_bytes = 2 << 20;
                 },
                 "4 MiB",
             ),
             (
                 "gate busy",
-                |e| e.sample.snapshot.gate_state = GateState::Busy,
+                |e| e.observation.snapshot.gate_state = GateState::Busy,
                 "at work: only what has been free for 5.0 s",
             ),
             (
                 "gate busy",
                 |e| {
-                    e.sample.snapshot.gate_state = GateState::Busy;
+                    e.observation.snapshot.gate_state = GateState::Busy;
                     e.knobs.gate = GateMode::Busy;
                 },
                 "told to say so",
@@ -153,16 +153,16 @@ mod tests {
                 "just freed",
                 |e| {
                     e.breakdown.dirty = 8 << 20;
-                    e.sample.snapshot.release_oldest_age_seconds = 0.02;
+                    e.observation.snapshot.release_oldest_age_seconds = 0.02;
                 },
                 "free for 20 ms, and ticks are 50 ms apart",
             ),
             (
                 "no take-over",
-                |e| e.sample.snapshot.takeovers_total.unavailable = 1,
+                |e| e.observation.snapshot.takeovers_total.unavailable = 1,
                 "no membarrier",
             ),
-            ("refused", |e| e.sample.snapshot.release_errors_total = 3, "refused 3 purges"),
+            ("refused", |e| e.observation.snapshot.release_errors_total = 3, "refused 3 purges"),
         ];
         for (name, change, mention) in cases {
             let said = said(change);

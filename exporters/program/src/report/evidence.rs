@@ -1,7 +1,7 @@
 //! What a report is made from.
 
 use slackwater::knobs::Knobs;
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::breakdown::Breakdown;
 use slackwater_exporters::mappings::MappingUse;
 use slackwater_exporters::perf::PerfError;
@@ -16,7 +16,7 @@ const SMALL_SHARE: f64 = 0.02;
 /// One process, looked at once or twice.
 pub struct Evidence {
     /// Its figures.
-    pub sample: Sample,
+    pub observation: Observation,
     /// Why its RSS is what it is.
     pub breakdown: Breakdown,
     /// The largest mappings beside the heap and the stacks.
@@ -34,7 +34,7 @@ pub struct Evidence {
 /// The first of two looks.
 pub struct Earlier {
     /// Its figures then.
-    pub sample: Sample,
+    pub observation: Observation,
     /// Why its RSS was what it was.
     pub breakdown: Breakdown,
     /// How long ago that was.
@@ -81,8 +81,8 @@ pub fn said(rules: &[Rule], change: impl Fn(&mut Evidence)) -> Vec<Heard> {
 impl Evidence {
     /// A process of 100 MiB that is well: 90 live, the rest its libraries.
     pub fn made_up() -> Evidence {
-        let mut sample = Sample { cgroup: None, ..Sample::take() };
-        let snapshot = &mut sample.snapshot;
+        let mut observation = Observation { cgroup: None, ..Observation::take() };
+        let snapshot = &mut observation.snapshot;
         snapshot.size_classes.fill(Default::default());
         snapshot.gate_state = slackwater::snapshot::GateState::Idle;
         snapshot.epoch_ticks_total.idle = 100;
@@ -94,9 +94,9 @@ impl Evidence {
         snapshot.takeovers_total = Default::default();
         snapshot.threads = 4;
         snapshot.mapped_bytes = 96 << 20;
-        sample.residency = Some(Default::default());
+        observation.residency = Some(Default::default());
         let breakdown = Breakdown { live: 90 << 20, file: 10 << 20, ..Breakdown::default() };
         let (mappings, knobs, lacks) = (Vec::new(), slackwater::knobs(), Vec::new());
-        Evidence { sample, breakdown, mappings, knobs, earlier: None, watched: None, lacks }
+        Evidence { observation, breakdown, mappings, knobs, earlier: None, watched: None, lacks }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::breakdown::Breakdown;
 use slackwater_exporters::profile::lacks::lacks;
@@ -32,31 +32,31 @@ pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     let earlier = match arguments.seconds.or(arguments.perf) {
         None => None,
         Some(seconds) => {
-            let (sample, breakdown) = look(&mut target)?;
+            let (observation, breakdown) = look(&mut target)?;
             let begin = Instant::now();
             match arguments.perf {
                 Some(_) => watched = Some(events::watch(target.pid(), seconds)),
                 None => thread::sleep(Duration::from_secs(seconds)),
             }
-            Some(Earlier { sample, breakdown, seconds: begin.elapsed().as_secs_f64() })
+            Some(Earlier { observation, breakdown, seconds: begin.elapsed().as_secs_f64() })
         }
     };
-    let (sample, breakdown) = look(&mut target)?;
+    let (observation, breakdown) = look(&mut target)?;
     let knobs = target.knobs().map_err(Failure::not_read)?;
     // A report without them is a report, too.
     let mappings = target.largest_mappings(MAX_MAPPINGS).unwrap_or_default();
     let profile = target.reading().map_err(Failure::not_read)?.profile;
     let lacks = lacks(&profile, &Names::default());
-    let evidence = Evidence { sample, breakdown, mappings, knobs, earlier, watched, lacks };
+    let evidence = Evidence { observation, breakdown, mappings, knobs, earlier, watched, lacks };
     output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
 }
 
-fn look(target: &mut Target) -> Result<(Sample, Breakdown), Failure> {
-    let sample = target.sample().map_err(Failure::not_read)?;
-    let breakdown = sample.breakdown().ok_or_else(|| {
+fn look(target: &mut Target) -> Result<(Observation, Breakdown), Failure> {
+    let observation = target.observe().map_err(Failure::not_read)?;
+    let breakdown = observation.breakdown().ok_or_else(|| {
         Failure::broken(format_args!("process {}: the kernel does not tell its RSS", target.pid()))
     })?;
-    Ok((sample, breakdown))
+    Ok((observation, breakdown))
 }
 
 fn text(name: &str, evidence: &Evidence) -> String {
@@ -67,8 +67,8 @@ fn text(name: &str, evidence: &Evidence) -> String {
     write_due(&mut text, evidence, &delays);
     write_suspects(&mut text, evidence, &suspects);
     write_lacks(&mut text, &evidence.lacks);
-    if evidence.sample.sections.is_counted() {
-        events::write_sections(&mut text, &evidence.sample.sections);
+    if evidence.observation.sections.is_counted() {
+        events::write_sections(&mut text, &evidence.observation.sections);
     }
     if let Some(watched) = &evidence.watched {
         events::write_threads(&mut text, watched);
@@ -111,12 +111,13 @@ fn write_parts(text: &mut String, evidence: &Evidence) {
         let untouched = bytes(evidence.breakdown.untouched);
         let _ = writeln!(text, "  and {untouched} live but not in RSS: never written to");
     }
-    let swapped = evidence.sample.process.and_then(|process| process.swapped_bytes).unwrap_or(0);
+    let swapped =
+        evidence.observation.process.and_then(|process| process.swapped_bytes).unwrap_or(0);
     if swapped > 0 {
         let heap = bytes(evidence.breakdown.swapped);
         let _ = writeln!(text, "  and {} swapped out, {heap} of it of the heap", bytes(swapped));
     }
-    if let Some(process) = &evidence.sample.process {
+    if let Some(process) = &evidence.observation.process {
         let _ = writeln!(text, "  at its highest RSS was {}", bytes(process.peak_bytes));
     }
     write_group(text, evidence);
@@ -136,7 +137,7 @@ fn write_mappings(text: &mut String, evidence: &Evidence) {
 
 /// What the control group uses, and of what; nothing where it is not known.
 fn write_group(text: &mut String, evidence: &Evidence) {
-    let Some(cgroup) = &evidence.sample.cgroup else { return };
+    let Some(cgroup) = &evidence.observation.cgroup else { return };
     if let (Some(current), Some(need)) = (cgroup.current_bytes, cgroup.need_bytes) {
         let cached = bytes(current.saturating_sub(need));
         let limit = match cgroup.limit_bytes {
@@ -158,7 +159,7 @@ fn write_group(text: &mut String, evidence: &Evidence) {
 fn write_due(text: &mut String, evidence: &Evidence, delays: &[Heard]) {
     text.push_str("\nWhat would be released\n");
     let breakdown = &evidence.breakdown;
-    let age = seconds(evidence.sample.snapshot.release_oldest_age_seconds);
+    let age = seconds(evidence.observation.snapshot.release_oldest_age_seconds);
     let dirty_for = match breakdown.dirty {
         0 => "free pages that wait".to_string(),
         _ => format!("free pages that wait, the oldest for {age}"),
@@ -246,7 +247,7 @@ mod tests {
         );
         evidence.breakdown.dirty = 25 << 20;
         evidence.breakdown.live = 65 << 20;
-        evidence.sample.snapshot.release_oldest_age_seconds = 3.0;
+        evidence.observation.snapshot.release_oldest_age_seconds = 3.0;
         let start = "redis (7): RSS 100.0 MiB, 65.0% of it live; ";
         assert_eq!(
             first(&evidence),

@@ -90,7 +90,7 @@ fn low_occupancy(evidence: &Evidence) -> Option<String> {
         return None;
     }
     let mut low: Vec<_> = evidence
-        .sample
+        .observation
         .snapshot
         .size_classes
         .iter()
@@ -134,7 +134,7 @@ fn thread_caches(evidence: &Evidence) -> Option<String> {
     (evidence.matters(cached) && of_rss > MAX_CACHED).then(|| {
         format!(
             "the caches of {} threads hold {} ({} of RSS): SLACKWATER_CACHE_BYTES bounds each",
-            evidence.sample.snapshot.threads,
+            evidence.observation.snapshot.threads,
             bytes(cached),
             percent(of_rss)
         )
@@ -142,14 +142,14 @@ fn thread_caches(evidence: &Evidence) -> Option<String> {
 }
 
 fn refaults(evidence: &Evidence) -> Option<String> {
-    let figures = |sample: &slackwater_exporters::Sample| {
-        let snapshot = &sample.snapshot;
+    let figures = |observation: &slackwater_exporters::Observation| {
+        let snapshot = &observation.snapshot;
         let purged = snapshot.release_purged_pages_total.sum();
         (snapshot.release_refault_pages_total as f64, purged as f64)
     };
-    let (refaults, purged) = figures(&evidence.sample);
+    let (refaults, purged) = figures(&evidence.observation);
     let (refaults_before, purged_before) =
-        evidence.earlier.as_ref().map_or((0.0, 0.0), |earlier| figures(&earlier.sample));
+        evidence.earlier.as_ref().map_or((0.0, 0.0), |earlier| figures(&earlier.observation));
     let (refaults, purged) = (refaults - refaults_before, purged - purged_before);
     (purged >= MIN_PURGED_PAGES && refaults / purged > MAX_REFAULTS).then(|| {
         format!(
@@ -197,7 +197,7 @@ fn not_the_heap(evidence: &Evidence) -> Option<String> {
 }
 
 fn huge_pages(evidence: &Evidence) -> Option<String> {
-    let huge = evidence.sample.residency.as_ref()?.huge_bytes;
+    let huge = evidence.observation.residency.as_ref()?.huge_bytes;
     let free = evidence.breakdown.free_blocks + evidence.breakdown.unattributed;
     (evidence.matters(huge) && evidence.matters(free)).then(|| {
         format!(
@@ -218,7 +218,7 @@ fn unattributed(evidence: &Evidence) -> Option<String> {
 }
 
 fn memory_limit(evidence: &Evidence) -> Option<String> {
-    let cgroup = evidence.sample.cgroup?;
+    let cgroup = evidence.observation.cgroup?;
     let (limit, need) = (cgroup.limit_bytes?, cgroup.need_bytes?);
     let cached = cgroup.current_bytes?.saturating_sub(need);
     near(need, limit).then(|| {
@@ -235,7 +235,7 @@ fn memory_limit(evidence: &Evidence) -> Option<String> {
 }
 
 fn memory_high(evidence: &Evidence) -> Option<String> {
-    let cgroup = evidence.sample.cgroup?;
+    let cgroup = evidence.observation.cgroup?;
     let (high, need) = (cgroup.high_bytes?, cgroup.high_need_bytes?);
     near(need, high).then(|| {
         format!(
@@ -250,7 +250,7 @@ fn memory_high(evidence: &Evidence) -> Option<String> {
 }
 
 fn stalled(evidence: &Evidence) -> Option<String> {
-    let percent = evidence.sample.cgroup?.pressure_percent?;
+    let percent = evidence.observation.cgroup?.pressure_percent?;
     (percent >= MAX_STALLED_PERCENT).then(|| {
         format!(
             "tasks of the control group waited for memory in {percent}% of the last ten seconds"
@@ -259,7 +259,7 @@ fn stalled(evidence: &Evidence) -> Option<String> {
 }
 
 fn failed_allocations(evidence: &Evidence) -> Option<String> {
-    let failed = evidence.sample.snapshot.allocation_failures_total;
+    let failed = evidence.observation.snapshot.allocation_failures_total;
     (failed > 0).then(|| {
         let allocations = if failed == 1 { "allocation" } else { "allocations" };
         format!(
@@ -271,8 +271,9 @@ fn failed_allocations(evidence: &Evidence) -> Option<String> {
 }
 
 fn killed_tasks(evidence: &Evidence) -> Option<String> {
-    let killed = evidence.sample.cgroup?.oom_kill_events?;
-    let before = evidence.earlier.as_ref().and_then(|look| look.sample.cgroup?.oom_kill_events);
+    let killed = evidence.observation.cgroup?.oom_kill_events?;
+    let before =
+        evidence.earlier.as_ref().and_then(|look| look.observation.cgroup?.oom_kill_events);
     (killed > 0).then(|| {
         let meanwhile = match before.map_or(0, |before| killed.saturating_sub(before)) {
             0 => String::new(),
@@ -313,16 +314,16 @@ mod tests {
     }
 
     fn purge(evidence: &mut Evidence, purged: u64, refaults: u64) {
-        evidence.sample.snapshot.release_purged_pages_total.large_free = purged;
-        evidence.sample.snapshot.release_refault_pages_total = refaults;
+        evidence.observation.snapshot.release_purged_pages_total.large_free = purged;
+        evidence.observation.snapshot.release_refault_pages_total = refaults;
     }
 
     /// The evidence of a moment before, which `change` makes different.
     fn look_before(evidence: &mut Evidence, change: impl Fn(&mut Evidence)) {
         let mut before = Evidence::made_up();
         change(&mut before);
-        let Evidence { sample, breakdown, .. } = before;
-        evidence.earlier = Some(Earlier { sample, breakdown, seconds: 10.0 });
+        let Evidence { observation, breakdown, .. } = before;
+        evidence.earlier = Some(Earlier { observation, breakdown, seconds: 10.0 });
     }
 
     fn class(block_bytes: u64, live_mib: u64, span_mib: u64) -> SizeClassBytes {
@@ -349,8 +350,8 @@ mod tests {
                 "low occupancy",
                 |e| {
                     e.breakdown.free_blocks = 30 << 20;
-                    e.sample.snapshot.size_classes[3] = class(64, 30, 32);
-                    e.sample.snapshot.size_classes[9] = class(112, 4, 40);
+                    e.observation.snapshot.size_classes[3] = class(64, 30, 32);
+                    e.observation.snapshot.size_classes[9] = class(112, 4, 40);
                 },
                 "size class 112 B (10.0% of 40.0 MiB); 30.0 MiB",
             ),
@@ -390,7 +391,7 @@ mod tests {
                 "huge pages",
                 |e| {
                     e.breakdown.free_blocks = 30 << 20;
-                    e.sample.residency.as_mut().expect("made up").huge_bytes = 64 << 20;
+                    e.observation.residency.as_mut().expect("made up").huge_bytes = 64 << 20;
                 },
                 "back 64.0 MiB",
             ),
@@ -398,7 +399,7 @@ mod tests {
             (
                 "memory limit",
                 |e| {
-                    e.sample.cgroup = Some(CgroupMemory {
+                    e.observation.cgroup = Some(CgroupMemory {
                         limit_bytes: Some(200 << 20),
                         current_bytes: Some(195 << 20),
                         need_bytes: Some(190 << 20),
@@ -412,7 +413,7 @@ mod tests {
             (
                 "memory.high",
                 |e| {
-                    e.sample.cgroup = Some(CgroupMemory {
+                    e.observation.cgroup = Some(CgroupMemory {
                         high_bytes: Some(200 << 20),
                         high_need_bytes: Some(199 << 20),
                         high_events: Some(48_211),
@@ -425,14 +426,14 @@ mod tests {
             (
                 "stalled",
                 |e| {
-                    e.sample.cgroup =
+                    e.observation.cgroup =
                         Some(CgroupMemory { pressure_percent: Some(93), ..Default::default() });
                 },
                 "in 93% of the last ten seconds",
             ),
             (
                 "failed allocations",
-                |e| e.sample.snapshot.allocation_failures_total = 5,
+                |e| e.observation.snapshot.allocation_failures_total = 5,
                 "5 allocations got no memory",
             ),
             (
@@ -441,8 +442,8 @@ mod tests {
                     let killed = |tasks| {
                         Some(CgroupMemory { oom_kill_events: Some(tasks), ..Default::default() })
                     };
-                    e.sample.cgroup = killed(3);
-                    look_before(e, |before| before.sample.cgroup = killed(1));
+                    e.observation.cgroup = killed(3);
+                    look_before(e, |before| before.observation.cgroup = killed(1));
                 },
                 "has killed 3 tasks of the control group for want of memory, 2 of them while",
             ),
@@ -462,7 +463,7 @@ mod tests {
     fn amounts_that_do_not_matter_are_no_suspects() {
         let cases: &[fn(&mut Evidence)] = &[
             |e| look_before(e, |before| before.breakdown.live -= 1 << 19),
-            |e| e.sample.snapshot.size_classes[9] = class(112, 4, 40),
+            |e| e.observation.snapshot.size_classes[9] = class(112, 4, 40),
             |e| e.breakdown.untouched = 20 << 20,
             |e| e.breakdown.thread_cache = 4 << 20,
             |e| purge(e, 2_000, 2_000),
@@ -472,7 +473,7 @@ mod tests {
             |e| e.breakdown.unattributed = 1 << 20,
             // At its limit by cached files, and never above it by need.
             |e| {
-                e.sample.cgroup = Some(CgroupMemory {
+                e.observation.cgroup = Some(CgroupMemory {
                     limit_bytes: Some(128 << 20),
                     current_bytes: Some(128 << 20),
                     need_bytes: Some(16 << 20),

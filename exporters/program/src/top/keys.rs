@@ -9,7 +9,7 @@ pub enum Action {
     NextColumn,
     /// Sort the other way round.
     Reverse,
-    /// Stop taking samples, or go on.
+    /// Stop taking observations, or go on.
     Pause,
     /// Samples farther apart.
     Slower,
@@ -48,7 +48,7 @@ pub const HELP: [[&str; 2]; 9] = [
     ["s", "sort size classes by the next column"],
     ["r", "sort the other way round"],
     ["p, space", "pause and go on"],
-    ["+ -", "samples farther apart, closer together"],
+    ["+ -", "observations farther apart, closer together"],
     ["tab, right", "next panel"],
     ["shift-tab, left", "panel before"],
     ["up, down, page", "rows of the size classes"],

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use serde_json::{Map, Value};
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::json;
 
@@ -46,19 +46,19 @@ pub fn top(arguments: &TopArguments) -> Result<(), Failure> {
     }
 }
 
-fn look(target: &mut Target) -> Result<Sample, Failure> {
-    target.sample().map_err(Failure::not_read)
+fn look(target: &mut Target) -> Result<Observation, Failure> {
+    target.observe().map_err(Failure::not_read)
 }
 
-/// One JSON object a line for each sample.
+/// One JSON object a line for each observation.
 fn objects(target: &mut Target, arguments: &TopArguments) -> Result<(), Failure> {
     loop {
-        let sample = look(target)?;
+        let observation = look(target)?;
         let mut object = Map::new();
         object.insert("pid".to_string(), target.pid().into());
         object.insert("comm".to_string(), target.comm().into());
         object.insert("time".to_string(), figures::now().into());
-        object.extend(json::figures(&sample));
+        object.extend(json::figures(&observation));
         let is_read = output::print_on(&format!("{}\n", Value::Object(object)))?;
         if arguments.once || !is_read {
             return Ok(());
@@ -76,12 +76,12 @@ fn one_view(target: &mut Target, arguments: &TopArguments) -> Result<(), Failure
 }
 
 fn begin(target: &mut Target, arguments: &TopArguments) -> Result<(View, Instant), Failure> {
-    let sample = look(target)?;
+    let observation = look(target)?;
     let mut name = format!("{} ({})", target.comm(), target.pid());
     if !target.container().is_empty() {
         name += &format!(" in {}", target.container());
     }
-    Ok((View::new(name, arguments.interval, sample), Instant::now()))
+    Ok((View::new(name, arguments.interval, observation), Instant::now()))
 }
 
 /// What can happen while a view is on the screen.

@@ -30,7 +30,7 @@ pub fn text(view: &View) -> String {
     text.push_str("\nrates\n");
     write_rows(&mut text, &view.rates());
     text.push_str("\nsize classes\n");
-    let rows = size_classes::rows(&view.sample().snapshot, view.order);
+    let rows = size_classes::rows(&view.observation().snapshot, view.order);
     let head = Column::ALL.map(|column| column.name().to_string());
     for [block, amounts @ ..] in std::iter::once(head).chain(rows.iter().map(size_classes::cells)) {
         let _ = write!(text, "  {block:>6}");

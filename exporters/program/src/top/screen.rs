@@ -181,7 +181,7 @@ fn draw_size_classes(frame: &mut Frame<'_>, area: Rect, view: &View) {
         let arrow = if view.order.is_reversed { '▲' } else { '▼' };
         right(format!("{}{arrow}", column.name())).style(Modifier::BOLD)
     });
-    let rows = size_classes::rows(&view.sample().snapshot, view.order);
+    let rows = size_classes::rows(&view.observation().snapshot, view.order);
     let rows = rows.iter().skip(view.scroll).map(|class| {
         let is_low = size_classes::occupancy(class) < LOW_OCCUPANCY;
         let style = if is_low { Style::new().fg(Color::Yellow) } else { Style::new() };
@@ -313,9 +313,9 @@ mod tests {
 
     #[test]
     fn unknown_parts_are_said_to_be_unknown() {
-        let mut sample = made_up().sample().clone();
-        sample.residency = None;
-        let view = View::new("x (1)".to_string(), std::time::Duration::from_secs(1), sample);
+        let mut observation = made_up().observation().clone();
+        observation.residency = None;
+        let view = View::new("x (1)".to_string(), std::time::Duration::from_secs(1), observation);
         assert!(drawn(&view, 80, 24).contains("the kernel does not tell"));
     }
 }

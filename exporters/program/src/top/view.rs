@@ -1,10 +1,10 @@
-//! What `top` shows: the samples so far, and how the user wants to see them.
+//! What `top` shows: the observations so far, and how the user wants to see them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use slackwater::snapshot::GateState;
-use slackwater_exporters::Sample;
+use slackwater_exporters::Observation;
 use slackwater_exporters::breakdown::Breakdown;
 
 use super::keys::Action;
@@ -24,7 +24,7 @@ const INTERVALS: [f64; 10] =
 /// One point of the history.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Seconds since the first sample.
+    /// Seconds since the first observation.
     pub at: f64,
     /// Resident bytes.
     pub rss: u64,
@@ -34,9 +34,9 @@ pub struct Point {
     pub purged: u64,
 }
 
-/// A sample and when it was taken.
+/// An observation and when it was taken.
 struct Look {
-    sample: Sample,
+    observation: Observation,
     at: Duration,
 }
 
@@ -44,9 +44,9 @@ struct Look {
 pub struct View {
     /// The process: name, id and container.
     pub name: String,
-    /// How far samples are apart.
+    /// How far observations are apart.
     pub interval: Duration,
-    /// No samples are taken just now.
+    /// No observations are taken just now.
     pub is_paused: bool,
     /// The keys are explained.
     pub shows_help: bool,
@@ -62,8 +62,8 @@ pub struct View {
 }
 
 impl View {
-    /// A view that begins with one sample.
-    pub fn new(name: String, interval: Duration, sample: Sample) -> View {
+    /// A view that begins with one observation.
+    pub fn new(name: String, interval: Duration, observation: Observation) -> View {
         let mut view = View {
             name,
             interval,
@@ -73,26 +73,26 @@ impl View {
             order: Order::default(),
             scroll: 0,
             history: VecDeque::new(),
-            latest: Look { sample, at: Duration::ZERO },
+            latest: Look { observation, at: Duration::ZERO },
             before: None,
         };
         view.remember();
         view
     }
 
-    /// Takes in a sample; `at` is the time since the first one.
-    pub fn add(&mut self, sample: Sample, at: Duration) {
-        self.before = Some(std::mem::replace(&mut self.latest, Look { sample, at }));
+    /// Takes in an observation; `at` is the time since the first one.
+    pub fn add(&mut self, observation: Observation, at: Duration) {
+        self.before = Some(std::mem::replace(&mut self.latest, Look { observation, at }));
         self.remember();
     }
 
     fn remember(&mut self) {
-        let purged_total = |look: &Look| look.sample.snapshot.release_purged_bytes_total;
+        let purged_total = |look: &Look| look.observation.snapshot.release_purged_bytes_total;
         let purged_before = self.before.as_ref().map_or(purged_total(&self.latest), purged_total);
         self.history.push_back(Point {
             at: self.latest.at.as_secs_f64(),
-            rss: figures::resident_bytes(self.sample()),
-            live: self.sample().snapshot.memory_bytes.live,
+            rss: figures::resident_bytes(self.observation()),
+            live: self.observation().snapshot.memory_bytes.live,
             purged: purged_total(&self.latest).saturating_sub(purged_before),
         });
         if self.history.len() > HISTORY {
@@ -100,9 +100,9 @@ impl View {
         }
     }
 
-    /// The last sample.
-    pub fn sample(&self) -> &Sample {
-        &self.latest.sample
+    /// The last observation.
+    pub fn observation(&self) -> &Observation {
+        &self.latest.observation
     }
 
     /// The points of the history, oldest first.
@@ -112,37 +112,37 @@ impl View {
 
     /// Why RSS is what it is, if the kernel tells.
     pub fn breakdown(&self) -> Option<Breakdown> {
-        self.sample().breakdown()
+        self.observation().breakdown()
     }
 
-    /// Seconds between the last two samples.
+    /// Seconds between the last two observations.
     fn seconds(&self) -> f64 {
         let before = self.before.as_ref().map_or(self.latest.at, |look| look.at);
         self.latest.at.saturating_sub(before).as_secs_f64()
     }
 
-    /// What a counter gained per second between the last two samples.
-    fn rate(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+    /// What a counter gained per second between the last two observations.
+    fn rate(&self, of: impl Fn(&Observation) -> f64) -> f64 {
         let Some(before) = &self.before else { return 0.0 };
-        figures::per_second(of(&before.sample), of(self.sample()), self.seconds())
+        figures::per_second(of(&before.observation), of(self.observation()), self.seconds())
     }
 
     /// The line of figures that everyone wants to see, in pieces.
     pub fn headline(&self) -> Vec<String> {
-        let sample = self.sample();
-        let snapshot = &sample.snapshot;
+        let observation = self.observation();
+        let snapshot = &observation.snapshot;
         let purged_pages = snapshot.release_purged_pages_total.sum() as f64;
         let calls = snapshot.release_madvise_calls_total.max(1) as f64;
         let gate = match snapshot.gate_state {
             GateState::Idle => "idle",
             GateState::Busy => "busy",
         };
-        let cgroup = sample.cgroup.unwrap_or_default();
+        let cgroup = observation.cgroup.unwrap_or_default();
         let of = |name: &str, need: Option<u64>, limit: Option<u64>| {
             Some(format!("{} of {name}", percent(share(need?, limit?))))
         };
         let mut pieces = vec![
-            format!("RSS {}", bytes(figures::resident_bytes(sample))),
+            format!("RSS {}", bytes(figures::resident_bytes(observation))),
             format!("live {}", bytes(snapshot.memory_bytes.live)),
             format!("purged {}", bytes(snapshot.release_purged_bytes_total)),
             format!("{} pages a call", count(purged_pages / calls)),
@@ -157,16 +157,16 @@ impl View {
 
     /// What happens per second.
     pub fn rates(&self) -> Vec<[String; 2]> {
-        let rate = |family| self.rate(|sample| figures::total(sample, family));
+        let rate = |family| self.rate(|observation| figures::total(observation, family));
         RATES.iter().map(|&(name, family)| [format!("{name}/s"), count(rate(family))]).collect()
     }
 
     /// System calls of the allocator: so far, and per second.
     pub fn system_calls(&self) -> Vec<[String; 3]> {
-        let calls = figures::series(self.sample(), "os_calls_total");
+        let calls = figures::series(self.observation(), "os_calls_total");
         let rate = |i: usize| {
-            self.rate(|sample| {
-                figures::series(sample, "os_calls_total").get(i).map_or(0.0, |s| s.1)
+            self.rate(|observation| {
+                figures::series(observation, "os_calls_total").get(i).map_or(0.0, |s| s.1)
             })
         };
         calls
@@ -180,22 +180,25 @@ impl View {
 
     /// What the caches of threads hold, and how often they were taken over.
     pub fn thread_caches(&self) -> Vec<[String; 2]> {
-        let snapshot = &self.sample().snapshot;
+        let snapshot = &self.observation().snapshot;
         let cached = snapshot.memory_bytes.thread_cache;
         let mut rows = vec![
             ["threads".to_string(), snapshot.threads.to_string()],
             ["cached".to_string(), bytes(cached)],
             ["each".to_string(), bytes(cached / snapshot.threads.max(1))],
-            ["of RSS".to_string(), percent(share(cached, figures::resident_bytes(self.sample())))],
+            [
+                "of RSS".to_string(),
+                percent(share(cached, figures::resident_bytes(self.observation()))),
+            ],
         ];
-        let takeovers = figures::series(self.sample(), "takeovers_total");
+        let takeovers = figures::series(self.observation(), "takeovers_total");
         rows.extend(
             takeovers.iter().map(|(result, n)| [format!("take-overs {result}"), count(*n)]),
         );
         rows
     }
 
-    /// How far samples are apart, and whether they are.
+    /// How far observations are apart, and whether they are.
     pub fn pace(&self) -> String {
         let paused = if self.is_paused { ", paused" } else { "" };
         format!("every {}{paused}", seconds(self.interval.as_secs_f64()))
@@ -220,7 +223,7 @@ impl View {
             Action::NextPanel => self.focus = self.focus.next(),
             Action::PreviousPanel => self.focus = self.focus.previous(),
             Action::Scroll(rows) => {
-                let last = size_classes::rows(&self.sample().snapshot, self.order).len();
+                let last = size_classes::rows(&self.observation().snapshot, self.order).len();
                 let scroll = self.scroll.saturating_add_signed(rows);
                 self.scroll = scroll.min(last.saturating_sub(1));
             }
@@ -236,12 +239,12 @@ pub mod tests {
 
     /// A process that allocates and gives back, looked at three times.
     pub fn made_up() -> View {
-        let mut sample = Sample::take();
-        let process = sample.process.as_mut().expect("Linux tells");
+        let mut observation = Observation::take();
+        let process = observation.process.as_mut().expect("Linux tells");
         process.anon_bytes = 90 << 20;
         process.file_bytes = 10 << 20;
         process.shmem_bytes = 0;
-        let snapshot = &mut sample.snapshot;
+        let snapshot = &mut observation.snapshot;
         snapshot.memory_bytes.live = 40 << 20;
         snapshot.release_purged_bytes_total = 0;
         snapshot.frees_total = 100;
@@ -249,12 +252,13 @@ pub mod tests {
         snapshot.size_classes[3].block_bytes = 64;
         snapshot.size_classes[3].live_bytes = 1 << 20;
         snapshot.size_classes[3].span_bytes = 4 << 20;
-        let mut view = View::new("made-up (7)".to_string(), Duration::from_secs(1), sample.clone());
+        let mut view =
+            View::new("made-up (7)".to_string(), Duration::from_secs(1), observation.clone());
         for second in 1..=2 {
-            sample.snapshot.release_purged_bytes_total += 8 << 20;
-            sample.snapshot.frees_total += 2000;
-            sample.snapshot.os_calls_total.madvise += 3;
-            view.add(sample.clone(), Duration::from_secs(2 * second));
+            observation.snapshot.release_purged_bytes_total += 8 << 20;
+            observation.snapshot.frees_total += 2000;
+            observation.snapshot.os_calls_total.madvise += 3;
+            view.add(observation.clone(), Duration::from_secs(2 * second));
         }
         view
     }
@@ -273,7 +277,7 @@ pub mod tests {
         let purged: Vec<u64> = view.history().map(|point| point.purged).collect();
         assert_eq!(purged, [0, 8 << 20, 8 << 20]);
         for i in 0..2 * HISTORY {
-            view.add(view.sample().clone(), Duration::from_secs(10 + i as u64));
+            view.add(view.observation().clone(), Duration::from_secs(10 + i as u64));
         }
         assert_eq!(view.history().count(), HISTORY);
     }
@@ -296,7 +300,7 @@ pub mod tests {
         view.apply(Action::Scroll(-5));
         assert_eq!(view.scroll, 0);
         view.apply(Action::Scroll(isize::MAX));
-        let rows = size_classes::rows(&view.sample().snapshot, view.order).len();
+        let rows = size_classes::rows(&view.observation().snapshot, view.order).len();
         assert_eq!(view.scroll, rows - 1);
         let first = view.focus;
         for _ in 0..Panel::ALL.len() {
