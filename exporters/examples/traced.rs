@@ -3,7 +3,7 @@
 //!
 //! ```console
 //! $ cargo run --release -p slackwater-exporters --example traced
-//! DEBUG tick{start_unix_nano=… end_unix_nano=… micros=2154 gate="idle" operations=0 pages=25600}:purge{…}: slackwater: close …
+//! DEBUG tick{start_unix_nano=… micros=2154 gate="idle" operations=0 pages=25600}:purge{…}: slackwater: close …
 //! ```
 //!
 //! `tracing` has no times but those of the telling: the true ones are the fields.

@@ -32,8 +32,8 @@ fn kind(event: Event) -> events::Event {
 
 /// Opens an event of a thread (0: the calling one) for counting, in the group of `leader`, or as a
 /// leader. The group counts once it is enabled and whole: Linux 6.18 does not count what joins one that
-/// counts already, before the thread next sleeps. Threads and processes that it starts are not counted. The descriptor is closed on exec:
-/// that is why the builder's own way to open is not used.
+/// counts already, before the thread next sleeps. Threads and processes that it starts are not counted.
+/// The descriptor is closed on exec: that is why the builder's own way to open is not used.
 pub fn open(
     event: Event,
     is_user_only: bool,
