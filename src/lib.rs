@@ -6,7 +6,8 @@
 //! gives back at once what would be given back in time. Exporters for Prometheus and people are in
 //! the crate `slackwater-exporters`.
 //!
-//! How it works is told in `ARCHITECTURE.md`. This crate depends on libc alone, and with its default
+//! The [`manual`] says how to use it, what it is made of, what it does about misuse, and what it costs;
+//! `ARCHITECTURE.md` tells what is in which file. This crate depends on libc alone, and with its default
 //! feature `unwind` on a reader of unwind tables. Nothing in it
 //! allocates, takes a lock of std's, or panics while it serves `malloc` and `free`.
 
@@ -20,6 +21,7 @@ mod figures;
 mod geometry;
 mod heap;
 mod hooks;
+pub mod manual;
 mod os;
 mod pages;
 mod release;
