@@ -10,10 +10,11 @@ use common::{dashboards, slackwater};
 use slackwater_exporters::Endpoint;
 
 /// What people read, by its path in the repository.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "dashboards/README.md",
     "exporters/src/lib.rs",
     "src/lib.rs",

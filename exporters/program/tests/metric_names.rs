@@ -16,7 +16,7 @@ const NOT_METRICS: [&str; 3] = ["slackwater_exporters", "slackwater_preload", "s
 fn texts() -> BTreeMap<String, String> {
     let root = dashboards::root();
     let mut texts = BTreeMap::new();
-    for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+    for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
         texts.insert(name.to_string(), fs::read_to_string(root.join(name)).expect("a document"));
     }
     collect(&root.join("dashboards"), &root, &mut texts);
