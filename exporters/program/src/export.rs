@@ -13,6 +13,7 @@ use slackwater_exporters::http::{self, Answer, Request, Response, StatusCode};
 use slackwater_exporters::process::ProcessMemory;
 
 use super::arguments::{By, ExportArguments};
+use super::descriptors;
 use super::failure::Failure;
 use super::output;
 use super::signals;
@@ -24,7 +25,7 @@ pub fn export(arguments: &ExportArguments) -> Result<(), Failure> {
         // Nobody listens any more when the program is already on its way out.
         let _ = tell.send(());
     })?;
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let mut host = Host::new(arguments);
     let (_, figures) = host.fleet.look();
     let host = Mutex::new(host);
@@ -44,18 +45,6 @@ pub fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     // The handler lives as long as the process.
     let _ = stop.recv();
     Ok(())
-}
-
-/// Each process that is read takes a descriptor, and the clients take some: as many as may be had.
-/// Where that fails, the processes beyond the limit are among those that could not be read.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for one.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    }
 }
 
 /// The processes, and what is known of them between scrapes.

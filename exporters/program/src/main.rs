@@ -8,6 +8,7 @@ mod arguments;
 mod completions;
 mod console;
 mod demo;
+mod descriptors;
 mod diff;
 mod executable;
 mod export;

@@ -10,6 +10,7 @@ use slackwater_exporters::perf::PerfError;
 use slackwater_exporters::perf::threads::{ThreadCounts, Watch};
 
 use crate::amounts::{count, seconds};
+use crate::descriptors;
 
 /// How often to look for new threads.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ pub struct Watched {
 
 /// Watches the threads of a process for so many seconds; returns once they are over, come what may.
 pub fn watch(process: u32, seconds: u64) -> Result<Watched, PerfError> {
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let begin = Instant::now();
     let end = begin + Duration::from_secs(seconds);
     let mut watch = Watch::begin(process);
@@ -49,17 +50,6 @@ pub fn watch(process: u32, seconds: u64) -> Result<Watched, PerfError> {
         absent: watch.plan().to_string(),
         has_left_some_out: watch.has_left_some_out(),
     })
-}
-
-/// Each thread takes some descriptors. What the system does not grant is done without.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    }
 }
 
 /// The section on threads.
