@@ -124,7 +124,7 @@ mod serve;
 mod targets;
 
 pub use figures::observation::Observation;
-pub use figures::{breakdown, families, observation, residency};
+pub use figures::{amounts, breakdown, families, observation, residency};
 pub use formats::periodic::Periodic;
 pub use formats::publisher::{Publisher, publish_every};
 #[cfg(feature = "endpoint")]

@@ -10,7 +10,7 @@ use slackwater_exporters::attach::Target;
 use slackwater_exporters::fleet::Fleet;
 use slackwater_exporters::profile::kind::Kind;
 use slackwater_exporters::profile::pprof::{self, DefaultType};
-use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::reading::ProfileReading;
 use slackwater_exporters::profile::{flamegraph, leaks, legacy};
 use slackwater_exporters::trace::Drain;
 use slackwater_exporters::{Endpoint, Observation, Publisher, perf, publish_every, trace_every};
@@ -55,7 +55,7 @@ fn everything() {
     Target::open(std::process::id()).expect("its own heap").observe().expect("readable");
     Target::open(u32::MAX).map(drop).expect_err("no such process");
     assert!(!Fleet::default().look().0.is_empty());
-    let reading = Reading::of_this_process().expect("readable");
+    let reading = ProfileReading::of_this_process().expect("readable");
     let names = reading.names();
     assert!(!pprof::render(&reading.profile, &names, DefaultType::InuseSpace, None).is_empty());
     assert!(!legacy::render(&reading.profile, &names).is_empty());

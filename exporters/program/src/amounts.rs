@@ -2,18 +2,7 @@
 
 /// Bytes in the largest unit of which there is at least one.
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut amount = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // What would be rounded to 1024.0 is one of the next unit.
-    while amount >= 1023.95 && unit + 1 < UNITS.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    format!("{amount:.1} {}", UNITS[unit])
+    slackwater_exporters::amounts::bytes(bytes as f64)
 }
 
 /// How many of something: whole below a thousand, else with one decimal.
@@ -59,21 +48,6 @@ pub fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_change_their_unit_where_rounding_does() {
-        for (amount, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_048_524, "1023.9 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (5 << 30, "5.0 GiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ] {
-            assert_eq!(bytes(amount), text, "{amount}");
-        }
-    }
 
     #[test]
     fn counts_keep_a_decimal_where_it_matters() {

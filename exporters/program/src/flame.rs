@@ -6,7 +6,7 @@ use std::time::Duration;
 use slackwater_exporters::attach::Target;
 use slackwater_exporters::profile::flamegraph;
 use slackwater_exporters::profile::names::Names;
-use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::reading::ProfileReading;
 
 use super::arguments::FlameArguments;
 use super::failure::Failure;
@@ -28,7 +28,7 @@ pub fn flame(arguments: &FlameArguments) -> Result<(), Failure> {
 pub fn look(
     target: &mut Target,
     seconds: Option<u64>,
-) -> Result<(Option<Reading>, Reading), Failure> {
+) -> Result<(Option<ProfileReading>, ProfileReading), Failure> {
     let before = match seconds {
         None => None,
         Some(seconds) => {

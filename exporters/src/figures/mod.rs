@@ -1,6 +1,7 @@
 //! What there is to know of a heap at one moment: the allocator's figures and the kernel's, laid over each
 //! other; and the one table that names them.
 
+pub mod amounts;
 pub mod breakdown;
 pub mod families;
 pub mod observation;

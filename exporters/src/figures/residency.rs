@@ -53,14 +53,7 @@ impl HeapResidency {
 /// What the kernel backs of this process's heap, and what it has swapped out where `process` says that
 /// there is any; `None` where it does not say.
 pub fn of_this_process(process: Option<&ProcessMemory>) -> Option<HeapResidency> {
-    let look = |memory: &ProcessMemoryReader, heap: &RemoteHeap, pagemap: &Pagemap| {
-        let mut found = read(memory, heap, pagemap)?;
-        if let Some(most) = process.and_then(ProcessMemory::swapped) {
-            found.swapped_bytes = swapped_bytes(memory, heap, pagemap)?.min(most);
-        }
-        Ok(found)
-    };
-    look_at_this_process(look).ok()
+    look_at_this_process(|memory, heap, pagemap| read_all(memory, heap, pagemap, process)).ok()
 }
 
 /// What is resident of the stacks of this process's threads; `None` where the kernel does not say. Costs a
@@ -85,6 +78,25 @@ pub fn look_at_this_process<T>(
     let memory = ProcessMemoryReader::own();
     let heap = RemoteHeap::open(&memory, remote::own_root())?;
     read(&memory, &heap, &Pagemap::open("/proc/self/pagemap")?)
+}
+
+/// What the kernel backs of a heap, and what it has swapped out where `process`, whose heap it is, says that
+/// there is any.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(crate) fn read_all(
+    memory: &impl Memory,
+    heap: &RemoteHeap,
+    pagemap: &Pagemap,
+    process: Option<&ProcessMemory>,
+) -> Result<HeapResidency, ReadError> {
+    let mut found = read(memory, heap, pagemap)?;
+    if let Some(most) = process.and_then(ProcessMemory::swapped) {
+        found.swapped_bytes = swapped_bytes(memory, heap, pagemap)?.min(most);
+    }
+    Ok(found)
 }
 
 /// What the kernel backs of a heap. Costs a quarter to two milliseconds for each GiB in use.

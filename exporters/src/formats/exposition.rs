@@ -11,7 +11,7 @@ use slackwater::snapshot::Histogram;
 
 use crate::figures::families::{FAMILIES, Family, LabelValue, PREFIX, Put};
 use crate::figures::observation::Observation;
-use crate::serve::http::Preference;
+use crate::formats::preference::Preference;
 
 /// OpenMetrics' media type.
 const OPEN_METRICS: &str = "application/openmetrics-text";

@@ -8,6 +8,8 @@ pub mod groups;
 pub mod json;
 pub mod map;
 pub(crate) mod periodic;
+#[cfg(feature = "endpoint")]
+pub(crate) mod preference;
 pub mod publisher;
 #[cfg(feature = "tracing")]
 pub mod trace;

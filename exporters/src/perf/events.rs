@@ -75,7 +75,7 @@ pub fn id(descriptor: RawFd) -> Option<u64> {
 
 /// What a group has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct GroupCounts {
     /// For how many nanoseconds it was to be counted, and was.
     pub enabled: u64,
     pub running: u64,
@@ -84,7 +84,7 @@ pub struct Reading {
 }
 
 /// Reads the group of `leader`, which has `events` events. `None`: it is none.
-pub fn read(leader: RawFd, events: usize) -> Option<Reading> {
+pub fn read(leader: RawFd, events: usize) -> Option<GroupCounts> {
     // How many, enabled, running, and the counts.
     let mut words = [0u64; 3 + GROUP_EVENTS];
     let (place, bytes) = (words.as_mut_ptr().cast(), size_of_val(&words));
@@ -92,7 +92,7 @@ pub fn read(leader: RawFd, events: usize) -> Option<Reading> {
     let read = unsafe { libc::read(leader, place, bytes) };
     let is_whole = read == ((3 + events) * size_of::<u64>()) as isize && words[0] == events as u64;
     let [_, enabled, running, counts @ ..] = words;
-    is_whole.then_some(Reading { enabled, running, counts })
+    is_whole.then_some(GroupCounts { enabled, running, counts })
 }
 
 /// `count` events that were seen in `running` of `enabled` nanoseconds, as there were in all of them.

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, 
 
 use slackwater::sections::{self, Listener, Section};
 
-use super::events::{self, GROUP_EVENTS, Reading};
-use super::{GROUPS, Plan};
+use super::events::{self, GROUP_EVENTS, GroupCounts};
+use super::plan::{GROUPS, Plan};
 
 /// Threads that can be counted at a time.
 const SLOTS: usize = 1024;
@@ -320,14 +320,14 @@ impl Group {
     }
 
     /// Reads what has been counted since the last time.
-    fn advance(&self, events: usize) -> Option<Reading> {
+    fn advance(&self, events: usize) -> Option<GroupCounts> {
         let now = match self.leader() {
             NONE => return None,
             leader => events::read(leader, events)?,
         };
         let since =
             |last: &AtomicU64, now: u64| now.saturating_sub(last.swap(now, Ordering::Relaxed));
-        Some(Reading {
+        Some(GroupCounts {
             enabled: since(&self.enabled, now.enabled),
             running: since(&self.running, now.running),
             counts: array::from_fn(|i| since(&self.counts[i], now.counts[i])),
@@ -337,7 +337,7 @@ impl Group {
 
 /// The time for which the counts that were read stand, and the time in which they were seen. `None`:
 /// they were not, and the next ones stand for them too.
-fn share(unseen: &AtomicU64, passed: Reading) -> Option<(u64, u64)> {
+fn share(unseen: &AtomicU64, passed: GroupCounts) -> Option<(u64, u64)> {
     if passed.running == 0 {
         unseen.fetch_add(passed.enabled, Ordering::Relaxed);
         return None;
@@ -469,7 +469,7 @@ mod tests {
     fn events_that_took_turns_are_scaled_over_all_sections() {
         let unseen = AtomicU64::new(0);
         let passed = |count, enabled, running| {
-            share(&unseen, Reading { enabled, running, counts: [count; GROUP_EVENTS] })
+            share(&unseen, GroupCounts { enabled, running, counts: [count; GROUP_EVENTS] })
         };
         assert_eq!(passed(10, 100, 100), Some((100, 100)));
         // Two that were not seen, and one that was: it stands for all three.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::Plan;
+use super::plan::Plan;
 
 const PAGE: usize = 4096;
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use slackwater::sections::Event;
 
 use super::events::{self, scaled};
-use super::{GROUPS, PerfError, Plan};
+use super::plan::{GROUPS, PerfError, Plan};
 use crate::kernel::process::comm;
 
 /// Counts for the threads of a process from when they are first seen.

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use super::names::Frame;
+use super::frame::{Frame, printable};
 
 /// More of a file is not read. A large virtual machine's has a few MiB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -29,7 +29,7 @@ fn look_up(text: &str, addresses: &[u64]) -> Vec<(u64, Frame)> {
         for &address in addresses {
             // That of the call which returns there.
             if address.wrapping_sub(1).wrapping_sub(start) < bytes {
-                let function = super::symbols::printable(name);
+                let function = printable(name);
                 let frame = Frame { function, ..Frame::default() };
                 match found.iter_mut().find(|(known, _)| *known == address) {
                     Some((_, known)) => *known = frame,

@@ -13,8 +13,7 @@ use super::folded::{self, UNKNOWN};
 use super::kind::Kind;
 use super::lacks::{WHY_UNKNOWN, brief, lacks};
 use super::names::Names;
-use super::reading::Reading;
-use super::table;
+use super::reading::ProfileReading;
 
 /// What is written around the picture.
 #[derive(Clone, Debug)]
@@ -41,11 +40,11 @@ pub struct Caption {
 pub fn draw(
     kind: Kind,
     whose: &str,
-    before: Option<&Reading>,
-    after: &Reading,
+    before: Option<&ProfileReading>,
+    after: &ProfileReading,
     names: &Names,
 ) -> io::Result<String> {
-    let folded = |reading: &Reading| {
+    let folded = |reading: &ProfileReading| {
         let mut folded = kind.folded(reading, names);
         for one in folded.iter_mut().filter(|one| one.path == [UNKNOWN]) {
             one.path.push(WHY_UNKNOWN.to_string());
@@ -77,19 +76,12 @@ pub fn draw(
 }
 
 /// Where the figures are from.
-fn source(kind: Kind, reading: &Reading) -> String {
+fn source(kind: Kind, reading: &ProfileReading) -> String {
     if !kind.has_stacks() {
         return "ticks, caches taken over, and purges by how their pages had become free"
             .to_string();
     }
-    let samples: u64 = reading.profile.stacks.iter().map(|stack| stack.samples).sum();
-    match reading.profile.rate_bytes {
-        0 => format!("estimated from {samples} samples; none are taken now"),
-        rate => {
-            let rate = table::bytes(rate as f64);
-            format!("estimated from {samples} samples; now there is one for each {rate}")
-        }
-    }
+    reading.profile.basis()
 }
 
 /// Draws folded stacks: with one value on each line, or with two, which are compared.
@@ -210,7 +202,7 @@ mod tests {
     #[test]
     fn an_unknown_stack_has_its_reason_above_it() {
         let snapshot = slackwater::snapshot();
-        let reading = Reading { profile: super::super::tests::made_up(), snapshot };
+        let reading = ProfileReading { profile: super::super::tests::made_up(), snapshot };
         let svg = draw(Kind::Alloc, "x", None, &reading, &Names::default()).expect("well-formed");
         let reason = format!("<title>{WHY_UNKNOWN} (100 bytes");
         assert!(

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Profile;
-use super::names::{Frame, Names};
+use super::frame::Frame;
+use super::names::Names;
 use super::prune::{is_allocator, is_begin};
 
 /// The name of a stack that is not known.

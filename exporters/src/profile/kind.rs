@@ -8,7 +8,7 @@ use slackwater::snapshot::{ByPurge, Snapshot};
 use super::folded::{self, Folded};
 use super::fragmentation::{self, FreeBlocks};
 use super::names::Names;
-use super::reading::Reading;
+use super::reading::ProfileReading;
 use super::{Profile, Stack};
 
 /// What a flamegraph is of.
@@ -72,7 +72,7 @@ impl Kind {
     }
 
     /// A path and a value for each place that has any.
-    pub fn folded(self, reading: &Reading, names: &Names) -> Vec<Folded> {
+    pub fn folded(self, reading: &ProfileReading, names: &Names) -> Vec<Folded> {
         let profile = &reading.profile;
         let by = |value: fn(&Stack) -> f64| {
             let values = profile.stacks.iter().map(value);
@@ -166,7 +166,7 @@ mod tests {
     use super::super::tests::made_up;
     use super::*;
 
-    fn reading() -> Reading {
+    fn reading() -> ProfileReading {
         let mut snapshot = slackwater::snapshot();
         snapshot.size_classes = snapshot.size_classes.map(|_| Default::default());
         for (class, (block, live, span)) in
@@ -176,10 +176,10 @@ mod tests {
         }
         snapshot.memory_bytes.free_blocks = 500;
         snapshot.memory_bytes.thread_cache = 100;
-        Reading { profile: made_up(), snapshot }
+        ProfileReading { profile: made_up(), snapshot }
     }
 
-    fn lines(kind: Kind, reading: &Reading) -> String {
+    fn lines(kind: Kind, reading: &ProfileReading) -> String {
         folded::render(&kind.folded(reading, &made_up_names()))
     }
 

@@ -6,7 +6,7 @@ use slackwater::stack::MAX_FRAMES;
 use super::Profile;
 use super::modules::UNRECORDED;
 use super::names::Names;
-use super::table::bytes;
+use crate::figures::amounts::bytes;
 
 /// Of what was allocated, from this share on it is told that stacks are unknown, or cut.
 const MIN_SHARE: f64 = 0.01;

@@ -26,6 +26,7 @@ mod compiled;
 pub mod flamegraph;
 pub mod folded;
 mod fragmentation;
+mod frame;
 pub mod kind;
 pub mod lacks;
 pub mod leaks;
@@ -39,6 +40,7 @@ pub mod reading;
 mod symbols;
 pub mod table;
 
+use crate::figures::amounts::bytes;
 use modules::Modules;
 
 /// How many objects and how many bytes, as estimated from samples. A difference may be negative.
@@ -189,6 +191,18 @@ impl Profile {
         }
         window.dropped = self.dropped.saturating_sub(before.dropped);
         window
+    }
+
+    /// What its figures are estimated from, in words.
+    pub fn basis(&self) -> String {
+        let samples: u64 = self.stacks.iter().map(|stack| stack.samples).sum();
+        match self.rate_bytes {
+            0 => format!("estimated from {samples} samples; none are taken now"),
+            rate => {
+                let rate = bytes(rate as f64);
+                format!("estimated from {samples} samples; now there is one for each {rate}")
+            }
+        }
     }
 
     /// For how long the window from `before` to this reading lasted.

@@ -4,38 +4,14 @@
 //! its own name, and `pprof` looks the names up itself, where the program's file is.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use slackwater::observer;
 
+pub use super::frame::{Frame, Frames};
 use super::modules::Modules;
 #[cfg(feature = "profiles")]
 use super::symbols;
-
-/// A function, and a place in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Frame {
-    /// Its name, demangled.
-    pub function: String,
-    /// The source file, as the compiler knew it; empty: not known.
-    pub file: String,
-    /// The line; 0: not known.
-    pub line: u32,
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file[..] {
-            "" => f.write_str(&self.function),
-            file => write!(f, "{} {file}:{}", self.function, self.line),
-        }
-    }
-}
-
-/// The functions at one address: first the innermost that was inlined there, last the one that they
-/// are in.
-pub type Frames = Arc<[Frame]>;
 
 /// The name of everything that is allocated to look at the program: see [`observer`].
 pub const OBSERVER: &str = "[slackwater observer]";
@@ -63,7 +39,10 @@ impl Names {
     /// found in a child process, if one can be had.
     pub fn find(modules: &Modules, addresses: &[u64]) -> Names {
         #[cfg(feature = "profiles")]
-        return symbols::find(modules, addresses);
+        {
+            let symbols::Found { frames, lack } = symbols::find(modules, addresses);
+            Names { frames, lack }
+        }
         #[cfg(not(feature = "profiles"))]
         {
             let _ = (modules, addresses);
@@ -82,18 +61,5 @@ impl Names {
     /// Why names were not found that might have been, for the end of a sentence about them.
     pub fn lack(&self) -> Option<&str> {
         self.lack.as_deref()
-    }
-
-    #[cfg(feature = "profiles")]
-    pub(super) fn set_lack(&mut self, why: String) {
-        self.lack = Some(why);
-    }
-
-    /// Adds what was found out of an address; nothing, if it was nothing.
-    #[cfg(feature = "profiles")]
-    pub(super) fn add(&mut self, address: u64, frames: Frames) {
-        if !frames.is_empty() {
-            self.frames.insert(address, frames);
-        }
     }
 }

@@ -13,8 +13,9 @@ use flate2::write::GzEncoder;
 use prost::Message;
 
 use super::folded::UNKNOWN;
+use super::frame::Frame;
 use super::lacks::lacks;
-use super::names::{Frame, Names};
+use super::names::Names;
 use super::{Profile, Weighted, prune};
 
 /// What is shown first.

@@ -4,7 +4,7 @@
 //! C++ library's `operator new`, `strdup`, a vector's growth. `pprof` does the same by the
 //! expressions that a profile brings along ([`drop_frames`] and [`keep_frames`]).
 
-use super::names::Frame;
+use super::frame::Frame;
 
 /// Functions of these names.
 const EXACT: [&str; 13] = [

@@ -13,26 +13,27 @@ use super::{LiveSample, Profile, Stack, Weighted};
 use crate::figures::residency::ReadError;
 use crate::kernel::clock::monotonic_nanos;
 use crate::kernel::memory::ProcessMemoryReader;
+use crate::targets::attach::{AttachError, Target};
 
 /// A profile, and the figures of the heap at the same moment.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct ProfileReading {
     /// What the sampler knows.
     pub profile: Profile,
     /// What the allocator counts.
     pub snapshot: Snapshot,
 }
 
-impl Reading {
+impl ProfileReading {
     /// Reads this process.
     ///
     /// # Errors
     ///
     /// When `/proc` is not to be had.
-    pub fn of_this_process() -> Result<Reading, ReadError> {
+    pub fn of_this_process() -> Result<ProfileReading, ReadError> {
         let memory = ProcessMemoryReader::own();
         let heap = RemoteHeap::open(&memory, remote::own_root())?;
-        Reading::take(std::process::id(), &memory, &heap)
+        ProfileReading::take(std::process::id(), &memory, &heap)
     }
 
     /// Reads a process by its memory.
@@ -44,13 +45,13 @@ impl Reading {
         process: u32,
         memory: &impl Memory,
         heap: &RemoteHeap,
-    ) -> Result<Reading, ReadError> {
+    ) -> Result<ProfileReading, ReadError> {
         let snapshot = heap.snapshot(memory)?;
-        let mut tables = Tables::read(memory, heap)?;
+        let mut tables = SamplerTables::read(memory, heap)?;
         // Last, so that what is on the stacks is mapped, if it is not gone again.
         let mut modules = Modules::read(process, memory).map_err(ReadError::Mappings)?;
         tables.place_frames(memory, heap, &mut modules)?;
-        Ok(Reading { profile: tables.profile(modules, SystemTime::now()), snapshot })
+        Ok(ProfileReading { profile: tables.profile(modules, SystemTime::now()), snapshot })
     }
 
     /// What its addresses are called: see [`Names::find`]. Stacks are never forgotten, so these are
@@ -60,10 +61,10 @@ impl Reading {
     }
 
     /// The profile, or what has changed in it since an earlier reading, and in how many seconds.
-    pub fn since(&self, before: Option<&Reading>) -> (Cow<'_, Profile>, Option<f64>) {
+    pub fn since(&self, before: Option<&ProfileReading>) -> (Cow<'_, Profile>, Option<f64>) {
         match before {
             None => (Cow::Borrowed(&self.profile), None),
-            Some(Reading { profile: before, .. }) => {
+            Some(ProfileReading { profile: before, .. }) => {
                 let seconds = self.profile.seconds_since(before);
                 (Cow::Owned(self.profile.since(before)), Some(seconds))
             }
@@ -71,10 +72,24 @@ impl Reading {
     }
 }
 
+impl Target {
+    /// Its profile, now, with the figures of the heap. A process that has executed another program
+    /// since is looked at anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::observe`].
+    pub fn reading(&mut self) -> Result<ProfileReading, AttachError> {
+        self.look_again(|target| {
+            target.read(|memory, heap| ProfileReading::take(target.pid(), memory, heap))
+        })
+    }
+}
+
 /// What the sampler's tables hold, in the words of the allocator: stacks have ids, and times are those
 /// of the kernel's monotonic clock, in nanoseconds.
 #[derive(Debug, Default)]
-struct Tables {
+struct SamplerTables {
     /// The time of the reading.
     now: u64,
     /// That of the first sample; 0: there is none.
@@ -88,10 +103,10 @@ struct Tables {
     live: Vec<remote::LiveSample>,
 }
 
-impl Tables {
-    fn read(memory: &impl Memory, heap: &RemoteHeap) -> Result<Tables, RemoteError> {
+impl SamplerTables {
+    fn read(memory: &impl Memory, heap: &RemoteHeap) -> Result<SamplerTables, RemoteError> {
         let asked_rate_bytes = heap.knobs(memory)?.profile_rate_bytes;
-        let mut tables = Tables { asked_rate_bytes, ..Tables::default() };
+        let mut tables = SamplerTables { asked_rate_bytes, ..SamplerTables::default() };
         let Some(head) = heap.profile_head(memory)? else { return Ok(tables) };
         // What is live first: its stacks are there by then.
         heap.each_live_sample(memory, &mut |sample| tables.live.push(*sample))?;
@@ -200,12 +215,12 @@ mod tests {
             stack,
             allocated_at,
         };
-        let tables = Tables {
+        let tables = SamplerTables {
             now: 5_000_000_000,
             started: 1_000_000_000,
             stacks: vec![stack(9, &[1, 2]), stack(4, &[])],
             live: vec![block(9, 4_000_000_000), block(4, 6_000_000_000), block(1, 0)],
-            ..Tables::default()
+            ..SamplerTables::default()
         };
         let profile = tables.profile(Modules::default(), SystemTime::UNIX_EPOCH);
         assert_eq!(profile.observed, Some(Duration::from_secs(4)));

@@ -13,7 +13,7 @@
 //! can be had it is done here all the same: who asks for a profile wants names. Where the control group has no
 //! room for it, or the child was lost, there are addresses, and the profile says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,10 @@ use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::apart;
 use super::compiled;
+use super::frame::{Frame, Frames, printable};
 use super::modules::{Mapping, Modules, hex};
-use super::names::{Frame, Frames, Names};
 use super::prune::qualified;
-use super::table;
+use crate::figures::amounts;
 use crate::kernel::cgroup::CgroupMemory;
 
 /// Names that are kept for the next time, in bytes.
@@ -39,48 +39,63 @@ const CACHE_BYTES: usize = 8 << 20;
 /// Of larger files the symbol table alone is read.
 const MAX_DEBUG_FILE_BYTES: u64 = 1 << 30;
 
-/// Longer names of functions are cut: some generic ones have no end.
-const MAX_NAME_BYTES: usize = 1000;
-
 /// How long a child may take to look names up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a lookup takes beside what it takes of a file's bytes.
 const LEAST_BYTES: u64 = 32 << 20;
 
+/// What was found out.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The functions at each address of which anything is known.
+    pub frames: HashMap<u64, Frames>,
+    /// Why there are not more, for the end of a sentence about them.
+    pub lack: Option<String>,
+}
+
+impl Found {
+    /// Adds what was found out of an address; nothing, if it was nothing.
+    fn add(&mut self, address: u64, frames: Frames) {
+        if !frames.is_empty() {
+            self.frames.insert(address, frames);
+        }
+    }
+}
+
 /// Finds the names of return addresses: of the calls that they return to. Those of this process are looked up in a
 /// child, if one can be had.
-pub(super) fn find(modules: &Modules, addresses: &[u64]) -> Names {
-    let mut names = Names::default();
+pub(super) fn find(modules: &Modules, addresses: &[u64]) -> Found {
+    let mut found = Found::default();
     let mut questions = questions(modules, addresses);
-    questions.retain_mut(|question| !question.answer_from_cache(&mut names));
+    questions.retain_mut(|question| !question.answer_from_cache(&mut found));
     if questions.is_empty() {
-        return names;
+        return found;
     }
     if modules.process() != Some(std::process::id()) {
         let answers = answers(modules, &questions);
-        keep(&mut names, &questions, answers);
-        return names;
+        keep(&mut found, &questions, answers);
+        return found;
     }
     let failures = FAILURES.load(Ordering::Relaxed);
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // Somebody else may have asked the same meanwhile.
-    questions.retain_mut(|question| !question.answer_from_cache(&mut names));
+    questions.retain_mut(|question| !question.answer_from_cache(&mut found));
     if questions.is_empty() {
-        return names;
+        return found;
     }
     if FAILURES.load(Ordering::Relaxed) != failures {
-        names.set_lack("their lookup failed for another profile at the same time".to_string());
-        return names;
+        found.lack = Some("their lookup failed for another profile at the same time".to_string());
+        return found;
     }
     match answers_apart(modules, &questions) {
-        Ok(answers) => keep(&mut names, &questions, answers),
+        Ok(answers) => keep(&mut found, &questions, answers),
         Err(why) => {
             FAILURES.fetch_add(1, Ordering::Relaxed);
-            names.set_lack(why);
+            found.lack = Some(why);
         }
     }
-    names
+    found
 }
 
 /// Who looks names of this process up, one at a time: it takes memory, and the next one may find them known.
@@ -104,14 +119,14 @@ impl Question<'_> {
     }
 
     /// Adds the names that are known already; whether that are all.
-    fn answer_from_cache(&mut self, names: &mut Names) -> bool {
+    fn answer_from_cache(&mut self, found: &mut Found) -> bool {
         let Some(mapping) = self.mapping else { return self.addresses.is_empty() };
         let file = FileKey::of(mapping);
         let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
         self.addresses.retain(|&address| {
             match cache.get(&file, mapping.own_address(address.wrapping_sub(1))) {
                 Some(known) => {
-                    names.add(address, known);
+                    found.add(address, known);
                     false
                 }
                 None => true,
@@ -165,8 +180,8 @@ fn answers_apart(modules: &Modules, questions: &[Question<'_>]) -> Result<Vec<Fr
     if let Some(left) = left.filter(|&left| left < bytes) {
         return Err(format!(
             "their lookup takes up to {}, and the control group's limit leaves {}",
-            table::bytes(bytes as f64),
-            table::bytes(left as f64)
+            amounts::bytes(bytes as f64),
+            amounts::bytes(left as f64)
         ));
     }
     let work = || message::write(&answers(modules, questions));
@@ -203,8 +218,8 @@ fn room(group: &CgroupMemory) -> Option<u64> {
     rooms.into_iter().flatten().min()
 }
 
-/// Adds what was found to the names, and keeps it for the next time.
-fn keep(names: &mut Names, questions: &[Question<'_>], answers: Vec<Frames>) {
+/// Adds the answers to what was found, and keeps it for the next time.
+fn keep(found: &mut Found, questions: &[Question<'_>], answers: Vec<Frames>) {
     let mut answers = answers.into_iter();
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     for question in questions {
@@ -214,7 +229,7 @@ fn keep(names: &mut Names, questions: &[Question<'_>], answers: Vec<Frames>) {
             if let Some((file, calls)) = &file {
                 cache.put(file, calls[i], frames.clone());
             }
-            names.add(address, frames);
+            found.add(address, frames);
         }
     }
 }
@@ -349,12 +364,6 @@ fn frame(name: &str, place: Option<&CodeInfo<'_>>) -> Frame {
     }
 }
 
-/// Names come from files that anybody may have written, and end up on terminals and in pages.
-pub(super) fn printable(name: &str) -> String {
-    let short = name.char_indices().take_while(|(at, c)| at + c.len_utf8() <= MAX_NAME_BYTES);
-    short.map(|(_, c)| if c.is_control() { '?' } else { c }).collect()
-}
-
 /// Which build of which file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct FileKey(String);
@@ -415,11 +424,11 @@ mod tests {
         // As if its first byte was the last of a call.
         let address = a_function_of_this_test as *const () as u64 + 1;
         for _ in 0..2 {
-            let names = Names::find(&modules, &[8, address, u64::MAX]);
-            let frames = names.get(address).expect("this program has symbols");
+            let names = find(&modules, &[8, address, u64::MAX]).frames;
+            let frames = names.get(&address).expect("this program has symbols");
             let function = &frames.last().expect("one at least").function;
             assert!(function.ends_with("::tests::a_function_of_this_test"), "{function}");
-            assert!(names.get(8).is_none() && names.get(u64::MAX).is_none());
+            assert_eq!(names.len(), 1);
         }
     }
 
@@ -490,11 +499,5 @@ mod tests {
         let bytes = cache.bytes;
         cache.put(&file, 19_999, frames(19_999));
         assert_eq!(cache.bytes, bytes, "counted once");
-    }
-
-    #[test]
-    fn names_are_fit_to_be_shown() {
-        assert_eq!(printable("a\x1b[31m\nb"), "a?[31m?b");
-        assert_eq!(printable(&"ä".repeat(1000)).len(), MAX_NAME_BYTES);
     }
 }

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::folded::{UNKNOWN, call_sites};
+use super::frame::Frame;
 use super::lacks::lacks;
 use super::leaks;
-use super::names::{Frame, Names};
+use super::names::Names;
 use super::prune::is_standard_library;
 use super::{Profile, Weighted};
+use crate::figures::amounts::bytes;
 
 /// Call sites that are shown.
 const MAX_ROWS: usize = 40;
@@ -87,7 +89,6 @@ pub fn render(profile: &Profile, names: &Names, window: Option<f64>) -> String {
 }
 
 fn head(profile: &Profile, names: &Names, all: &Row, window: Option<f64>) -> String {
-    let samples: u64 = profile.stacks.iter().map(|stack| stack.samples).sum();
     let mut text = match window {
         None => format!(
             "live {}, allocated {} in all",
@@ -101,35 +102,12 @@ fn head(profile: &Profile, names: &Names, all: &Row, window: Option<f64>) -> Str
             bytes(all.live.bytes)
         ),
     };
-    let _ = match profile.rate_bytes {
-        0 => write!(text, "; estimated from {samples} samples; none are taken now"),
-        rate => {
-            let rate = bytes(rate as f64);
-            write!(text, "; estimated from {samples} samples; now there is one for each {rate}")
-        }
-    };
+    let _ = write!(text, "; {}", profile.basis());
     text.push('\n');
     for line in lacks(profile, names) {
         let _ = writeln!(text, "{line}");
     }
     text + "\n"
-}
-
-/// An amount in the largest unit of which there is at least one; it may be negative.
-pub(super) fn bytes(amount: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut shown = amount;
-    let mut unit = 0;
-    while shown.abs() >= 1023.95 && unit + 1 < UNITS.len() {
-        shown /= 1024.0;
-        unit += 1;
-    }
-    // No -0.
-    if unit == 0 {
-        format!("{:.0} B", shown.round() + 0.0)
-    } else {
-        format!("{shown:.1} {}", UNITS[unit])
-    }
 }
 
 #[cfg(test)]

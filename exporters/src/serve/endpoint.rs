@@ -12,6 +12,8 @@ use crate::figures::residency;
 use crate::formats::exposition::{self, Format, Source};
 use crate::formats::{json, map};
 use crate::page;
+#[cfg(feature = "profiles")]
+use crate::profile::apart;
 use crate::serve::http::{self, Address, Answer, Request, Response, Server};
 use crate::serve::profiles;
 
@@ -43,6 +45,8 @@ impl Endpoint {
             let message = format!("{address:?}: {expected}");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
+        #[cfg(feature = "profiles")]
+        apart::note_filters();
         Ok(Endpoint { server: http::serve(&address, answer)? })
     }
 

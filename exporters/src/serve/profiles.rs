@@ -14,7 +14,7 @@ use crate::page;
 use crate::profile::legacy;
 use crate::profile::names::Names;
 use crate::profile::pprof::{self, DefaultType};
-use crate::profile::reading::Reading;
+use crate::profile::reading::ProfileReading;
 use crate::serve::http::{Answer, Caller, PACKED, Request, Response, TEXT};
 
 /// The longest window. A client waits for as long, and takes one of few places.
@@ -58,7 +58,7 @@ struct Query {
 
 impl Query {
     /// What the addresses of a reading are called, if that is wanted.
-    fn names(&self, reading: &Reading) -> Names {
+    fn names(&self, reading: &ProfileReading) -> Names {
         if self.is_bare { Names::default() } else { reading.names() }
     }
 
@@ -113,8 +113,11 @@ fn later(make: impl FnOnce(&Caller) -> Result<Response, String> + Send + 'static
 }
 
 /// The process now, and before the window if there is one. A window ends with its client.
-fn look(window: Option<Duration>, caller: &Caller) -> Result<(Option<Reading>, Reading), String> {
-    let read = || Reading::of_this_process().map_err(unreadable);
+fn look(
+    window: Option<Duration>,
+    caller: &Caller,
+) -> Result<(Option<ProfileReading>, ProfileReading), String> {
+    let read = || ProfileReading::of_this_process().map_err(unreadable);
     let before = match window {
         None => None,
         Some(window) => {
@@ -179,7 +182,7 @@ fn symbols(addresses: &str) -> Response {
         return Response::ok(TEXT, text);
     }
     // It knows of unloaded modules, too.
-    let modules = match Reading::of_this_process() {
+    let modules = match ProfileReading::of_this_process() {
         Ok(reading) => reading.profile.modules,
         Err(error) => {
             return Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, unreadable(error));

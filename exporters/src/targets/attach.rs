@@ -28,8 +28,6 @@ use crate::kernel::memory::ProcessMemoryReader;
 use crate::kernel::pagemap::Pagemap;
 use crate::kernel::process::{LastProportional, ProcessMemory, comm, is_kernel_thread};
 pub use crate::kernel::process::{parent, processes, start_time};
-#[cfg(feature = "endpoint")]
-use crate::profile::reading::Reading;
 
 /// A running process that has a heap of Slackwater's. Holds no file of `/proc` open: what is bound to the
 /// memory that a process had before it executed another program says nothing of the new one.
@@ -114,38 +112,28 @@ impl Target {
         // A process may be given another name, and be put into another group.
         self.comm = comm(self.process);
         self.group = GroupName::of(self.process);
-        let outcome = match self.try_observe() {
-            Err(error) if error.is_worth_another_look() => {
-                *self = Target::open(self.process)?;
-                self.try_observe()
-            }
-            outcome => outcome,
-        };
-        let mut observation = outcome?;
+        let mut observation = self.look_again(Target::try_observe)?;
         observation.proportional = self.proportional.of(self.process);
         Ok(observation)
     }
 
     fn try_observe(&self) -> Result<Observation, AttachError> {
-        let (sections, (snapshot, (process, residency)), stack_bytes) = self.read(|heap| {
-            let pagemap = open_pagemap(self.process)?;
-            let sections = heap.sections(&self.memory)?;
-            let books = || Ok::<_, ReadError>(heap.snapshot(&self.memory)?);
-            let kernel = || {
-                let process = ProcessMemory::of(self.process);
-                let mut residency = residency::read(&self.memory, heap, &pagemap)?;
-                if let Some(most) = process.and_then(|process| process.swapped()) {
-                    let heaps = residency::swapped_bytes(&self.memory, heap, &pagemap)?;
-                    residency.swapped_bytes = heaps.min(most);
-                }
-                Ok((process, residency))
-            };
-            let figures = Observation::at_one_moment(books, kernel)?;
-            let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
-            let stack_bytes =
-                stacks::resident_bytes(&self.files(), self.process, &addresses, &pagemap);
-            Ok((sections, figures, stack_bytes))
-        })?;
+        let (sections, (snapshot, (process, residency)), stack_bytes) =
+            self.read(|memory, heap| {
+                let pagemap = open_pagemap(self.process)?;
+                let sections = heap.sections(memory)?;
+                let books = || Ok::<_, ReadError>(heap.snapshot(memory)?);
+                let kernel = || {
+                    let process = ProcessMemory::of(self.process);
+                    let residency = residency::read_all(memory, heap, &pagemap, process.as_ref())?;
+                    Ok((process, residency))
+                };
+                let figures = Observation::at_one_moment(books, kernel)?;
+                let addresses = stacks::heap_addresses(heap.place(memory)?.as_ref());
+                let stack_bytes =
+                    stacks::resident_bytes(&self.files(), self.process, &addresses, &pagemap);
+                Ok((sections, figures, stack_bytes))
+            })?;
         Ok(Observation {
             snapshot,
             residency: Some(residency),
@@ -160,33 +148,13 @@ impl Target {
         })
     }
 
-    /// Its profile, now, with the figures of the heap. A process that has executed another program
-    /// since is looked at anew.
-    ///
-    /// # Errors
-    ///
-    /// As [`Target::observe`].
-    #[cfg(feature = "endpoint")]
-    pub fn reading(&mut self) -> Result<Reading, AttachError> {
-        let read = |target: &Target| {
-            target.read(|heap| Reading::take(target.process, &target.memory, heap))
-        };
-        match read(self) {
-            Err(error) if error.is_worth_another_look() => {
-                *self = Target::open(self.process)?;
-                read(self)
-            }
-            outcome => outcome,
-        }
-    }
-
     /// The knobs in force there.
     ///
     /// # Errors
     ///
     /// As [`Target::observe`].
     pub fn knobs(&self) -> Result<Knobs, AttachError> {
-        self.read(|heap| Ok(heap.knobs(&self.memory)?))
+        self.read(|memory, heap| Ok(heap.knobs(memory)?))
     }
 
     /// Where its heap is; `None` before its first allocation.
@@ -195,7 +163,7 @@ impl Target {
     ///
     /// As [`Target::observe`].
     pub fn place(&self) -> Result<Option<Place>, AttachError> {
-        self.read(|heap| Ok(heap.place(&self.memory)?))
+        self.read(|memory, heap| Ok(heap.place(memory)?))
     }
 
     /// What the pages of `count` segments from `first` on are, and which of them are resident.
@@ -204,11 +172,11 @@ impl Target {
     ///
     /// As [`Target::observe`], and when the segments are not in use.
     pub fn segments(&self, first: u32, count: u32) -> Result<Vec<SegmentResidency>, AttachError> {
-        self.read(|heap| match heap.place(&self.memory)? {
+        self.read(|memory, heap| match heap.place(memory)? {
             None => Err(RemoteError::Nonsense("segments").into()),
             Some(place) => {
                 let pagemap = open_pagemap(self.process)?;
-                residency::segments(&self.memory, heap, &pagemap, &place, first, count)
+                residency::segments(memory, heap, &pagemap, &place, first, count)
             }
         })
     }
@@ -221,8 +189,8 @@ impl Target {
     ///
     /// As [`Target::observe`].
     pub fn largest_mappings(&self, most: usize) -> Result<Vec<MappingUse>, AttachError> {
-        self.read(|heap| {
-            let addresses = stacks::heap_addresses(heap.place(&self.memory)?.as_ref());
+        self.read(|memory, heap| {
+            let addresses = stacks::heap_addresses(heap.place(memory)?.as_ref());
             let stacks = stacks::find(&self.files(), self.process, &addresses).unwrap_or_default();
             let smaps = fs::read(self.files().join("smaps")).map_err(ReadError::Mappings)?;
             let smaps = String::from_utf8_lossy(&smaps);
@@ -244,21 +212,35 @@ impl Target {
         &self,
         segment: u32,
     ) -> Result<[Option<SpanUse>; SEGMENT_CHUNKS as usize], AttachError> {
-        self.read(|heap| match heap.place(&self.memory)? {
+        self.read(|memory, heap| match heap.place(memory)? {
             None => Err(RemoteError::Nonsense("segments").into()),
-            Some(place) => Ok(heap.spans(&self.memory, &place, segment)?),
+            Some(place) => Ok(heap.spans(memory, &place, segment)?),
         })
+    }
+
+    /// Looks, and if need be at the process anew: it may have executed another program since.
+    pub(crate) fn look_again<T>(
+        &mut self,
+        look: impl Fn(&Target) -> Result<T, AttachError>,
+    ) -> Result<T, AttachError> {
+        match look(self) {
+            Err(error) if error.is_worth_another_look() => {
+                *self = Target::open(self.process)?;
+                look(self)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Reads from the heap, and makes sure that it was the same process's and the same program's from
     /// the first byte to the last.
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
-        read: impl Fn(&RemoteHeap) -> Result<T, ReadError>,
+        read: impl Fn(&ProcessMemoryReader, &RemoteHeap) -> Result<T, ReadError>,
     ) -> Result<T, AttachError> {
         let look = || {
             let heap = RemoteHeap::open(&self.memory, self.root)?;
-            let found = read(&heap)?;
+            let found = read(&self.memory, &heap)?;
             RemoteHeap::open(&self.memory, self.root)?;
             // Another program may have its root at the same place.
             if drawn_at_exec(self.process, &self.memory) != self.drawn {

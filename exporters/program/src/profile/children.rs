@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use slackwater_exporters::attach::{self, Target};
-use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::reading::ProfileReading;
 
 use super::super::executable;
 use super::super::output;
@@ -37,7 +37,7 @@ struct Child {
     started: u64,
     name: String,
     /// What was last read of it, and whether it is in its file.
-    last: Option<Box<Reading>>,
+    last: Option<Box<ProfileReading>>,
     file: Option<PathBuf>,
     /// It has said that it ends, and was read then.
     is_done: bool,
@@ -170,7 +170,7 @@ impl<'a> Children<'a> {
 }
 
 /// Without one there is nothing to see.
-fn has_samples(reading: &Reading) -> bool {
+fn has_samples(reading: &ProfileReading) -> bool {
     !reading.profile.stacks.is_empty()
 }
 

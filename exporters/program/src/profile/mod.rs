@@ -12,7 +12,7 @@ use slackwater_exporters::profile::kind::Kind;
 use slackwater_exporters::profile::lacks::lacks;
 use slackwater_exporters::profile::names::Names;
 use slackwater_exporters::profile::pprof::{self, DefaultType};
-use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::reading::ProfileReading;
 use slackwater_exporters::profile::table;
 
 use super::arguments::{Format, ProfileArguments, ProfileCommand, ResultArguments, Symbolize};
@@ -63,7 +63,7 @@ struct Form {
     symbolize: Symbolize,
 }
 
-fn render(form: Form, before: Option<&Reading>, after: &Reading) -> Vec<u8> {
+fn render(form: Form, before: Option<&ProfileReading>, after: &ProfileReading) -> Vec<u8> {
     let names = match form.symbolize {
         Symbolize::None => Names::default(),
         Symbolize::Local => after.names(),

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use slackwater_exporters::attach::{AttachError, Target};
-use slackwater_exporters::profile::reading::Reading;
+use slackwater_exporters::profile::reading::ProfileReading;
 
 use super::super::arguments::{Format, ProfileRunArguments, ResultArguments};
 use super::super::executable;
@@ -121,9 +121,9 @@ fn start(command: &mut Command, held: &Held) -> io::Result<Child> {
 
 /// What could be read of a program.
 enum Found {
-    AtTheEnd(Box<Reading>),
+    AtTheEnd(Box<ProfileReading>),
     /// So long before it.
-    Before(Box<Reading>, Duration),
+    Before(Box<ProfileReading>, Duration),
     /// And why not.
     Nothing(Option<AttachError>),
 }
@@ -144,7 +144,7 @@ impl<'a> Files<'a> {
 
     /// Writes what is known now; where that takes long, more rarely. What goes into a pipe goes there
     /// once, at the end, and it is then, too, that a file which cannot be written is told of.
-    fn write(&mut self, program: Option<&Reading>) {
+    fn write(&mut self, program: Option<&ProfileReading>) {
         let begin = Instant::now();
         let Some(output) = &self.result.output else { return };
         if begin < self.next_write || !output::is_a_file(output) {
@@ -164,7 +164,7 @@ fn watch(
     listener: &UnixListener,
     files: &mut Files<'_>,
 ) -> io::Result<(ExitStatus, Found)> {
-    let mut last: Option<(Box<Reading>, Instant)> = None;
+    let mut last: Option<(Box<ProfileReading>, Instant)> = None;
     let mut error = None;
     let mut next = Instant::now() + GLANCE;
     loop {
@@ -211,14 +211,14 @@ fn wait_for_a_caller(listener: &UnixListener) {
     unsafe { libc::poll(&mut poll, 1, GLANCE.as_millis() as libc::c_int) };
 }
 
-fn found(last: Option<(Box<Reading>, Instant)>, error: Option<AttachError>) -> Found {
+fn found(last: Option<(Box<ProfileReading>, Instant)>, error: Option<AttachError>) -> Found {
     match last {
         Some((reading, time)) => Found::Before(reading, time.elapsed()),
         None => Found::Nothing(error.filter(|error| !error.is_gone())),
     }
 }
 
-fn read(child: &Child) -> Result<Box<Reading>, AttachError> {
+fn read(child: &Child) -> Result<Box<ProfileReading>, AttachError> {
     Target::open(child.id())?.reading().map(Box::new)
 }
 

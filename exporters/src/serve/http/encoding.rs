@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::Preference;
+use crate::formats::preference::Preference;
 
 /// Shorter bodies fit into one packet as they are.
 pub(super) const MIN_BYTES: usize = 1024;

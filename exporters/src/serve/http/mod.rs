@@ -43,10 +43,9 @@ use crate::kernel::observer;
 
 mod address;
 mod encoding;
-mod preference;
 
+pub use crate::formats::preference::Preference;
 pub use address::{Address, BadAddress};
-pub use preference::Preference;
 
 use address::Listener;
 use encoding::Encoding;
@@ -303,8 +302,6 @@ pub fn serve(
     address: &Address,
     answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
 ) -> io::Result<Server> {
-    #[cfg(feature = "profiles")]
-    crate::profile::apart::note_filters();
     let (tell_begun, begun) = mpsc::sync_channel(1);
     let (tell_closed, closed) = mpsc::channel();
     let (stop, stopped) = oneshot::channel();
