@@ -36,6 +36,7 @@ pub use crate::api::{fork, malloc};
 pub use crate::base::units;
 pub use crate::figures::snapshot::{Snapshot, Summary};
 pub use crate::figures::{remote, snapshot};
+pub use crate::geometry::reason::ReleaseReason;
 pub use crate::geometry::size_class;
 use crate::heap::HEAP;
 pub use crate::heap::knobs;
@@ -43,7 +44,6 @@ use crate::heap::knobs::{KnobError, Knobs};
 pub use crate::hooks::{probes, sections};
 use crate::os::Linux;
 pub use crate::os::cgroup;
-pub use crate::release::ReleaseReason;
 pub use crate::release::journal;
 pub use crate::sampling::observer;
 #[cfg(feature = "unwind")]

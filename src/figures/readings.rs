@@ -6,12 +6,12 @@
 use core::sync::atomic::Ordering;
 
 use crate::caches::thread_cache::ThreadCache;
-use crate::figures::snapshot::GateState;
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::heap::{Heap, Uncached, UncachedClass};
 use crate::os::Nanos;
 use crate::pages::totals::Figures;
+use crate::release::GateState;
 use crate::sampling;
 
 /// Everything the formulas of a snapshot need.

@@ -3,6 +3,7 @@
 //! Field names are the metric names of the exporters (without the `slackwater_` prefix), so that a
 //! dashboard's query, a field here and a counter in the allocator are one word.
 
+pub use crate::release::GateState;
 use core::fmt;
 
 pub use crate::base::histogram::Histogram;
@@ -129,16 +130,6 @@ pub struct Takeovers {
     pub busy: u64,
     /// The kernel has no `membarrier` for us: caches stay as they are until their threads move.
     pub unavailable: u64,
-}
-
-/// What the gate decided at the last tick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GateState {
-    /// Nothing much is happening: give back everything, at once.
-    #[default]
-    Idle,
-    /// The program is at work: give back little, and only what has been free for a while.
-    Busy,
 }
 
 /// System calls made by the allocator.

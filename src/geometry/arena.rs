@@ -22,9 +22,9 @@ use crate::base::atomics::AtomicU64;
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES, SegmentIndex};
 use crate::geometry::segment::Segment;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::geometry::slot::MAX_SLOTS;
 use crate::geometry::span::Span;
 use crate::os::{self, AddressRange, Os};
-use crate::sampling::MAX_SLOTS;
 
 /// The smallest arena worth having, the largest that the span index can describe, and what is taken
 /// where the machine does not tell its memory.

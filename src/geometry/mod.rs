@@ -2,7 +2,9 @@
 //! changes.
 
 pub(crate) mod arena;
+pub(crate) mod reason;
 pub(crate) mod segment;
 pub mod size_class;
+pub(crate) mod slot;
 pub(crate) mod span;
 pub(crate) mod span_index;

@@ -7,11 +7,14 @@ use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{
     CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES,
 };
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::CLASS_COUNT;
+use crate::geometry::slot::SlotIndex;
 use crate::geometry::span::Span;
 use crate::os::Nanos;
-use crate::release::{ReleaseReason, SOON};
-use crate::sampling::SlotIndex;
+
+/// A page taken back into use within this time of its purge was purged too soon.
+pub(crate) const SOON: Nanos = Nanos::from_millis(1000);
 
 /// One segment's record. All-zero memory is that of a segment whose pages are all free and hold nothing:
 /// one that was never used, or whose record was given back to the system (see `release::records`). So a

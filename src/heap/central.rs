@@ -7,6 +7,7 @@ use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::SPAN_BYTES;
 use crate::caches::thread_cache::{Bin, Bins, MAX_BIN_SLOTS, ThreadCache};
 use crate::geometry::arena::{Arena, ChunkIndex};
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::span::{Claim, Gained, Put};
 use crate::geometry::span_index;
@@ -17,7 +18,7 @@ use crate::os::report;
 use crate::os::{self, Linux};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::metadata::MAX_ARRAY_BYTES;
-use crate::release::{ReleaseReason, start_if_needed, touch};
+use crate::release::{start_if_needed, touch};
 
 /// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
 /// whether more is worth it.

@@ -26,11 +26,10 @@ use core::ffi::CStr;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::os::report::Line;
 use crate::os::{self, HugePages};
-pub use crate::release::GateMode;
-use crate::release::ReleaseReason;
 
 /// Which kinds of free pages ticks may give back. Meant for experiments: pages of a kind that is
 /// left out stay in the ledger.
@@ -75,6 +74,19 @@ impl Coverage {
         let on = |i: u32| bits >> i & 1 == 1;
         Coverage { small: on(0), sub4k: on(1), medium: on(2), large: on(3) }
     }
+}
+
+/// Whether the gate decides or is told (`SLACKWATER_GATE`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GateMode {
+    /// Decide at each tick from what the program does and what memory it may use.
+    #[default]
+    Auto = 0,
+    /// Always idle: every tick releases all it can.
+    Idle = 1,
+    /// Always busy: ticks release little, and only what has been free for a while.
+    Busy = 2,
 }
 
 /// Everything that can be set while the process runs.

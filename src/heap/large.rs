@@ -8,13 +8,13 @@ use crate::base::units::{
     PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
 use crate::geometry::arena::Arena;
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
 use crate::os::report;
 use crate::os::{self, AddressRange, Linux, Os};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, PageHeap};
-use crate::release::ReleaseReason;
 use crate::sampling;
 
 /// From this size on a block that has to move is moved by its page table entries, not its bytes:

@@ -3,13 +3,13 @@
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{CHUNK_PAGES, SEGMENT_BYTES, SegmentIndex};
 use crate::geometry::arena::ChunkIndex;
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
 use crate::hooks::probes;
 use crate::os::Os;
 use crate::os::report;
 use crate::pages::page_heap::PageHeap;
-use crate::release::ReleaseReason;
 
 /// Marks `run` of a segment free, enters those of its pages that may be resident (`resident`) into
 /// the ledger, and counts. `&mut PageHeap` proves that the page heap's lock is held.

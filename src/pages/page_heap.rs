@@ -14,9 +14,9 @@ use crate::base::units::{
 use crate::geometry::arena::{Arena, ChunkIndex, SEGMENT_SETS};
 use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
+use crate::geometry::slot::SlotIndex;
 use crate::os::Os;
 use crate::pages::totals::{Cell, Figures, Totals};
-use crate::sampling::SlotIndex;
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
 const RUN_SETS: usize = 10;

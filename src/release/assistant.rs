@@ -3,8 +3,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::purge::{Batch, PurgeLimits, purge};
-use super::tick::EVERYTHING;
+use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
 use crate::caches::thread_cache::DEAD;
 use crate::heap::HEAP;
 use crate::hooks::sections;

@@ -2,16 +2,12 @@
 //! and soon wanted again.
 
 use crate::base::units::Epoch;
-use crate::os::Nanos;
 
 /// Kinds of pages with a delay of their own: one for each release reason, and the pages inside spans.
 pub(crate) const KINDS: usize = 5;
 
 /// The kind of the pages inside spans.
 pub(crate) const INTERIOR: usize = 4;
-
-/// A page taken back into use within this time of its purge was purged too soon.
-pub(crate) const SOON: Nanos = Nanos::from_millis(1000);
 
 /// For so many epochs a purge counts as done lately.
 const LATELY_EPOCHS: u64 = 20;

@@ -1,18 +1,15 @@
 //! The gate: is the program idle or busy? Decided once per tick, in one function.
 
-use crate::figures::snapshot::GateState;
+use crate::heap::knobs::GateMode;
 
-/// Whether the gate decides or is told (`SLACKWATER_GATE`).
+/// What the gate decided at the last tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GateMode {
-    /// Decide at each tick from what the program does and what memory it may use.
+pub enum GateState {
+    /// Nothing much is happening: give back everything, at once.
     #[default]
-    Auto = 0,
-    /// Always idle: every tick releases all it can.
-    Idle = 1,
-    /// Always busy: ticks release little, and only what has been free for a while.
-    Busy = 2,
+    Idle,
+    /// The program is at work: give back little, and only what has been free for a while.
+    Busy,
 }
 
 /// What the decision rests on.

@@ -5,8 +5,8 @@
 //! them out at its own pace; what it was too slow for is counted. Nothing on either side allocates, waits
 //! or formats.
 
+use super::gate::GateState;
 use crate::base::ring::{Cursor, Ring};
-use crate::figures::snapshot::GateState;
 use crate::heap::HEAP;
 use crate::os::Nanos;
 

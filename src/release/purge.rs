@@ -3,11 +3,11 @@
 //! A range is claimed under the page heap's lock, so that nobody can allocate it; the kernel is
 //! called without the lock; then the range is settled: free and clean.
 
-use super::ReleaseReason;
 use super::delays::{INTERIOR, KINDS};
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 use crate::geometry::arena::Arena;
+use crate::geometry::reason::ReleaseReason;
 use crate::heap::Heap;
 use crate::heap::knobs::Coverage;
 use crate::hooks::probes;
@@ -29,6 +29,14 @@ pub(crate) struct PurgeLimits {
     pub delay_epochs: [u64; KINDS],
     pub coverage: Coverage,
 }
+
+/// No limit: whatever waits, and whatever the knobs say.
+pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
+    pages: u64::MAX,
+    calls: u64::MAX,
+    delay_epochs: [0; KINDS],
+    coverage: Coverage::ALL,
+};
 
 /// Ranges in the hands of a purge. Large: it lives where the purge's lock is, not on a stack that may
 /// be any thread's.

@@ -3,19 +3,19 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::assistant::{Assistant, WORTHWHILE_PAGES};
-use super::delays::{Delays, Experience, INTERIOR, KINDS, SOON};
-use super::gate::{Decision, GateInput, decide};
+use super::delays::{Delays, Experience, INTERIOR, KINDS};
+use super::gate::{Decision, GateInput, GateState, decide};
 use super::interior::{InteriorBatch, purge_interiors};
-use super::purge::{Batch, PurgeLimits, purge};
+use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
 use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordBatch, RecordLimits, give_records_back};
 use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::api::this_thread::Entered;
 use crate::base::units::{Epoch, Pages, SegmentIndex};
 use crate::caches::thread_cache::{Bins, ThreadCache};
-use crate::figures::snapshot::GateState;
+use crate::geometry::segment::SOON;
 use crate::heap::Heap;
 use crate::heap::central;
-use crate::heap::knobs::{Coverage, Knobs};
+use crate::heap::knobs::Knobs;
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
 use crate::os::cgroup::Scratch;
@@ -435,13 +435,6 @@ fn limits_for(is_eager: bool, knobs: &Knobs, delays: &Delays) -> PurgeLimits {
         coverage: knobs.coverage,
     }
 }
-
-pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
-    pages: u64::MAX,
-    calls: u64::MAX,
-    delay_epochs: [0; KINDS],
-    coverage: Coverage::ALL,
-};
 
 /// Gives back everything that is pending, whatever the gate and the knobs say; returns how many
 /// pages.

@@ -16,8 +16,9 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::call_sites::StackId;
-use super::{ModuleEntry, Open, Sample, SlotIndex, Tables, slot_of, split};
+use super::{ModuleEntry, Open, Sample, Tables, slot_of, split};
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
+use crate::geometry::slot::SlotIndex;
 use crate::heap::HEAP;
 use crate::os::report::{self, Line};
 use crate::os::{self, Nanos};

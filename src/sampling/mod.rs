@@ -28,6 +28,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::SizeClass;
+use crate::geometry::slot::{MAX_SLOTS, SlotIndex};
 use crate::heap::Heap;
 use crate::hooks::probes;
 use crate::os::lock::{Guard, Lock};
@@ -42,7 +43,6 @@ use call_sites::{StackId, UNKNOWN};
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 use misuse::Misuse;
 pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
-pub(crate) use slots::{MAX_SLOTS, SlotIndex};
 use slots::{Place, Slots, WARM};
 
 /// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count

@@ -14,13 +14,8 @@
 //! thousands; slots beyond that are unguarded.
 
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::geometry::slot::SlotIndex;
 use crate::os::{self, AddressRange, Os};
-
-/// The number of a slot, and of a sample: 1 to [`MAX_SLOTS`].
-pub(crate) type SlotIndex = u16;
-
-/// The most slots of a process.
-pub(crate) const MAX_SLOTS: u32 = SlotIndex::MAX as u32;
 
 /// A slot's last page is never touched.
 const GUARD_BYTES: usize = PAGE_BYTES;

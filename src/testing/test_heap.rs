@@ -10,6 +10,7 @@ use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::ChunkIndex;
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::{Kind, SizeClass};
 use crate::geometry::span::Put;
 use crate::heap::Heap;
@@ -20,7 +21,7 @@ use crate::os::{AddressRange, Linux};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, TakenRun};
 use crate::pages::totals::Figures;
-use crate::release::{ReleaseReason, tick_if_due};
+use crate::release::tick_if_due;
 use crate::testing::check::check;
 
 /// Dropping it leaves the reservation: addresses without memory, and a test process ends soon.

@@ -11,10 +11,11 @@ use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES};
 use crate::caches::thread_cache::ThreadCache;
 use crate::figures::readings::{CacheSums, Readings, SamplingSums, UncachedSums};
 use crate::figures::root::{self, MAGIC, ROOT, Root, Singles};
-use crate::figures::snapshot::{GateState, Snapshot};
+use crate::figures::snapshot::Snapshot;
 use crate::geometry::arena::{Arena, ChunkIndex, MAX_BYTES, MAX_FIXED_BYTES};
 use crate::geometry::segment::{Chunk, PageStates, Segment};
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::geometry::slot::MAX_SLOTS;
 use crate::geometry::span::Span;
 use crate::heap::knobs::{KnobCells, Knobs};
 use crate::heap::{Heap, Uncached};
@@ -22,9 +23,10 @@ use crate::hooks::sections::{Cells, SectionCounts};
 use crate::os::loader;
 use crate::os::{Linux, Nanos, Os};
 use crate::pages::totals::Totals;
+use crate::release::GateState;
 use crate::sampling::{
-    self, ALL_FRAMES, Amount, LIFETIMES, MAX_MODULES, MAX_SLOTS, MAX_STACKS, ModuleEntry,
-    ModuleTable, OBJECT, Sample, StackEntry, StackTable, Tables,
+    self, ALL_FRAMES, Amount, LIFETIMES, MAX_MODULES, MAX_STACKS, ModuleEntry, ModuleTable, OBJECT,
+    Sample, StackEntry, StackTable, Tables,
 };
 use crate::stack::MAX_FRAMES;
 

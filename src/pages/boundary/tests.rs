@@ -1,9 +1,9 @@
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, Pages, SEGMENT_PAGES, SegmentIndex};
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::span::Put;
 use crate::os::Nanos;
-use crate::release::ReleaseReason;
 use crate::testing::test_heap::{TestHeap, assert_aborts, pages};
 
 const LARGE: ReleaseReason = ReleaseReason::LargeFree;

@@ -155,7 +155,7 @@ fn a_dirty_page_anywhere_in_a_long_run_is_told() {
                 .lock()
                 .states(&test.heap.arena, part.segment)
                 .clear_run(PageIndex(0));
-            let reason = crate::release::ReleaseReason::LargeFree;
+            let reason = crate::geometry::reason::ReleaseReason::LargeFree;
             test.release(i as u32, pages(0, SEGMENT_PAGES), &none, reason);
             test.heap.totals.update(|figures| figures.large_pages.subtract(512));
         }

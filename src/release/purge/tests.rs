@@ -3,12 +3,13 @@ use core::cell::Cell;
 use super::{Batch, PurgeLimits, REFUSED_DELAY_EPOCHS, purge};
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_PAGES, SegmentIndex};
+use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::knobs::Coverage;
 use crate::os::fake::FakeOs;
 use crate::os::{AddressRange, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
 use crate::pages::page_heap::LargeRun;
-use crate::release::{ReleaseReason, purge_everything};
+use crate::release::purge_everything;
 use crate::testing::test_heap::{TestHeap, pages};
 
 const EVERYTHING: PurgeLimits =
