@@ -32,6 +32,13 @@ mod testing;
 
 pub use crate::api::global::Slackwater;
 pub use crate::api::malloc::release_now;
+/// The journal: what giving memory back did lately, event by event, for those who want to see it as it
+/// happened. A [`Reader`](journal::Reader) takes the events out.
+pub mod journal {
+    pub use crate::figures::journal_reader::Reader;
+    pub use crate::release::journal::{Event, Span};
+}
+
 pub use crate::api::{fork, malloc};
 pub use crate::base::units;
 pub use crate::figures::snapshot::{Snapshot, Summary};
@@ -44,7 +51,7 @@ use crate::heap::knobs::{KnobError, Knobs};
 pub use crate::hooks::{probes, sections};
 use crate::os::Linux;
 pub use crate::os::cgroup;
-pub use crate::release::journal;
+use crate::release::RELEASE;
 pub use crate::sampling::observer;
 #[cfg(feature = "unwind")]
 pub use crate::stack::unwind;
@@ -58,7 +65,7 @@ pub const SOURCE_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
 /// Any thread, at any time. Allocates nothing and takes no lock that `malloc` or `free` takes.
 /// Costs a few microseconds, and a few more for each hundred threads there have been at a time.
 pub fn snapshot() -> Snapshot {
-    Snapshot::take(&HEAP, &Linux)
+    Snapshot::take(&HEAP, &RELEASE, &Linux)
 }
 
 /// The knobs in force.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use crate::figures::snapshot::{Snapshot, Summary};
 use crate::heap::HEAP;
 use crate::os::{self, Linux};
+use crate::release::RELEASE;
 
 /// Where the summary goes: a copy of stderr, made before a program that closes its own (coreutils
 /// do) gets to it. Negative: no summary is wanted.
@@ -30,7 +31,7 @@ extern "C" fn finish() {
     if output >= 0 {
         let mut text = Text { bytes: [0; 512], len: 0 };
         // A summary that does not fit is cut, which its seven numbers cannot cause.
-        let _ = writeln!(text, "{}", Summary(&Snapshot::take(&HEAP, &Linux)));
+        let _ = writeln!(text, "{}", Summary(&Snapshot::take(&HEAP, &RELEASE, &Linux)));
         os::write(output, &text.bytes[..text.len]);
     }
 }

@@ -10,6 +10,7 @@ use crate::heap::central;
 use crate::hooks::sections;
 use crate::os::Linux;
 use crate::os::pin;
+use crate::release::RELEASE;
 use crate::sampling::observer;
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
@@ -60,7 +61,9 @@ pub unsafe fn around(clone: impl FnOnce() -> i64) -> i64 {
 extern "C" fn before() {
     let (word, inside) = this_thread::this_thread();
     HEAP.wait_for_start(&Linux);
-    if !inside && HEAP.hold_for_fork(word) {
+    // No tick is under way from here on. It fails where the calling thread ticks: a signal handler forks.
+    if !inside && RELEASE.lock_for_fork() {
+        HEAP.hold_for_fork(word);
         HOLDER.store(word, Ordering::Relaxed);
     }
 }
@@ -69,6 +72,8 @@ extern "C" fn after_in_parent() {
     if was_this_thread(this_thread::this_thread().0) {
         // SAFETY: `before` took the locks on this thread.
         unsafe { HEAP.unlock_after_fork() };
+        // SAFETY: and this one.
+        unsafe { RELEASE.unlock_after_fork() };
         // SAFETY: `before` held the caches on this thread.
         unsafe { HEAP.threads.resume_in_parent() };
     }
@@ -76,12 +81,15 @@ extern "C" fn after_in_parent() {
 
 extern "C" fn after_in_child() {
     HEAP.belongs_to_this_process();
+    RELEASE.ticker.is_gone_in_child();
     sections::forked();
     observer::forked();
     let (word, _) = this_thread::this_thread();
     if was_this_thread(word) {
         // SAFETY: `before` took the locks on this thread, which is now the only one.
         unsafe { HEAP.unlock_after_fork() };
+        // SAFETY: and this one.
+        unsafe { RELEASE.unlock_after_fork() };
         let empty = |cache: &_| central::put_away(&HEAP, cache, Bins::ALL);
         // SAFETY: `before` held the caches on this thread, which is now the only one.
         unsafe { HEAP.threads.resume_in_child(word, empty) };

@@ -12,6 +12,7 @@ use crate::heap::large;
 use crate::os::biased_lock::{BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
+use crate::release::{RELEASE, release_everything};
 use crate::sampling;
 use crate::stack;
 
@@ -106,7 +107,12 @@ fn sample(
     let Some(rate) = cache.end_countdown(class, HEAP.sampler.countdowns()) else { return block };
     let Some(sampled) = sampling::allocate(&HEAP, bytes, align, rate, frame) else { return block };
     if !cache.bin(class).push(block) {
-        central::free_uncached(&HEAP, class, block as usize, block as usize - HEAP.arena.base());
+        central::free_uncached(
+            &HEAP,
+            class,
+            block as usize,
+            block as usize - HEAP.pages.arena.base(),
+        );
     }
     sampled
 }
@@ -201,7 +207,7 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
 /// Whether the address is in this heap's arena: whoever has just allocated learns whether that was here. Any
 /// thread; costs a comparison.
 pub fn is_ours(block: *const u8) -> bool {
-    HEAP.arena.offset_of(block as usize).is_some()
+    HEAP.pages.arena.offset_of(block as usize).is_some()
 }
 
 /// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
@@ -213,8 +219,8 @@ pub fn is_ours(block: *const u8) -> bool {
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
     let address = block as usize;
-    let Some(offset) = HEAP.arena.offset_of(address) else { return free_foreign(address) };
-    free_class(HEAP.arena.class_at(offset), address, 0);
+    let Some(offset) = HEAP.pages.arena.offset_of(address) else { return free_foreign(address) };
+    free_class(HEAP.pages.arena.class_at(offset), address, 0);
 }
 
 /// Frees a block whose layout is known: spares the look at the page map. A sample is told by its
@@ -226,7 +232,8 @@ pub unsafe fn free(block: *mut u8) {
 pub unsafe fn free_sized(block: *mut u8, bytes: usize, align: usize) {
     let (class, address) = (class_for(bytes, align), block as usize);
     debug_assert!(
-        HEAP.arena.is_sample(address) || HEAP.arena.class_at(address - HEAP.arena.base()) == class,
+        HEAP.pages.arena.is_sample(address)
+            || HEAP.pages.arena.class_at(address - HEAP.pages.arena.base()) == class,
         "freed with another layout than allocated"
     );
     free_class(class, address, address);
@@ -248,8 +255,8 @@ fn free_class(class: SizeClass, address: usize, checked: usize) {
 #[inline(never)]
 fn free_slow(class: SizeClass, address: usize) {
     let frame = stack::address_in_frame();
-    let offset = address.wrapping_sub(HEAP.arena.base());
-    if HEAP.arena.is_sample(address) {
+    let offset = address.wrapping_sub(HEAP.pages.arena.base());
+    if HEAP.pages.arena.is_sample(address) {
         return on_pages(enter_to_free(), || sampling::free(&HEAP, address, frame));
     }
     if large::is_large(class) {
@@ -285,12 +292,12 @@ fn free_foreign(address: usize) {
 /// # Safety
 /// As [`free`], but the block stays in use.
 pub unsafe fn usable_bytes(block: *mut u8) -> usize {
-    let Some(offset) = HEAP.arena.offset_of(block as usize) else { return 0 };
-    match HEAP.arena.class_at(offset) {
+    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else { return 0 };
+    match HEAP.pages.arena.class_at(offset) {
         class if large::is_large(class) => {
             // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
             let _inside = enter();
-            if HEAP.arena.is_sample(block as usize) {
+            if HEAP.pages.arena.is_sample(block as usize) {
                 sampling::usable_bytes(&HEAP, block as usize)
             } else {
                 large::usable_bytes(&HEAP, offset)
@@ -308,16 +315,16 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
 pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
     let frame = stack::address_in_frame();
-    let Some(offset) = HEAP.arena.offset_of(block as usize) else {
+    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else {
         free_foreign(block as usize);
         return ptr::null_mut();
     };
-    let class = HEAP.arena.class_at(offset);
+    let class = HEAP.pages.arena.class_at(offset);
     let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
     if !large::is_large(class) {
         central::check_block(class, block as usize, offset);
     }
-    let is_sample = HEAP.arena.is_sample(block as usize);
+    let is_sample = HEAP.pages.arena.is_sample(block as usize);
     let both_large = !is_sample && large::is_large(class) && large::is_large(new_class);
     let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
     if class == new_class && !is_sample && (!both_large || resize()) {
@@ -357,7 +364,7 @@ pub fn release_now() -> crate::base::units::Pages {
     if !HEAP.is_ready(&Linux) {
         return crate::base::units::Pages(0);
     }
-    crate::release::release_everything(&HEAP, &Linux, enter)
+    release_everything(&HEAP, &RELEASE, &Linux, enter)
 }
 
 #[cfg(test)]
@@ -447,7 +454,9 @@ mod tests {
     fn an_address_of_the_arena_that_was_never_used_is_not_freed() {
         assert_aborts("free of an address that is no block", || {
             let _first = allocate(100);
-            free_at(HEAP.arena.base() + (HEAP.arena.capacity() as usize - 1) * (2 << 20));
+            free_at(
+                HEAP.pages.arena.base() + (HEAP.pages.arena.capacity() as usize - 1) * (2 << 20),
+            );
         });
     }
 }

@@ -11,7 +11,7 @@ use crate::hooks::sections;
 use crate::os::biased_lock::{BUSY, BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 use crate::os::{Linux, Os};
-use crate::release::{start_if_needed, tick_if_due};
+use crate::release::{RELEASE, start_if_needed, tick_if_due};
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
 const SLOW_PATHS_PER_CLOCK: u32 = 8;
@@ -94,8 +94,8 @@ fn attach(word: ThreadWord) -> Option<Entered> {
     }
     // What pthread_setspecific may allocate is served without a cache.
     word.set(BUSY);
-    let Heap { threads, metadata, sampler, arena, .. } = &HEAP;
-    let bound = arena.sample_range().start;
+    let Heap { threads, metadata, sampler, pages, .. } = &HEAP;
+    let bound = pages.arena.sample_range().start;
     let Some(cache) = threads.attach(metadata, sampler.countdowns(), bound, word) else {
         word.set(UNSET);
         return None;
@@ -128,7 +128,7 @@ extern "C" fn thread_ends(_cache: *mut c_void) {
 /// What every slow path ends with: counts, and now and then looks whether a tick is due. Owner only.
 pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl Os) {
     cache.operations.add(1);
-    start_if_needed(heap);
+    start_if_needed(heap, &RELEASE);
     let left = cache.until_clock.load(Ordering::Relaxed);
     if left > 0 {
         cache.until_clock.store(left - 1, Ordering::Relaxed);
@@ -136,11 +136,11 @@ pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl O
     }
     cache.until_clock.store(SLOW_PATHS_PER_CLOCK, Ordering::Relaxed);
     large::free_deferred(heap);
-    tick_if_due(heap, os, Some(cache));
-    let epoch = heap.release.epoch().0;
+    tick_if_due(heap, &RELEASE, os, Some(cache));
+    let epoch = heap.pages.clock.epoch().0;
     if cache.seen_epoch.load(Ordering::Relaxed) != epoch {
         cache.seen_epoch.store(epoch, Ordering::Relaxed);
-        heap.ticker.note_credentials();
+        RELEASE.ticker.note_credentials();
         if !heap.has_barrier() {
             // Nobody else can see to the bins.
             central::put_away(heap, cache, cache.unused_bins(1));

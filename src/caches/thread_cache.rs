@@ -21,9 +21,9 @@ use crate::os::biased_lock::BiasedLock;
 use crate::os::lock::Lock;
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux, Nanos, Os};
+use crate::pages::clock::Clock;
 use crate::pages::metadata::Metadata;
 use crate::pages::totals::{MAX_ATTEMPTS, wait_for_writer};
-use crate::release::Release;
 use crate::sampling::{Countdown, Countdowns, LONGEST};
 
 /// What a thread's word says besides the address of its cache. The thread has none yet:
@@ -290,11 +290,11 @@ impl ThreadCache {
 
     /// Counts what a claim did to its span's pages. Owner only.
     #[inline]
-    pub fn note_gained(&self, gained: Gained, release: &Release) {
+    pub fn note_gained(&self, gained: Gained, clock: &Clock) {
         self.resident_gained.add(gained.pages.0 as u64);
         if gained.refaults.0 > 0 {
             self.interior_refaults.add(gained.refaults.0 as u64);
-            if release.has_purged_interiors_lately(&Linux) {
+            if clock.has_purged_interiors_lately(&Linux) {
                 self.soon_interior_refaults.add(gained.refaults.0 as u64);
             }
         }

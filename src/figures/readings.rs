@@ -11,7 +11,7 @@ use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::heap::{Heap, Uncached, UncachedClass};
 use crate::os::Nanos;
 use crate::pages::totals::Figures;
-use crate::release::GateState;
+use crate::release::{GateState, Release};
 use crate::sampling;
 
 /// Everything the formulas of a snapshot need.
@@ -32,14 +32,14 @@ pub(crate) struct Readings {
 }
 
 impl Readings {
-    pub fn of(heap: &Heap, now: Nanos) -> Readings {
+    pub fn of(heap: &Heap, release: &Release, now: Nanos) -> Readings {
         let mut caches = CacheSums::default();
         // Before the totals: what a claim adds to the pages of spans is counted after the span.
         for cache in heap.threads.all() {
             caches.resident_gained += cache.resident_gained.get();
         }
         caches.resident_gained += heap.uncached.resident_gained.load(Ordering::Relaxed);
-        let figures = heap.totals.read();
+        let figures = heap.pages.totals.read();
         for cache in heap.threads.all() {
             caches.add(cache, ThreadCache::allocations);
         }
@@ -49,17 +49,17 @@ impl Readings {
             uncached: UncachedSums::of(&heap.uncached),
             figures,
             threads: heap.threads.threads(),
-            gate_state: heap.release.gate_state(),
-            oldest: heap.release.oldest(),
+            gate_state: release.gate_state(),
+            oldest: heap.pages.clock.oldest(),
             now,
-            segments_in_use: heap.arena.in_use(),
-            is_reserved: heap.arena.is_reserved(),
+            segments_in_use: heap.pages.arena.in_use(),
+            is_reserved: heap.pages.arena.is_reserved(),
             sampling: SamplingSums::of(&heap.sampler.readings),
-            metadata_bytes: Arena::record_bytes(heap.arena.in_use(), figures.records)
+            metadata_bytes: Arena::record_bytes(heap.pages.arena.in_use(), figures.records)
                 + heap.metadata.touched_bytes(),
             metadata_map_calls: heap.metadata.map_calls.load(Ordering::Relaxed) as u64,
-            clone_calls: heap.ticker.starts.load(Ordering::Relaxed)
-                + heap.ticker.failures.load(Ordering::Relaxed),
+            clone_calls: release.ticker.starts.load(Ordering::Relaxed)
+                + release.ticker.failures.load(Ordering::Relaxed),
         }
     }
 }

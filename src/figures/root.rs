@@ -5,16 +5,16 @@
 //! from it. The root says what the state is, in which layout, and where.
 
 use core::arch::global_asm;
-use core::mem::offset_of;
 
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::Arena;
 use crate::geometry::segment::Segment;
 use crate::geometry::size_class::CLASS_COUNT;
 use crate::heap::knobs::KnobCells;
-use crate::heap::{HEAP, Heap, Uncached};
+use crate::heap::{HEAP, Uncached};
 use crate::hooks::sections;
 use crate::pages::totals::Totals;
+use crate::release::RELEASE;
 use crate::sampling::{self, Tables};
 
 /// What a root begins with.
@@ -22,7 +22,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SLACKWTR");
 
 /// Goes up whenever the meaning or the place of anything reachable from the root changes (a test
 /// compares the places with those of this version).
-pub(crate) const LAYOUT_VERSION: u32 = 8;
+pub(crate) const LAYOUT_VERSION: u32 = 9;
 
 /// The ELF note: its name, with the terminating zero, and its type.
 pub const NOTE_NAME: &[u8] = b"Slackwater\0";
@@ -52,13 +52,12 @@ pub(crate) struct Root {
     pub knobs: *const KnobCells,
     pub sampler: *const sampling::Readings,
     pub sections: *const sections::Cells,
-    /// The heap, and the places in it of what stands alone.
-    pub heap: *const Heap,
-    pub singles: Singles<u32>,
+    /// Where that is which stands alone.
+    pub singles: Singles<*const u64>,
 }
 
-/// What stands alone in a heap: as offsets into it, or as what was read there.
-#[derive(Clone, Copy, Debug, Default)]
+/// What stands alone, of eight bytes or fewer: where it is, or what was read there.
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Singles<T> {
     pub newest_cache: T,
@@ -85,22 +84,21 @@ pub(crate) static ROOT: Root = Root {
     segment_bytes: size_of::<Segment>() as u32,
     class_count: CLASS_COUNT as u32,
     tables_bytes: size_of::<Tables>() as u32,
-    arena: &raw const HEAP.arena,
-    totals: &raw const HEAP.totals,
+    arena: &raw const HEAP.pages.arena,
+    totals: &raw const HEAP.pages.totals,
     uncached: &raw const HEAP.uncached,
     knobs: &raw const HEAP.knobs,
     sampler: &raw const HEAP.sampler.readings,
     sections: &raw const sections::CELLS,
-    heap: &raw const HEAP,
     singles: Singles {
-        newest_cache: offset_of!(Heap, threads.newest) as u32,
-        threads: offset_of!(Heap, threads.threads) as u32,
-        busy: offset_of!(Heap, release.busy) as u32,
-        oldest: offset_of!(Heap, release.oldest) as u32,
-        ticker_starts: offset_of!(Heap, ticker.starts) as u32,
-        ticker_failures: offset_of!(Heap, ticker.failures) as u32,
-        metadata_map_calls: offset_of!(Heap, metadata.map_calls) as u32,
-        metadata_touched: offset_of!(Heap, metadata.touched) as u32,
+        newest_cache: (&raw const HEAP.threads.newest).cast(),
+        threads: (&raw const HEAP.threads.threads).cast(),
+        busy: (&raw const RELEASE.busy).cast(),
+        oldest: (&raw const HEAP.pages.clock.oldest).cast(),
+        ticker_starts: (&raw const RELEASE.ticker.starts).cast(),
+        ticker_failures: (&raw const RELEASE.ticker.failures).cast(),
+        metadata_map_calls: (&raw const HEAP.metadata.map_calls).cast(),
+        metadata_touched: (&raw const HEAP.metadata.touched).cast(),
     },
 };
 

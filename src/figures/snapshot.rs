@@ -12,6 +12,7 @@ use crate::figures::readings::Readings;
 use crate::geometry::size_class::{CLASS_COUNT, Kind, SizeClass};
 use crate::heap::Heap;
 use crate::os::Os;
+use crate::release::Release;
 
 /// One value for each [`ReleaseReason`](crate::ReleaseReason): which kind of memory became free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,8 +267,8 @@ fn scaled(of: u64, part: u64, whole: u64) -> u64 {
 }
 
 impl Snapshot {
-    pub(crate) fn take(heap: &Heap, os: &impl Os) -> Snapshot {
-        Snapshot::new(&Readings::of(heap, os.now()))
+    pub(crate) fn take(heap: &Heap, release: &Release, os: &impl Os) -> Snapshot {
+        Snapshot::new(&Readings::of(heap, release, os.now()))
     }
 
     /// The figures that follow from what was read.

@@ -18,7 +18,8 @@ use crate::os::report;
 use crate::os::{self, Linux};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::metadata::MAX_ARRAY_BYTES;
-use crate::release::{start_if_needed, touch};
+use crate::pages::touched::touch;
+use crate::release::start_if_needed;
 
 /// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
 /// whether more is worth it.
@@ -60,7 +61,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     cache.refills.add(1);
     if capacity == 0 {
         // No memory for the array: one block will do.
-        let block = take_one(heap, class, |gained| cache.note_gained(gained, &heap.release))
+        let block = take_one(heap, class, |gained| cache.note_gained(gained, &heap.pages.clock))
             .inspect(|_| cache.classes[class.index()].claimed.add(1));
         probes::refill(class.block_bytes().get() as u64, block.is_some() as u64, 0);
         return block;
@@ -70,12 +71,12 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     while got < want {
         // A new span only if nothing else is to be had: a batch may well be short.
         let Some(chunk) = take_span(heap, class, got == 0) else { break };
-        let span = heap.arena.span(chunk);
+        let span = heap.pages.arena.span(chunk);
         let blocks = class.blocks_per_span();
         while got < want {
             let Some(claim) = span.claim(blocks, want - got) else { break };
-            cache.note_gained(span.note_resident(class, claim), &heap.release);
-            got += store_claim(&heap.arena, bin, class, chunk, claim, got);
+            cache.note_gained(span.note_resident(class, claim), &heap.pages.clock);
+            got += store_claim(&heap.pages.arena, bin, class, chunk, claim, got);
         }
         give_up_span(heap, class, chunk);
     }
@@ -87,7 +88,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
 
 /// The lowest span with free blocks, or else, if `create`, a new one; the caller holds it.
 fn take_span(heap: &Heap, class: SizeClass, create: bool) -> Option<ChunkIndex> {
-    match span_index::take_lowest(&heap.arena, class) {
+    match span_index::take_lowest(&heap.pages.arena, class) {
         None if create => create_span(heap, class),
         found => found,
     }
@@ -208,7 +209,7 @@ pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u
 /// The loop has the registers to itself: inlined, it costs an instruction more for each block.
 #[inline(never)]
 fn put_all(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
-    let base = heap.arena.base();
+    let base = heap.pages.arena.base();
     let mut run = (ChunkIndex(0), 0, 0u64);
     for block in blocks {
         let address = block.load(Ordering::Relaxed) as usize;
@@ -248,21 +249,21 @@ fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64
     if mask == 0 {
         return;
     }
-    match heap.arena.span(chunk).put(class.blocks_per_span(), word, mask) {
-        Put::Done => touch(heap, chunk.segment()),
+    match heap.pages.arena.span(chunk).put(class.blocks_per_span(), word, mask) {
+        Put::Done => touch(&heap.pages, chunk.segment()),
         Put::Held => {
-            touch(heap, chunk.segment());
+            touch(&heap.pages, chunk.segment());
             give_up_span(heap, class, chunk);
         }
         Put::Empty => {
-            if span_index::try_take(&heap.arena, class, chunk) {
+            if span_index::try_take(&heap.pages.arena, class, chunk) {
                 give_up_span(heap, class, chunk);
             }
         }
         Put::DoubleFree => {
             let first = word * 64 + mask.trailing_zeros();
             let offset = first as usize * class.block_bytes().get();
-            report::fail("double free", heap.arena.chunk_address(chunk) + offset);
+            report::fail("double free", heap.pages.arena.chunk_address(chunk) + offset);
         }
     }
 }
@@ -274,12 +275,12 @@ fn put(heap: &Heap, class: SizeClass, (chunk, word, mask): (ChunkIndex, u32, u64
 /// operations a refill and strand what is left of that span: with 32 threads that was most of the
 /// heap (ARCHITECTURE.md).
 pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
-    let span = heap.arena.span(chunk);
+    let span = heap.pages.arena.span(chunk);
     let blocks = class.blocks_per_span();
     if !span.has_any(blocks) && span.leave_full(blocks) {
         return;
     }
-    if span.is_empty(blocks) || !span_index::publish(&heap.arena, class, chunk) {
+    if span.is_empty(blocks) || !span_index::publish(&heap.pages.arena, class, chunk) {
         retire(heap, class, chunk);
     }
 }
@@ -290,7 +291,7 @@ pub(crate) fn give_up_span(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
     let (chunk, resident, _pages) = loop {
         let mut pages = heap.lock_pages()?;
-        match pages.take_span(&heap.arena, &Linux, &heap.totals, class) {
+        match pages.take_span(&heap.pages.arena, &Linux, &heap.pages.totals, class) {
             Some((chunk, resident)) => break (chunk, resident, pages),
             None if pages.is_worth_waiting_for() => {
                 drop(pages);
@@ -299,26 +300,26 @@ fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
             None => return None,
         }
     };
-    let number = heap.totals.figures().spans_created.get();
-    heap.arena.span(chunk).create(class.blocks_per_span(), resident, number);
+    let number = heap.pages.totals.figures().spans_created.get();
+    heap.pages.arena.span(chunk).create(class.blocks_per_span(), resident, number);
     // With the lock held: pages in use belong to a span that the page map names.
-    heap.arena.set_class(chunk, class);
+    heap.pages.arena.set_class(chunk, class);
     Some(chunk)
 }
 
 /// Gives the pages of a held span, all of whose blocks are back, to the release boundary.
 #[cold]
 fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
-    let span = heap.arena.span(chunk);
+    let span = heap.pages.arena.span(chunk);
     let (resident, purged) = (span.resident_pages(), span.purged_pages());
     let Some(mut pages) = heap.lock_pages() else {
         // A signal handler that interrupted its thread in the page heap: the span stays listed, and
         // the next thread that takes and empties it retires it.
-        span_index::list(&heap.arena, class, chunk);
+        span_index::list(&heap.pages.arena, class, chunk);
         return;
     };
     release_range_definitely_free(
-        heap,
+        &heap.pages,
         &Linux,
         &mut pages,
         chunk.segment(),
@@ -327,13 +328,13 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
         ReleaseReason::of_span(class),
     );
     let purged = PageBits::of_chunk(chunk.in_segment(), purged);
-    pages.states(&heap.arena, chunk.segment()).add_purged(&purged);
-    heap.arena.set_class(chunk, SizeClass::NONE);
-    heap.totals.update(|figures| {
+    pages.states(&heap.pages.arena, chunk.segment()).add_purged(&purged);
+    heap.pages.arena.set_class(chunk, SizeClass::NONE);
+    heap.pages.totals.update(|figures| {
         figures.spans[class.index()].subtract(1);
         figures.span_pages_retired.add(resident.count_ones() as u64);
     });
-    let (size, address) = (class.block_bytes().get(), heap.arena.chunk_address(chunk));
+    let (size, address) = (class.block_bytes().get(), heap.pages.arena.chunk_address(chunk));
     probes::retire(size as u64, address as u64, resident.count_ones() as u64);
 }
 
@@ -341,12 +342,12 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
 fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*mut u8> {
     loop {
         let chunk = take_span(heap, class, true)?;
-        let span = heap.arena.span(chunk);
+        let span = heap.pages.arena.span(chunk);
         let claim = span.claim(class.blocks_per_span(), 1);
         let block = claim.map(|claim| {
             gained(span.note_resident(class, claim));
             let index = claim.word as usize * 64 + claim.blocks.trailing_zeros() as usize;
-            heap.arena.chunk_address(chunk) + index * class.block_bytes().get()
+            heap.pages.arena.chunk_address(chunk) + index * class.block_bytes().get()
         });
         give_up_span(heap, class, chunk);
         if let Some(address) = block {
@@ -358,7 +359,7 @@ fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*m
 /// An operation past the caches counts as one all the same.
 pub(crate) fn note_uncached(heap: &'static Heap) {
     heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
-    start_if_needed(heap);
+    start_if_needed(heap, &crate::release::RELEASE);
 }
 
 /// A block without a thread cache.

@@ -32,7 +32,7 @@ impl LargeRun {
 }
 
 fn pages_for(heap: &Heap, bytes: usize) -> Option<Pages> {
-    let capacity = heap.arena.capacity() as usize * SEGMENT_BYTES;
+    let capacity = heap.pages.arena.capacity() as usize * SEGMENT_BYTES;
     (bytes <= capacity).then(|| Pages(bytes.max(1).div_ceil(PAGE_BYTES) as u32))
 }
 
@@ -54,7 +54,8 @@ pub(crate) fn allocate(
     let align_pages = pages_for(heap, align)?.0;
     let taken = loop {
         let mut page_heap = heap.lock_pages()?;
-        let taken = page_heap.take_run(&heap.arena, &Linux, &heap.totals, pages, align_pages);
+        let taken =
+            page_heap.take_run(&heap.pages.arena, &Linux, &heap.pages.totals, pages, align_pages);
         let Some(taken) = taken else {
             if !page_heap.is_worth_waiting_for() {
                 return None;
@@ -63,14 +64,14 @@ pub(crate) fn allocate(
             os::yield_now();
             continue;
         };
-        heap.totals.update(|figures| {
+        heap.pages.totals.update(|figures| {
             figures.large_allocations.add(1);
             figures.large_bytes.add(bytes as u64);
             figures.large_pages_taken.add(pages.0 as u64);
         });
         break taken;
     };
-    let range = taken.run.range(&heap.arena);
+    let range = taken.run.range(&heap.pages.arena);
     if zeroed && taken.any_dirty {
         if pages.0 <= SEGMENT_PAGES {
             let first = taken.run.first;
@@ -97,9 +98,9 @@ pub(crate) fn allocate(
 /// Lets the profiler remember a block that is new, or has another size than before, if it wants to.
 fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
     let Some(rate) = heap.sampler.countdowns().try_once(bytes as u64) else { return };
-    let address = run.address(&heap.arena);
+    let address = run.address(&heap.pages.arena);
     if let Some(sample) = sampling::note_large(heap, address, bytes, rate, frame) {
-        *heap.page_heap.lock().sample_at(&heap.arena, run.segment, run.first) = sample;
+        *heap.pages.page_heap.lock().sample_at(&heap.pages.arena, run.segment, run.first) = sample;
     }
 }
 
@@ -108,11 +109,14 @@ fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
 fn run_at(heap: &Heap, page_heap: &mut PageHeap, offset: usize) -> LargeRun {
     let segment = SegmentIndex((offset / SEGMENT_BYTES) as u32);
     let first = PageIndex((offset % SEGMENT_BYTES / PAGE_BYTES) as u32);
-    let known = offset.is_multiple_of(PAGE_BYTES) && segment.0 < heap.arena.in_use();
-    let pages = if known { page_heap.states(&heap.arena, segment).run_at(first) } else { None };
+    let known = offset.is_multiple_of(PAGE_BYTES) && segment.0 < heap.pages.arena.in_use();
+    let pages =
+        if known { page_heap.states(&heap.pages.arena, segment).run_at(first) } else { None };
     match pages {
         Some(pages) => LargeRun { segment, first, pages },
-        None => report::fail("free of an address that is no block", heap.arena.base() + offset),
+        None => {
+            report::fail("free of an address that is no block", heap.pages.arena.base() + offset)
+        }
     }
 }
 
@@ -132,19 +136,19 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
         return defer_free(heap, offset);
     };
     let run = run_at(heap, &mut page_heap, offset);
-    let moved = page_heap.states(&heap.arena, run.segment).take_moved(run.first);
-    let sample = mem::take(page_heap.sample_at(&heap.arena, run.segment, run.first));
+    let moved = page_heap.states(&heap.pages.arena, run.segment).take_moved(run.first);
+    let sample = mem::take(page_heap.sample_at(&heap.pages.arena, run.segment, run.first));
     let mut resident = true;
     if moved {
         // Fresh pages make one mapping of what moving had split. Not under the lock: the kernel has
         // to free the old ones.
         drop(page_heap);
-        resident = !os::renew(run.range(&heap.arena));
-        page_heap = heap.page_heap.lock();
+        resident = !os::renew(run.range(&heap.pages.arena));
+        page_heap = heap.pages.page_heap.lock();
     }
-    page_heap.states(&heap.arena, run.segment).clear_run(run.first);
+    page_heap.states(&heap.pages.arena, run.segment).clear_run(run.first);
     release_parts(heap, &mut page_heap, run, Pages(0), resident);
-    heap.totals.update(|figures| figures.large_frees.add(1));
+    heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
     sampling::forget_large(heap, sample);
 }
@@ -158,7 +162,7 @@ pub(crate) struct Deferred {
 /// sampler: the block waits in a list until some thread's next look at the clock.
 #[cold]
 fn defer_free(heap: &Heap, offset: usize) {
-    let block = (heap.arena.base() + offset) as *mut Deferred;
+    let block = (heap.pages.arena.base() + offset) as *mut Deferred;
     let mut first = heap.deferred.load(Ordering::Relaxed);
     loop {
         // SAFETY: the block was given up by its owner and is a page or more.
@@ -183,7 +187,7 @@ pub(crate) fn free_deferred(heap: &Heap) {
     while !block.is_null() {
         // SAFETY: blocks in the list were written by `defer_free` and belong to the list alone.
         let next = unsafe { (*block).next };
-        free(heap, block as usize - heap.arena.base());
+        free(heap, block as usize - heap.pages.arena.base());
         block = next;
     }
 }
@@ -199,7 +203,7 @@ fn release_parts(
     for (segment, part) in run.parts_from(keep) {
         let dirty = if resident { PageBits::of(part) } else { PageBits::EMPTY };
         release_range_definitely_free(
-            heap,
+            &heap.pages,
             &Linux,
             page_heap,
             segment,
@@ -208,7 +212,7 @@ fn release_parts(
             ReleaseReason::LargeFree,
         );
     }
-    heap.totals.update(|figures| figures.large_pages.subtract((run.pages.0 - keep.0) as u64));
+    heap.pages.totals.update(|figures| figures.large_pages.subtract((run.pages.0 - keep.0) as u64));
 }
 
 /// Changes the size of the large block at `offset` without moving it, if that is possible: to
@@ -217,12 +221,14 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: u
     let Some(pages) = pages_for(heap, bytes) else { return false };
     let Some(mut page_heap) = heap.lock_pages() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
-    if pages > run.pages && !page_heap.extend_run(&heap.arena, &Linux, &heap.totals, run, pages) {
+    if pages > run.pages
+        && !page_heap.extend_run(&heap.pages.arena, &Linux, &heap.pages.totals, run, pages)
+    {
         return false;
     }
-    let before = mem::take(page_heap.sample_at(&heap.arena, run.segment, run.first));
+    let before = mem::take(page_heap.sample_at(&heap.pages.arena, run.segment, run.first));
     if pages < run.pages {
-        page_heap.states(&heap.arena, run.segment).set_run(run.first, pages);
+        page_heap.states(&heap.pages.arena, run.segment).set_run(run.first, pages);
         release_parts(heap, &mut page_heap, run, pages, true);
     }
     drop(page_heap);
@@ -250,23 +256,23 @@ pub(crate) fn move_to_larger(
         return None;
     }
     let block = allocate(heap, bytes, align, false, frame)?;
-    let to = heap.arena.offset_of(block as usize)?;
+    let to = heap.pages.arena.offset_of(block as usize)?;
     // SAFETY: the caller owns the old block, and the new one was allocated just now.
-    if !unsafe { os::move_pages(old.range(&heap.arena), block as usize) } {
+    if !unsafe { os::move_pages(old.range(&heap.pages.arena), block as usize) } {
         free(heap, to);
         return None;
     }
     heap.uncached.remaps.fetch_add(1, Ordering::Relaxed);
-    let mut page_heap = heap.page_heap.lock();
+    let mut page_heap = heap.pages.page_heap.lock();
     let new = run_at(heap, &mut page_heap, to);
-    page_heap.states(&heap.arena, new.segment).set_moved(new.first);
-    let states = page_heap.states(&heap.arena, old.segment);
+    page_heap.states(&heap.pages.arena, new.segment).set_moved(new.first);
+    let states = page_heap.states(&heap.pages.arena, old.segment);
     states.clear_run(old.first);
     states.take_moved(old.first);
-    let sample = mem::take(page_heap.sample_at(&heap.arena, old.segment, old.first));
+    let sample = mem::take(page_heap.sample_at(&heap.pages.arena, old.segment, old.first));
     // Its pages are at the new place: nothing of the old one is resident.
     release_parts(heap, &mut page_heap, old, Pages(0), false);
-    heap.totals.update(|figures| figures.large_frees.add(1));
+    heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
     sampling::forget_large(heap, sample);
     Some(block)

@@ -13,14 +13,12 @@ use crate::figures::root;
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::CLASS_COUNT;
 use crate::heap::large::Deferred;
-use crate::os::lock::{Guard, Lock};
+use crate::os::lock::Guard;
 use crate::os::report::Line;
 use crate::os::{self, Os};
+use crate::pages::HeapPages;
 use crate::pages::metadata::Metadata;
 use crate::pages::page_heap::PageHeap;
-use crate::pages::totals::Totals;
-use crate::release::journal::Journal;
-use crate::release::{Release, Ticker};
 use crate::sampling::Sampler;
 
 /// The process's heap.
@@ -34,17 +32,12 @@ const FAILED: u32 = 3;
 
 /// Everything the allocator keeps.
 pub(crate) struct Heap {
-    pub arena: Arena,
-    pub page_heap: Lock<PageHeap>,
-    pub totals: Totals,
-    pub release: Release,
-    pub ticker: Ticker,
+    pub pages: HeapPages,
     pub threads: Registry,
     pub metadata: Metadata,
     pub sampler: Sampler,
     pub knobs: KnobCells,
     pub uncached: Uncached,
-    pub journal: Journal,
     /// Large blocks that signal handlers gave up while the page heap was not to be had.
     pub deferred: AtomicPtr<Deferred>,
     ready: AtomicU32,
@@ -90,17 +83,12 @@ pub(crate) struct UncachedClass {
 impl Heap {
     pub const fn new() -> Heap {
         Heap {
-            arena: Arena::new(),
-            page_heap: Lock::new(PageHeap::new()),
-            totals: Totals::new(),
-            release: Release::new(),
-            ticker: Ticker::new(),
+            pages: HeapPages::new(),
             threads: Registry::new(),
             metadata: Metadata::new(),
             sampler: Sampler::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
-            journal: Journal::new(),
             deferred: AtomicPtr::new(core::ptr::null_mut()),
             ready: AtomicU32::new(UNTOUCHED),
             starter: AtomicUsize::new(0),
@@ -136,12 +124,12 @@ impl Heap {
             os::find_purge_call();
             self.knobs.load_environment();
             let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);
-            let reserved = self.arena.reserve(os, want);
+            let reserved = self.pages.arena.reserve(os, want);
             if reserved {
-                os::set_huge_pages(self.arena.range(), knobs::huge_pages());
-                os::forbid_huge_pages(self.arena.sample_range());
+                os::set_huge_pages(self.pages.arena.range(), knobs::huge_pages());
+                os::forbid_huge_pages(self.pages.arena.sample_range());
                 // A huge page would bring back what was given back of its records.
-                os::forbid_huge_pages(self.arena.records());
+                os::forbid_huge_pages(self.pages.arena.records());
                 let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
                 let guards = knobs::profile_guards();
                 self.sampler.start(profile_rate_bytes, profile_epoch_samples, guards);
@@ -170,9 +158,9 @@ impl Heap {
     /// page heap by a handler that waits for the sampler.
     pub fn lock_pages(&self) -> Option<Guard<'_, PageHeap>> {
         if self.sampler.is_interrupted() {
-            self.page_heap.try_lock()
+            self.pages.page_heap.try_lock()
         } else {
-            self.page_heap.lock_unless_mine()
+            self.pages.page_heap.lock_unless_mine()
         }
     }
 
@@ -209,27 +197,21 @@ impl Heap {
         (all, sum(|cache| cache.soon_interior_refaults.get()))
     }
 
-    /// Takes every lock before a fork, so that the child finds them free and what they guard whole.
-    /// `false`, and none is taken, if the calling thread ticks: a signal handler forks.
-    pub fn hold_for_fork(&self, own_word: usize) -> bool {
-        // No tick is under way from here on.
-        if !self.release.lock_for_fork() {
-            return false;
-        }
+    /// Takes every lock before a fork, so that the child finds them free and what they guard whole. With the
+    /// ticking lock held: no tick is under way.
+    pub fn hold_for_fork(&self, own_word: usize) {
         // Caches before the rest: their owners may need the other locks to get out of malloc.
         if self.threads.hold_for_fork(own_word, self.has_barrier()) {
             self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
         }
-        self.page_heap.lock_for_fork();
+        self.pages.page_heap.lock_for_fork();
         self.metadata.lock_for_fork();
         self.sampler.lock_for_fork();
-        true
     }
 
     /// A fork has made this process.
     pub fn belongs_to_this_process(&self) {
         self.process.store(os::process(), Ordering::Relaxed);
-        self.ticker.is_gone_in_child();
     }
 
     /// Is this the process that the heap is of? It is not in a child of `vfork`, which shares the
@@ -248,9 +230,7 @@ impl Heap {
         // SAFETY: the caller says so.
         unsafe { self.metadata.unlock_after_fork() };
         // SAFETY: the caller says so.
-        unsafe { self.page_heap.unlock_after_fork() };
-        // SAFETY: the caller says so.
-        unsafe { self.release.unlock_after_fork() };
+        unsafe { self.pages.page_heap.unlock_after_fork() };
     }
 }
 

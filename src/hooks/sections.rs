@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(heard(), "s.");
         test.tick();
         assert_eq!(heard(), "tp.p..", "the ledger, then the inside of spans");
-        purge_everything(&test.heap, &test.os);
+        purge_everything(&test.heap, &test.release, &test.os);
         assert_eq!(heard(), "p.");
     }
 

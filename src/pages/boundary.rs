@@ -5,10 +5,10 @@ use crate::base::units::{CHUNK_PAGES, SEGMENT_BYTES, SegmentIndex};
 use crate::geometry::arena::ChunkIndex;
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
-use crate::heap::Heap;
 use crate::hooks::probes;
 use crate::os::Os;
 use crate::os::report;
+use crate::pages::HeapPages;
 use crate::pages::page_heap::PageHeap;
 
 /// Marks `run` of a segment free, enters those of its pages that may be resident (`resident`) into
@@ -18,20 +18,20 @@ use crate::pages::page_heap::PageHeap;
 /// may give back has passed these checks. A failed check ends the process with a message: a heap
 /// that frees a page twice, or one that is in use, can only corrupt memory.
 pub(crate) fn release_range_definitely_free(
-    heap: &Heap,
+    pages: &HeapPages,
     os: &impl Os,
-    pages: &mut PageHeap,
+    page_heap: &mut PageHeap,
     segment: SegmentIndex,
     run: PageRun,
     resident: &PageBits,
     reason: ReleaseReason,
 ) {
-    let arena = &heap.arena;
+    let HeapPages { arena, totals, clock, .. } = pages;
     let address = arena.base() + segment.0 as usize * SEGMENT_BYTES + run.first.byte_offset();
     if segment.0 >= arena.in_use() {
         report::fail("release of pages in a segment that is not in use", address);
     }
-    let states = pages.states(arena, segment);
+    let states = page_heap.states(arena, segment);
     if states.free().any(run) {
         report::fail("release of pages that are free already", address);
     }
@@ -50,14 +50,14 @@ pub(crate) fn release_range_definitely_free(
     if states.dirty_is_empty() {
         let now = os.now();
         states.dirty_since = now;
-        if heap.totals.figures().pending_pages.get() == 0 {
-            heap.release.set_oldest(now);
+        if totals.figures().pending_pages.get() == 0 {
+            clock.set_oldest(now);
         }
     }
-    let joins = states.vacate(run, resident, reason, heap.release.epoch());
-    pages.refresh(arena, segment);
+    let joins = states.vacate(run, resident, reason, clock.epoch());
+    page_heap.refresh(arena, segment);
     let entered = resident.within(run).count().0 as u64;
-    heap.totals.update(|figures| {
+    totals.update(|figures| {
         figures.enqueued[reason as usize].add(1);
         figures.enqueued_pages.add(entered);
         figures.coalesced.add(joins as u64);

@@ -3,30 +3,19 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
+use super::purge::{Batch, PurgeLimits, purge};
+use super::state::{Assistant, RELEASE};
 use crate::caches::thread_cache::DEAD;
 use crate::heap::HEAP;
 use crate::hooks::sections;
 use crate::os::biased_lock::OwnerWord;
-use crate::os::lock::Lock;
-use crate::os::raw_thread::RawThread;
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
 
 /// Pending pages from which on help pays: 256 MiB, a tenth of a second's work.
 pub(super) const WORTHWHILE_PAGES: u64 = 1 << 16;
 
-/// Started and waited for by the ticker, with the ticking lock held.
-pub(crate) struct Assistant {
-    thread: RawThread,
-    limits: Lock<PurgeLimits>,
-}
-
 impl Assistant {
-    pub const fn new() -> Assistant {
-        Assistant { thread: RawThread::new(), limits: Lock::new(EVERYTHING) }
-    }
-
     /// Purges the process's heap beside the caller. If the system refuses a thread, the caller does it
     /// alone.
     pub(super) fn start(&self, limits: PurgeLimits) {
@@ -38,21 +27,15 @@ impl Assistant {
     pub(super) fn wait(&self) {
         self.thread.wait();
     }
-
-    /// In a forked child the thread is gone.
-    pub fn is_gone_in_child(&self) {
-        self.thread.is_gone_in_child();
-    }
 }
 
 extern "C" fn run(_: *mut c_void) -> c_int {
     ThreadWord::of_this_thread().set(DEAD);
     os::name_thread(c"slackwater");
     os::share_affinity_of_process();
-    let heap = &HEAP;
-    let limits = *heap.ticker.assistant.limits.lock();
-    let (epoch, mut batch) = (heap.release.epoch(), Batch::new());
-    purge(heap, &Linux, epoch, limits, &mut batch);
+    let (pages, journal) = (&HEAP.pages, &RELEASE.journal);
+    let limits = *RELEASE.ticker.assistant.limits.lock();
+    purge(pages, journal, &Linux, pages.clock.epoch(), limits, &mut Batch::new());
     sections::thread_ends();
     0
 }

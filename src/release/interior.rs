@@ -8,6 +8,7 @@
 use core::sync::atomic::Ordering;
 
 use super::delays::INTERIOR;
+use super::journal::Journal;
 use super::purge::{PurgeLimits, Purged};
 use crate::base::atomics::fence_after_rmw;
 use crate::base::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
@@ -20,6 +21,7 @@ use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
 use crate::os::{AddressRange, Nanos, Os, PURGE_BATCH};
 use crate::pages::totals::PurgedBatch;
+use crate::pages::touched::mark;
 
 /// A span in the hands of a purge, and which of its pages go.
 #[derive(Clone, Copy)]
@@ -44,6 +46,7 @@ pub(super) struct InteriorBatch {
 /// ticking lock held.
 pub(super) fn purge_interiors(
     heap: &Heap,
+    journal: &Journal,
     os: &impl Os,
     now: Epoch,
     limits: &PurgeLimits,
@@ -51,17 +54,18 @@ pub(super) fn purge_interiors(
 ) -> Purged {
     let _section = sections::enter(Section::Purge);
     let began = os.exact_now();
-    let mut purge = Purge { heap, os, limits, batch, pages: 0, calls: 0, counted_until: began };
+    let mut purge =
+        Purge { heap, journal, os, limits, batch, pages: 0, calls: 0, counted_until: began };
     let mut is_waiting = false;
-    let rows = heap.arena.in_use().div_ceil(64);
+    let rows = heap.pages.arena.in_use().div_ceil(64);
     for row in 0..rows {
-        let touched = heap.arena.touched_word(row as usize);
+        let touched = heap.pages.arena.touched_word(row as usize);
         let mut segments = touched.load(Ordering::Relaxed);
         while segments != 0 {
             let bit = segments & segments.wrapping_neg();
             let segment = SegmentIndex(row * 64 + segments.trailing_zeros());
             segments &= segments - 1;
-            let last = heap.arena.segment(segment).touched.load(Ordering::Relaxed);
+            let last = heap.pages.arena.segment(segment).touched.load(Ordering::Relaxed);
             let has_rested = now.since(Epoch(last)) >= limits.delay_epochs[INTERIOR].max(1);
             if !has_rested || purge.is_spent() {
                 is_waiting = true;
@@ -72,7 +76,7 @@ pub(super) fn purge_interiors(
             touched.fetch_and(!bit, Ordering::AcqRel);
             fence_after_rmw();
             if !purge.segment(segment) {
-                mark(heap, segment);
+                mark(&heap.pages, segment);
                 is_waiting |= purge.is_spent();
             }
         }
@@ -80,29 +84,6 @@ pub(super) fn purge_interiors(
     purge.flush();
     let (pages, took) = (Pages(purge.pages as u32), purge.counted_until.since(began));
     Purged { pages, calls: purge.calls, is_waiting, took }
-}
-
-/// Blocks of a span in this segment came back: there may be something to give back inside. After
-/// their bits were set.
-#[inline]
-pub(crate) fn touch(heap: &Heap, segment: SegmentIndex) {
-    let epoch = heap.release.epoch().0;
-    let record = heap.arena.segment(segment);
-    if record.touched.load(Ordering::Relaxed) != epoch {
-        record.touched.store(epoch, Ordering::Relaxed);
-    }
-    mark(heap, segment);
-}
-
-/// Enters the segment into the set of those to look at.
-#[inline]
-fn mark(heap: &Heap, segment: SegmentIndex) {
-    let word = heap.arena.touched_word(segment.0 as usize / 64);
-    let bit = 1 << (segment.0 % 64);
-    if word.load(Ordering::Relaxed) & bit == 0 {
-        // Release: partner of the fetch_and in `purge_interiors`; who clears the bit sees the blocks.
-        word.fetch_or(bit, Ordering::Release);
-    }
 }
 
 impl InteriorBatch {
@@ -119,6 +100,7 @@ impl InteriorBatch {
 
 struct Purge<'a, O: Os> {
     heap: &'a Heap,
+    journal: &'a Journal,
     os: &'a O,
     limits: &'a PurgeLimits,
     batch: &'a mut InteriorBatch,
@@ -138,9 +120,11 @@ impl<O: Os> Purge<'_, O> {
         let mut is_done = true;
         for chunk in 0..SEGMENT_CHUNKS {
             let chunk = ChunkIndex::new(segment, chunk);
-            let class = self.heap.arena.class_at(chunk.byte_offset());
+            let class = self.heap.pages.arena.class_at(chunk.byte_offset());
             // First without holding the span: most have nothing to give.
-            if class != SizeClass::NONE && self.heap.arena.span(chunk).purgeable_pages(class) != 0 {
+            if class != SizeClass::NONE
+                && self.heap.pages.arena.span(chunk).purgeable_pages(class) != 0
+            {
                 is_done &= self.span(class, chunk);
             }
         }
@@ -155,18 +139,18 @@ impl<O: Os> Purge<'_, O> {
         }
         if self.is_spent()
             || !self.limits.coverage.includes_class(class)
-            || !span_index::try_take(&self.heap.arena, class, chunk)
+            || !span_index::try_take(&self.heap.pages.arena, class, chunk)
         {
             return false;
         }
-        let wanted = self.heap.arena.span(chunk).purgeable_pages(class);
+        let wanted = self.heap.pages.arena.span(chunk).purgeable_pages(class);
         let pages = lowest(wanted, self.limits.pages - self.pages - self.batch.pages);
         if pages == 0 {
             central::give_up_span(self.heap, class, chunk);
             return true;
         }
         let held = HeldSpan { class, chunk, pages, first_range: self.batch.range_count };
-        let start = self.heap.arena.chunk_address(chunk);
+        let start = self.heap.pages.arena.chunk_address(chunk);
         for run in runs_of(pages) {
             let range = AddressRange {
                 start: start + run.start as usize * PAGE_BYTES,
@@ -196,7 +180,7 @@ impl<O: Os> Purge<'_, O> {
                         given_back &= !(mask_below(run.end) & !mask_below(run.start));
                     }
                 }
-                heap.arena.span(held.chunk).note_purged(given_back);
+                heap.pages.arena.span(held.chunk).note_purged(given_back);
                 purged += given_back.count_ones() as u64;
             }
             let took = self.os.exact_now().since(self.counted_until);
@@ -204,9 +188,9 @@ impl<O: Os> Purge<'_, O> {
             let (ranges, wanted) = (batch.range_count as u64, [0, 0, 0, 0, batch.pages]);
             probes::purge_end(ranges, purged, outcome.calls, outcome.took.micros(), 1);
             let batch = PurgedBatch { outcome, ranges, wanted, pages: purged, took };
-            heap.journal.record(batch.event());
-            let _page_heap = heap.page_heap.lock();
-            heap.totals.update(|figures| {
+            self.journal.record(batch.event());
+            let _page_heap = heap.pages.page_heap.lock();
+            heap.pages.totals.update(|figures| {
                 figures.interior_pages.add(purged);
                 figures.span_pages_retired.add(purged);
                 figures.note_purge(&batch);

@@ -1,13 +1,12 @@
 //! The journal: what giving memory back did lately, event by event, for those who want to see it as it
 //! happened.
 //!
-//! Events are plain numbers in a ring of fixed size, written by whoever ticks or purges. A [`Reader`] takes
-//! them out at its own pace; what it was too slow for is counted. Nothing on either side allocates, waits
+//! Events are plain numbers in a ring of fixed size, written by whoever ticks or purges. Readers take them
+//! out at their own pace; what one was too slow for is counted. Nothing on either side allocates, waits
 //! or formats.
 
 use super::gate::GateState;
 use crate::base::ring::{Cursor, Ring};
-use crate::heap::HEAP;
 use crate::os::Nanos;
 
 /// So many events are kept: some ten seconds of ticks, or a purge of 4 GiB in scattered pages.
@@ -148,41 +147,20 @@ impl Journal {
     pub fn record(&self, event: Event) {
         self.0.write(event.words());
     }
-}
 
-/// Takes this process's events out, each once. Any thread may have one, with events of its own.
-///
-/// # Examples
-///
-/// ```
-/// let mut reader = slackwater::journal::Reader::new();
-/// while let Some(event) = reader.read() {
-///     println!("{event:?}");
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Reader(Cursor);
-
-impl Reader {
-    /// Begins with the oldest event that is still there.
-    pub fn new() -> Reader {
-        Reader(HEAP.journal.0.oldest())
+    /// Before the oldest event that is still there.
+    pub fn oldest(&self) -> Cursor {
+        self.0.oldest()
     }
 
-    /// The next event; `None` if there is none yet. Allocates nothing and takes no lock; some 10 ns.
-    pub fn read(&mut self) -> Option<Event> {
-        HEAP.journal.0.read(&mut self.0).and_then(Event::from_words)
+    /// The next event for a reader that is at `cursor`; `None` if there is none yet.
+    pub fn read(&self, cursor: &mut Cursor) -> Option<Event> {
+        self.0.read(cursor).and_then(Event::from_words)
     }
 
-    /// Events that this reader has missed so far: they were overwritten before it came.
-    pub fn lost(&self) -> u64 {
-        HEAP.journal.0.lost(&self.0)
-    }
-}
-
-impl Default for Reader {
-    fn default() -> Reader {
-        Reader::new()
+    /// Events that a reader has missed so far.
+    pub fn lost(&self, cursor: &Cursor) -> u64 {
+        self.0.lost(cursor)
     }
 }
 
@@ -191,9 +169,7 @@ impl Journal {
     /// Every event that is there.
     pub fn events(&self) -> Vec<Event> {
         let mut cursor = self.0.oldest();
-        core::iter::from_fn(|| self.0.read(&mut cursor))
-            .map(|words| Event::from_words(words).expect("an event"))
-            .collect()
+        core::iter::from_fn(|| self.read(&mut cursor)).collect()
     }
 }
 

@@ -15,17 +15,18 @@ mod assistant;
 mod delays;
 mod gate;
 mod interior;
-pub mod journal;
+pub(crate) mod journal;
 mod lifecycle;
 mod purge;
 mod records;
+mod state;
 mod takeover;
 mod tick;
 mod ticker;
 
 pub use gate::GateState;
-pub(crate) use interior::touch;
+pub(crate) use state::{RELEASE, Release};
 #[cfg(test)]
 pub(crate) use tick::purge_everything;
-pub(crate) use tick::{Release, release_everything, tick_if_due};
-pub(crate) use ticker::{Ticker, start_if_needed};
+pub(crate) use tick::{release_everything, tick_if_due};
+pub(crate) use ticker::start_if_needed;

@@ -8,14 +8,14 @@ use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 use crate::geometry::arena::Arena;
 use crate::geometry::reason::ReleaseReason;
-use crate::heap::Heap;
 use crate::heap::knobs::Coverage;
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
 use crate::os::{AddressRange, Nanos, Os, PURGE_BATCH};
+use crate::pages::HeapPages;
 use crate::pages::page_heap::{PENDING, PageHeap};
 use crate::pages::totals::{PurgedBatch, Totals};
-use crate::release::journal::{Event, Span};
+use crate::release::journal::{Event, Journal, Span};
 
 /// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
 pub(super) const REFUSED_DELAY_EPOCHS: u64 = 64;
@@ -70,14 +70,15 @@ impl Batch {
 
 /// Gives pending pages back, within the limits.
 pub(crate) fn purge(
-    heap: &Heap,
+    pages: &HeapPages,
+    journal: &Journal,
     os: &impl Os,
     now: Epoch,
     limits: PurgeLimits,
     batch: &mut Batch,
 ) -> Purged {
     let _section = sections::enter(Section::Purge);
-    let Heap { arena, page_heap, totals, .. } = heap;
+    let HeapPages { arena, page_heap, totals, .. } = pages;
     let began = os.exact_now();
     let mut counted_until = began;
     let mut is_waiting = false;
@@ -115,7 +116,7 @@ pub(crate) fn purge(
         let (ranges, pages) = (batch.len as u64, given_by_batch);
         probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
         let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
-        heap.journal.record(purged.event());
+        journal.record(purged.event());
         totals.update(|figures| figures.note_purge(&purged));
     }
     is_waiting |= left == 0 || calls >= limits.calls;

@@ -7,7 +7,7 @@
 //! # Who else may be there
 //!
 //! - Whoever holds the page heap's lock: the segment is in no set while the kernel has its record
-//!   ([`PageHeap::hold_record`](crate::pages::page_heap::PageHeap::hold_record)), so nobody allocates there; and
+//!   ([`PageHeap::hold_record`](crate::page_heap::page_heap::PageHeap::hold_record)), so nobody allocates there; and
 //!   nobody frees there, for nothing is in use.
 //! - A thread that was slow: it put the last block but one of a span back, or looked for a span in the
 //!   index, and was not heard of since. It may still look at a descriptor, at a word of the index or at
@@ -23,12 +23,12 @@
 use super::purge::{Purged, REFUSED_DELAY_EPOCHS};
 use crate::base::units::{Epoch, PAGE_BYTES, SegmentIndex};
 use crate::geometry::segment::Segment;
-use crate::heap::Heap;
 use crate::os::{AddressRange, Os, PURGE_BATCH};
+use crate::pages::HeapPages;
 use crate::pages::page_heap::{IDLE_RECORD, PageHeap};
 
 /// Epochs for which a segment must have been left alone before its record goes: a second of the usual
-/// ones. To use it again soon costs five faults, beside up to 512 of its own pages.
+/// ones. To use it again soon costs five faults, beside up to 512 of its own page_heap.
 pub(super) const IDLE_EPOCHS: u64 = 20;
 
 const RECORD_PAGES: u64 = (size_of::<Segment>() / PAGE_BYTES) as u64;
@@ -56,7 +56,7 @@ pub(super) const ALL_RECORDS: RecordLimits =
 /// Gives back the records of segments that have been free and clean for long enough. With the ticking
 /// lock held.
 pub(super) fn give_records_back(
-    heap: &Heap,
+    pages: &HeapPages,
     os: &impl Os,
     now: Epoch,
     limits: &RecordLimits,
@@ -67,23 +67,24 @@ pub(super) fn give_records_back(
     loop {
         let pages_left = limits.pages.saturating_sub(purged.pages.0 as u64);
         let is_spent = pages_left < RECORD_PAGES || purged.calls >= limits.calls;
-        let mut pages = heap.page_heap.lock();
+        let mut page_heap = pages.page_heap.lock();
         if is_spent {
-            purged.is_waiting |= pages.next_in(&heap.arena, IDLE_RECORD, from).is_some();
+            purged.is_waiting |= page_heap.next_in(&pages.arena, IDLE_RECORD, from).is_some();
             return purged;
         }
         let most = PURGE_BATCH.min((pages_left / RECORD_PAGES) as usize);
-        purged.is_waiting |= batch.hold(heap, &mut pages, now, limits.rest_epochs, &mut from, most);
-        drop(pages);
+        purged.is_waiting |=
+            batch.hold(pages, &mut page_heap, now, limits.rest_epochs, &mut from, most);
+        drop(page_heap);
         if batch.count == 0 {
             return purged;
         }
         let outcome = os.purge(&batch.ranges[..batch.range_count]);
         purged.calls += outcome.calls;
-        let mut pages = heap.page_heap.lock();
+        let mut page_heap = pages.page_heap.lock();
         purged.pages.0 +=
-            batch.settle(heap, &mut pages, now, outcome.refused) * RECORD_PAGES as u32;
-        heap.totals.update(|figures| {
+            batch.settle(pages, &mut page_heap, now, outcome.refused) * RECORD_PAGES as u32;
+        pages.totals.update(|figures| {
             figures.record_calls.add(outcome.calls);
             figures.errors.add(outcome.refused.count_ones() as u64);
         });
@@ -104,8 +105,8 @@ impl RecordBatch {
     /// were segments that have to rest longer.
     fn hold(
         &mut self,
-        heap: &Heap,
-        pages: &mut PageHeap,
+        pages: &HeapPages,
+        page_heap: &mut PageHeap,
         now: Epoch,
         rest_epochs: u64,
         from: &mut SegmentIndex,
@@ -114,10 +115,10 @@ impl RecordBatch {
         (self.count, self.range_count) = (0, 0);
         let mut is_waiting = false;
         while self.count < most
-            && let Some(segment) = pages.next_in(&heap.arena, IDLE_RECORD, *from)
+            && let Some(segment) = page_heap.next_in(&pages.arena, IDLE_RECORD, *from)
         {
             *from = SegmentIndex(segment.0 + 1);
-            let states = pages.states(&heap.arena, segment);
+            let states = page_heap.states(&pages.arena, segment);
             // Refused ones are not waited for.
             if now < states.no_record_purge_before {
                 continue;
@@ -126,10 +127,10 @@ impl RecordBatch {
                 is_waiting = true;
                 continue;
             }
-            pages.hold_record(&heap.arena, segment);
+            page_heap.hold_record(&pages.arena, segment);
             self.segments[self.count] = segment;
             self.count += 1;
-            let record = heap.arena.record_range(segment);
+            let record = pages.arena.record_range(segment);
             let last = self.range_count.checked_sub(1).map(|last| &mut self.ranges[last]);
             match last {
                 Some(last) if last.start + last.bytes == record.start => last.bytes += record.bytes,
@@ -144,7 +145,7 @@ impl RecordBatch {
 
     /// Lets go of the records; returns how many are gone. `refused`: which ranges the kernel says that it
     /// has not taken.
-    fn settle(&self, heap: &Heap, pages: &mut PageHeap, now: Epoch, refused: u64) -> u32 {
+    fn settle(&self, pages: &HeapPages, page_heap: &mut PageHeap, now: Epoch, refused: u64) -> u32 {
         let mut gone = 0;
         let mut segments = &self.segments[..self.count];
         for (i, range) in self.ranges[..self.range_count].iter().enumerate() {
@@ -154,13 +155,14 @@ impl RecordBatch {
             // be gone. So the first of a range is looked at, and all of one that is not wholly gone; not
             // more, for a look is a page of zeros in the page table.
             let all_are_gone =
-                refused >> i & 1 == 0 && pages.states(&heap.arena, of_range[0]).is_empty();
+                refused >> i & 1 == 0 && page_heap.states(&pages.arena, of_range[0]).is_empty();
             for &segment in of_range {
-                let is_gone = all_are_gone || pages.states(&heap.arena, segment).is_empty();
-                pages.settle_record(&heap.arena, &heap.totals, segment, is_gone);
+                let is_gone = all_are_gone || page_heap.states(&pages.arena, segment).is_empty();
+                page_heap.settle_record(&pages.arena, &pages.totals, segment, is_gone);
                 gone += is_gone as u32;
                 if !is_gone {
-                    let before = &mut pages.states(&heap.arena, segment).no_record_purge_before;
+                    let before =
+                        &mut page_heap.states(&pages.arena, segment).no_record_purge_before;
                     *before = Epoch(now.0 + REFUSED_DELAY_EPOCHS);
                 }
             }

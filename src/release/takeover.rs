@@ -11,12 +11,13 @@ use crate::heap::Heap;
 use crate::heap::central;
 use crate::hooks::probes;
 use crate::os::{Nanos, Os};
-use crate::release::journal::{Event, Span};
+use crate::release::journal::{Event, Journal, Span};
 
 /// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
 /// is inside. With the ticking lock held. Returns how long it took.
 pub(super) fn put_unused_bins_away(
     heap: &Heap,
+    journal: &Journal,
     os: &impl Os,
     own: Option<&ThreadCache>,
     patience: u32,
@@ -28,19 +29,20 @@ pub(super) fn put_unused_bins_away(
     let unused = |cache: &ThreadCache| {
         if cache.is_put_away() { Bins::NONE } else { cache.unused_bins(patience) }
     };
-    take_over(heap, os, began, unused)
+    take_over(heap, journal, os, began, unused)
 }
 
 /// Puts away every bin of every other thread that is not inside its cache just now.
-pub(super) fn put_all_bins_away(heap: &Heap, os: &impl Os) {
+pub(super) fn put_all_bins_away(heap: &Heap, journal: &Journal, os: &impl Os) {
     let began = os.exact_now();
     let all = |cache: &ThreadCache| if cache.is_put_away() { Bins::NONE } else { Bins::ALL };
-    take_over(heap, os, began, all);
+    take_over(heap, journal, os, began, all);
 }
 
 /// Returns the time since `began`, which is counted.
 fn take_over(
     heap: &Heap,
+    journal: &Journal,
     os: &impl Os,
     began: Nanos,
     wanted: impl Fn(&ThreadCache) -> Bins,
@@ -64,7 +66,7 @@ fn take_over(
     counters.takeover_nanos.fetch_add(took.0, Ordering::Relaxed);
     if done.taken + done.busy > 0 {
         let span = Span::new(began, took);
-        heap.journal.record(Event::Takeover { span, taken: done.taken, busy: done.busy });
+        journal.record(Event::Takeover { span, taken: done.taken, busy: done.busy });
     }
     took
 }

@@ -1,29 +1,29 @@
 //! The epoch tick: from time to time, one thread on a slow path sees to the release machinery.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use super::assistant::{Assistant, WORTHWHILE_PAGES};
+use super::assistant::WORTHWHILE_PAGES;
 use super::delays::{Delays, Experience, INTERIOR, KINDS};
 use super::gate::{Decision, GateInput, GateState, decide};
-use super::interior::{InteriorBatch, purge_interiors};
+use super::interior::purge_interiors;
 use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
-use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordBatch, RecordLimits, give_records_back};
+use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordLimits, give_records_back};
+use super::state::{Assistant, LastTick, Release, Workspace};
 use super::takeover::{put_all_bins_away, put_unused_bins_away};
 use crate::api::this_thread::Entered;
 use crate::base::units::{Epoch, Pages, SegmentIndex};
 use crate::caches::thread_cache::{Bins, ThreadCache};
-use crate::geometry::segment::SOON;
 use crate::heap::Heap;
 use crate::heap::central;
 use crate::heap::knobs::Knobs;
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
-use crate::os::cgroup::Scratch;
-use crate::os::lock::{Guard, Lock};
+use crate::os::lock::Guard;
 use crate::os::{MemoryRoom, Nanos, Os};
+use crate::pages::HeapPages;
 use crate::pages::metadata::GivenBack;
 use crate::pages::page_heap::PENDING;
-use crate::release::journal::{Event, Span};
+use crate::release::journal::{Event, Journal, Span};
 
 /// A busy tick may give back this part of an idle tick's budget.
 const BUSY_BUDGET_DIVISOR: u64 = 64;
@@ -39,46 +39,6 @@ const ROOM_EPOCHS: u64 = 4;
 /// there to do it.
 const TICKER_GRACE_EPOCHS: u64 = 2;
 
-/// The release machinery's clock and memory.
-///
-/// # Invariants
-/// `epoch`, `busy`, `next_tick` and `interiors_purged` are written with `ticking` held.
-///
-/// Every spill reads `epoch`: it has a cache line with what changes as seldom.
-#[repr(C, align(64))]
-pub(crate) struct Release {
-    epoch: AtomicU64,
-    /// The time from which on a tick is due.
-    next_tick: AtomicU64,
-    /// The gate's last decision.
-    pub busy: AtomicBool,
-    /// When pages inside spans were last given back, or 0.
-    interiors_purged: AtomicU64,
-    ticking: Lock<LastTick>,
-    /// Since when the oldest dirty page may have been waiting, as of the last tick.
-    pub oldest: AtomicU64,
-}
-
-/// What the last tick saw and learned. One thread ticks at a time.
-pub(crate) struct LastTick {
-    time: Nanos,
-    /// When the current epoch began.
-    epoch_began: Nanos,
-    operations: u64,
-    room: Option<MemoryRoom>,
-    room_seen: Nanos,
-    delays: Delays,
-    workspace: Workspace,
-}
-
-/// What a tick needs room for: too much for a stack that may be any thread's.
-pub(super) struct Workspace {
-    batch: Batch,
-    interior: InteriorBatch,
-    records: RecordBatch,
-    room: Scratch,
-}
-
 /// What a tick left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticked {
@@ -89,100 +49,12 @@ pub(crate) struct Ticked {
     pub has_worked: bool,
 }
 
-impl LastTick {
-    /// Lets the epochs begin that are due. A tick may come before one is.
-    fn advance(&mut self, epoch: &AtomicU64, now: Nanos, length: Nanos) -> Epoch {
-        let passed = if self.epoch_began == Nanos(0) {
-            self.epoch_began = now;
-            1
-        } else {
-            let passed = now.since(self.epoch_began).0 / length.0;
-            self.epoch_began.0 += passed * length.0;
-            passed
-        };
-        Epoch(epoch.fetch_add(passed, Ordering::Relaxed) + passed)
-    }
-}
-
-impl Release {
-    pub const fn new() -> Release {
-        Release {
-            epoch: AtomicU64::new(0),
-            next_tick: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
-            interiors_purged: AtomicU64::new(0),
-            ticking: Lock::new(LastTick {
-                time: Nanos(0),
-                epoch_began: Nanos(0),
-                operations: 0,
-                room: None,
-                room_seen: Nanos(0),
-                delays: Delays::new(),
-                workspace: Workspace {
-                    batch: Batch::new(),
-                    interior: InteriorBatch::new(),
-                    records: RecordBatch::new(),
-                    room: Scratch::new(),
-                },
-            }),
-            oldest: AtomicU64::new(0),
-        }
-    }
-
-    /// The current epoch.
-    pub fn epoch(&self) -> Epoch {
-        // Relaxed: an epoch read late only delays a purge.
-        Epoch(self.epoch.load(Ordering::Relaxed))
-    }
-
-    /// The gate's last decision.
-    pub fn gate_state(&self) -> GateState {
-        if self.busy.load(Ordering::Relaxed) { GateState::Busy } else { GateState::Idle }
-    }
-
-    /// Since when the oldest dirty page may have been waiting; means something only while there are
-    /// any.
-    pub fn oldest(&self) -> Nanos {
-        Nanos(self.oldest.load(Ordering::Relaxed))
-    }
-
-    /// With the page heap's lock held.
-    pub fn set_oldest(&self, since: Nanos) {
-        self.oldest.store(since.0, Ordering::Relaxed);
-    }
-
-    /// Were pages inside spans given back a short while ago?
-    pub fn has_purged_interiors_lately(&self, os: &impl Os) -> bool {
-        let last = self.interiors_purged.load(Ordering::Relaxed);
-        last != 0 && os.now().since(Nanos(last)) <= SOON
-    }
-
-    /// Keeps ticks from happening until the guard is dropped.
-    #[cfg(test)]
-    pub fn hold(&self) -> Guard<'_, LastTick> {
-        self.ticking.lock()
-    }
-
-    /// Takes the ticking lock for a fork, and gives it back.
-    /// `false` if the calling thread ticks.
-    pub fn lock_for_fork(&self) -> bool {
-        self.ticking.lock_for_fork()
-    }
-
-    /// # Safety
-    /// As [`Lock::unlock_after_fork`].
-    pub unsafe fn unlock_after_fork(&self) {
-        // SAFETY: the caller says so.
-        unsafe { self.ticking.unlock_after_fork() };
-    }
-}
-
 /// Ticks if an epoch has passed since the last tick and nobody else is at it. `own` is the calling
 /// thread's cache, if it is inside. For slow paths; while the ticker runs it is left to that.
-pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) {
+pub(crate) fn tick_if_due(heap: &Heap, release: &Release, os: &impl Os, own: Option<&ThreadCache>) {
     let now = os.now();
-    let due = heap.release.next_tick.load(Ordering::Relaxed);
-    let grace = if heap.ticker.is_running() {
+    let due = release.next_tick.load(Ordering::Relaxed);
+    let grace = if release.ticker.is_running() {
         Nanos::from_millis(TICKER_GRACE_EPOCHS * heap.knobs.epoch_ms()).0
     } else {
         0
@@ -195,10 +67,10 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
     if !heap.is_of_this_process() {
         return;
     }
-    let Some(last) = heap.release.ticking.try_lock() else { return };
+    let Some(last) = release.ticking.try_lock() else { return };
     // Another thread may have ticked between the lines above.
-    if now.0 >= heap.release.next_tick.load(Ordering::Relaxed) {
-        tick_locked(heap, os, own, last, now, None);
+    if now.0 >= release.next_tick.load(Ordering::Relaxed) {
+        tick_locked(heap, release, os, own, last, now, None);
     }
 }
 
@@ -206,13 +78,14 @@ pub(crate) fn tick_if_due(heap: &Heap, os: &impl Os, own: Option<&ThreadCache>) 
 /// lately.
 pub(super) fn tick(
     heap: &Heap,
+    release: &Release,
     os: &impl Os,
     is_quiet: bool,
     has_descriptors: bool,
 ) -> Option<Ticked> {
-    let last = heap.release.ticking.try_lock()?;
-    let by_ticker = ByTicker { is_quiet, has_descriptors, assistant: &heap.ticker.assistant };
-    Some(tick_locked(heap, os, None, last, os.now(), Some(by_ticker)))
+    let last = release.ticking.try_lock()?;
+    let by_ticker = ByTicker { is_quiet, has_descriptors, assistant: &release.ticker.assistant };
+    Some(tick_locked(heap, release, os, None, last, os.now(), Some(by_ticker)))
 }
 
 /// What the ticker adds to a tick.
@@ -225,6 +98,7 @@ struct ByTicker<'a> {
 
 fn tick_locked(
     heap: &Heap,
+    release: &Release,
     os: &impl Os,
     own: Option<&ThreadCache>,
     mut last: Guard<'_, LastTick>,
@@ -233,18 +107,17 @@ fn tick_locked(
 ) -> Ticked {
     let _section = sections::enter(Section::Tick);
     let began = os.exact_now();
-    let release = &heap.release;
     let knobs = heap.knobs.get();
     let length = Nanos::from_millis(knobs.epoch_ms);
     release.next_tick.store(now.0 + length.0, Ordering::Relaxed);
-    let epoch = last.advance(&release.epoch, now, length);
+    let epoch = last.advance(&heap.pages.clock, now, length);
     let operations = heap.operations();
     let done = operations.saturating_sub(last.operations);
     let may_look = by_ticker.as_ref().is_some_and(|ticker| ticker.has_descriptors);
     if may_look && now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 {
         let was_scarce = last.room.is_some_and(MemoryRoom::is_scarce);
         last.room = os.memory_room(&mut last.workspace.room);
-        note_pressure(heap, now, last.room, was_scarce);
+        note_pressure(&release.journal, now, last.room, was_scarce);
         last.room_seen = now;
     }
     let epochs = (now.since(last.time).0 / length.0).max(1);
@@ -257,13 +130,13 @@ fn tick_locked(
         is_pressed: last.room.is_some_and(MemoryRoom::is_scarce),
     });
     let (rate, budget) = (knobs.profile_rate_bytes, knobs.profile_epoch_samples);
-    heap.sampler.pace(&heap.arena, rate, budget, epochs);
+    heap.sampler.pace(&heap.pages.arena, rate, budget, epochs);
     last.time = now;
     last.operations = operations;
     release.busy.store(gate.state == GateState::Busy, Ordering::Relaxed);
     {
-        let _lock = heap.page_heap.lock();
-        heap.totals.update(|figures| match gate.state {
+        let _lock = heap.pages.page_heap.lock();
+        heap.pages.totals.update(|figures| match gate.state {
             GateState::Idle => figures.idle_ticks.add(1),
             GateState::Busy => figures.busy_ticks.add(1),
         });
@@ -271,15 +144,24 @@ fn tick_locked(
     let released = if knobs.release {
         let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
-        release_pages(heap, os, own, assistant, &limits, epoch, &mut last.workspace)
+        release_pages(
+            heap,
+            &release.journal,
+            os,
+            own,
+            assistant,
+            &limits,
+            epoch,
+            &mut last.workspace,
+        )
     } else {
         Released { is_at_rest: true, pages: 0, counted: Nanos(0) }
     };
-    find_oldest(heap);
+    find_oldest(&heap.pages);
     let took = os.exact_now().since(began);
     heap.uncached.tick_nanos.fetch_add(took.since(released.counted).0, Ordering::Relaxed);
     let (span, gate_state, pages) = (Span::new(began, took), gate.state, released.pages);
-    heap.journal.record(Event::Tick { span, gate: gate_state, operations: done, pages });
+    release.journal.record(Event::Tick { span, gate: gate_state, operations: done, pages });
     probes::tick(gate.state as u64, done, released.pages, took.micros());
     Ticked {
         is_at_rest: released.is_at_rest && done == 0,
@@ -288,12 +170,12 @@ fn tick_locked(
 }
 
 /// Writes down that memory is scarce, and that it is so no longer.
-fn note_pressure(heap: &Heap, now: Nanos, room: Option<MemoryRoom>, was_scarce: bool) {
+fn note_pressure(journal: &Journal, now: Nanos, room: Option<MemoryRoom>, was_scarce: bool) {
     let Some(room) = room else { return };
     if room.is_scarce() || was_scarce {
         let MemoryRoom { limit_bytes, used_bytes, stalled_percent } = room;
         let (at_nanos, is_scarce) = (now.0, room.is_scarce());
-        heap.journal.record(Event::Pressure {
+        journal.record(Event::Pressure {
             at_nanos,
             is_scarce,
             limit_bytes,
@@ -335,6 +217,7 @@ fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch:
 
 fn release_pages(
     heap: &Heap,
+    journal: &Journal,
     os: &impl Os,
     own: Option<&ThreadCache>,
     assistant: Option<&Assistant>,
@@ -342,14 +225,14 @@ fn release_pages(
     epoch: Epoch,
     workspace: &mut Workspace,
 ) -> Released {
-    let mut counted = put_unused_bins_away(heap, os, own, limits.bin_epochs);
-    let pending = heap.totals.figures().pending_pages.get();
+    let mut counted = put_unused_bins_away(heap, journal, os, own, limits.bin_epochs);
+    let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
     if let Some(assistant) = assistant {
         assistant.start(limits.purge);
     }
     let batch = &mut workspace.batch;
-    let given = purge(heap, os, epoch, limits.purge, batch);
+    let given = purge(&heap.pages, journal, os, epoch, limits.purge, batch);
     counted.0 += given.took.0;
     if let Some(assistant) = assistant {
         let began = os.exact_now();
@@ -359,17 +242,17 @@ fn release_pages(
     let pages = limits.purge.pages.saturating_sub(given.pages.0.into());
     let calls = limits.purge.calls.saturating_sub(given.calls);
     let left = PurgeLimits { pages, calls, ..limits.purge };
-    let inside = purge_interiors(heap, os, epoch, &left, &mut workspace.interior);
+    let inside = purge_interiors(heap, journal, os, epoch, &left, &mut workspace.interior);
     counted.0 += inside.took.0;
     if inside.pages.0 > 0 {
-        heap.release.interiors_purged.store(os.now().0, Ordering::Relaxed);
+        heap.pages.clock.set_interiors_purged(os.now());
     }
     let record_limits = RecordLimits {
         rest_epochs: limits.record_epochs,
         pages: left.pages.saturating_sub(inside.pages.0.into()),
         calls: left.calls.saturating_sub(inside.calls),
     };
-    let records = give_records_back(heap, os, epoch, &record_limits, &mut workspace.records);
+    let records = give_records_back(&heap.pages, os, epoch, &record_limits, &mut workspace.records);
     let left = (
         record_limits.pages.saturating_sub(records.pages.0.into()),
         record_limits.calls.saturating_sub(records.calls),
@@ -391,14 +274,14 @@ fn release_pages(
 
 fn count_array_calls(heap: &Heap, given: &GivenBack) {
     if given.calls > 0 {
-        let _page_heap = heap.page_heap.lock();
-        heap.totals.update(|figures| figures.record_calls.add(given.calls));
+        let _page_heap = heap.pages.page_heap.lock();
+        heap.pages.totals.update(|figures| figures.record_calls.add(given.calls));
     }
 }
 
 /// What became of purged pages so far.
 fn experience(heap: &Heap) -> Experience {
-    let figures = heap.totals.read();
+    let figures = heap.pages.totals.read();
     let mut experience = Experience::default();
     experience.purged[..KINDS - 1].copy_from_slice(&figures.purged_pages);
     experience.purged[INTERIOR] = figures.interior_pages;
@@ -408,17 +291,18 @@ fn experience(heap: &Heap) -> Experience {
 }
 
 /// Looks which of the segments with dirty pages has had some for longest.
-fn find_oldest(heap: &Heap) {
-    let mut pages = heap.page_heap.lock();
+fn find_oldest(pages: &HeapPages) {
+    let HeapPages { arena, page_heap, clock, .. } = pages;
+    let mut page_heap = page_heap.lock();
     let mut oldest = None;
     let mut from = SegmentIndex(0);
-    while let Some(segment) = pages.next_in(&heap.arena, PENDING, from) {
-        let since = pages.states(&heap.arena, segment).dirty_since;
+    while let Some(segment) = page_heap.next_in(arena, PENDING, from) {
+        let since = page_heap.states(arena, segment).dirty_since;
         oldest = Some(oldest.map_or(since, |before: Nanos| before.min(since)));
         from = SegmentIndex(segment.0 + 1);
     }
     if let Some(since) = oldest {
-        heap.release.set_oldest(since);
+        clock.set_oldest(since);
     }
 }
 
@@ -438,35 +322,37 @@ fn limits_for(is_eager: bool, knobs: &Knobs, delays: &Delays) -> PurgeLimits {
 
 /// Gives back everything that is pending, whatever the gate and the knobs say; returns how many
 /// pages.
-fn purge_everything_with(heap: &Heap, os: &impl Os, batch: &mut Batch) -> Pages {
-    let epoch = heap.release.epoch();
-    purge(heap, os, epoch, EVERYTHING, batch).pages
+fn purge_everything_with(heap: &Heap, journal: &Journal, os: &impl Os, batch: &mut Batch) -> Pages {
+    let epoch = heap.pages.clock.epoch();
+    purge(&heap.pages, journal, os, epoch, EVERYTHING, batch).pages
 }
 
 /// The same, for tests.
 #[cfg(test)]
-pub(crate) fn purge_everything(heap: &Heap, os: &impl Os) -> Pages {
-    purge_everything_with(heap, os, &mut Batch::new())
+pub(crate) fn purge_everything(heap: &Heap, release: &Release, os: &impl Os) -> Pages {
+    purge_everything_with(heap, &release.journal, os, &mut Batch::new())
 }
 
 /// The same, with what caches hide, other threads' and the calling one's (which `enter` enters), and
 /// what lies inside spans. Nothing if this is a signal handler that interrupted a tick or malloc.
 pub(crate) fn release_everything(
     heap: &Heap,
+    release: &Release,
     os: &impl Os,
     enter: impl FnOnce() -> Option<Entered>,
 ) -> Pages {
     // Before the cache: a fork takes this lock first and then waits for caches.
-    let Some(mut last) = heap.release.ticking.lock_unless_mine() else { return Pages(0) };
+    let Some(mut last) = release.ticking.lock_unless_mine() else { return Pages(0) };
     let Some(entered) = enter() else { return Pages(0) };
     central::put_away(heap, entered.cache, Bins::ALL);
-    put_all_bins_away(heap, os);
+    put_all_bins_away(heap, &release.journal, os);
     let Workspace { batch, interior, records, .. } = &mut last.workspace;
-    let pages = purge_everything_with(heap, os, batch);
+    let pages = purge_everything_with(heap, &release.journal, os, batch);
     // As if all segments had rested for long.
-    let inside = purge_interiors(heap, os, Epoch(u64::MAX), &EVERYTHING, interior);
-    let epoch = heap.release.epoch();
-    give_records_back(heap, os, epoch, &ALL_RECORDS, records);
+    let inside =
+        purge_interiors(heap, &release.journal, os, Epoch(u64::MAX), &EVERYTHING, interior);
+    let epoch = heap.pages.clock.epoch();
+    give_records_back(&heap.pages, os, epoch, &ALL_RECORDS, records);
     count_array_calls(heap, &heap.metadata.give_arrays_back(os, epoch, 0, (u64::MAX, u64::MAX)));
     Pages(pages.0 + inside.pages.0)
 }

@@ -6,7 +6,7 @@
 //! - It is started by slow paths, with no lock held, and only for a heap of [`START_PAGES`] or more.
 //! - It ends when nothing moves any more and there is nothing to give back. Every cache has been put
 //!   away by then, so the first operation of any thread afterwards is a slow path, and may start it.
-//! - It takes no signals, and libc does not know of it ([`RawThread`]): it can be started where libc
+//! - It takes no signals, and libc does not know of it ([`crate::os::raw_thread`]): it can be started where libc
 //!   holds locks, and the process ends with its last real thread.
 //! - libc's `setuid` does not reach it either: it ends when it sees that the program's identity is not
 //!   its own any more, and the next one has the new identity.
@@ -14,16 +14,14 @@
 //! - `SLACKWATER_TICKER=off` forbids it, for programs that must have one thread.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use super::assistant::Assistant;
-use super::lifecycle::Lifecycle;
+use super::state::{RELEASE, Release};
 use super::tick::tick;
 use crate::caches::thread_cache::DEAD;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
 use crate::os::biased_lock::OwnerWord;
-use crate::os::raw_thread::RawThread;
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux, Nanos, Os};
 
@@ -43,72 +41,21 @@ const LOOKS_PER_PAUSE: u32 = 2;
 /// How long after a failure to start the thread the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
 
-/// Whether there is a ticker, and what it needs.
-#[repr(align(64))]
-pub(crate) struct Ticker {
-    lifecycle: Lifecycle,
-    thread: RawThread,
-    pub(super) assistant: Assistant,
-    /// The program's identity, as of the last look of a real thread.
-    credentials: AtomicU64,
-    /// Not to be started before this time.
-    retry: AtomicU64,
-    /// Threads started, and attempts that failed.
-    pub starts: AtomicU64,
-    pub failures: AtomicU64,
-}
-
-impl Ticker {
-    pub const fn new() -> Ticker {
-        Ticker {
-            lifecycle: Lifecycle::new(),
-            thread: RawThread::new(),
-            assistant: Assistant::new(),
-            credentials: AtomicU64::new(0),
-            retry: AtomicU64::new(0),
-            starts: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        }
-    }
-
-    /// Does it tick?
-    pub fn is_running(&self) -> bool {
-        self.lifecycle.is_running() && self.thread.is_alive()
-    }
-
-    /// For the ticker to see whether its identity is still the program's. For real threads, once an
-    /// epoch: four short system calls.
-    pub fn note_credentials(&self) {
-        let credentials = os::credentials();
-        // Others read what lies beside it all the time.
-        if self.credentials.load(Ordering::Relaxed) != credentials {
-            self.credentials.store(credentials, Ordering::Relaxed);
-        }
-    }
-
-    /// In a forked child the thread is gone.
-    pub fn is_gone_in_child(&self) {
-        self.thread.is_gone_in_child();
-        self.assistant.is_gone_in_child();
-        self.lifecycle.is_over();
-    }
-}
-
 /// Starts the ticker if the heap needs one and has none. For slow paths, outside every lock. A few
 /// loads, mostly. The heap is the process's.
 #[inline]
-pub(crate) fn start_if_needed(heap: &'static Heap) {
-    let figures = heap.totals.figures();
-    if !heap.ticker.is_running()
+pub(crate) fn start_if_needed(heap: &'static Heap, release: &'static Release) {
+    let figures = heap.pages.totals.figures();
+    if !release.ticker.is_running()
         && figures.used_pages.get() + figures.pending_pages.get() >= START_PAGES
     {
-        start(heap);
+        start(heap, release);
     }
 }
 
 #[cold]
-fn start(heap: &'static Heap) {
-    let ticker = &heap.ticker;
+fn start(heap: &'static Heap, release: &'static Release) {
+    let ticker = &release.ticker;
     let knobs = heap.knobs.get();
     let now = Linux.now();
     if !knobs.ticker || !knobs.release || now.0 < ticker.retry.load(Ordering::Relaxed) {
@@ -136,7 +83,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     ThreadWord::of_this_thread().set(DEAD);
     os::name_thread(c"slackwater");
     os::share_affinity_of_process();
-    let heap = &HEAP;
+    let (heap, release) = (&HEAP, &RELEASE);
     let credentials = os::credentials();
     let has_descriptors = os::leave_descriptors();
     let mut rested = 0;
@@ -144,17 +91,17 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     loop {
         let is_quiet = wait_for_pause(heap, sleep_epochs);
         let knobs = heap.knobs.get();
-        let is_itself = heap.ticker.credentials.load(Ordering::Relaxed) == credentials;
+        let is_itself = release.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
             sections::thread_ends();
-            heap.ticker.lifecycle.is_over();
+            release.ticker.lifecycle.is_over();
             return 0;
         }
-        let Some(ticked) = tick(heap, &Linux, is_quiet, has_descriptors) else { continue };
+        let Some(ticked) = tick(heap, release, &Linux, is_quiet, has_descriptors) else { continue };
         rested = if ticked.is_at_rest { rested + 1 } else { 0 };
         sleep_epochs =
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
-        if rested >= REST_TICKS && ends(heap) {
+        if rested >= REST_TICKS && ends(heap, release) {
             sections::thread_ends();
             return 0;
         }
@@ -186,14 +133,14 @@ fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
 
 /// Announces the end, and looks once more: a thread that did not see the announcement has done what it
 /// did before the barrier, and is seen here. `false`: somebody did something, it goes on.
-fn ends(heap: &Heap) -> bool {
+fn ends(heap: &Heap, release: &Release) -> bool {
     let operations = heap.operations();
-    let announced = heap.ticker.lifecycle.announce_end();
+    let announced = release.ticker.lifecycle.announce_end();
     if !heap.has_barrier() {
         return true;
     }
     heap.uncached.barriers.fetch_add(1, Ordering::Relaxed);
     let is_quiet =
         os::barrier_all_threads() && heap.operations() == operations && heap.threads.all_put_away();
-    is_quiet || !heap.ticker.lifecycle.goes_on(announced)
+    is_quiet || !release.ticker.lifecycle.goes_on(announced)
 }

@@ -251,7 +251,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let cause = unsafe { &*info };
     // SAFETY: of a fault it has the address, and of any signal there are as many bytes.
     let address = unsafe { cause.si_addr() } as usize;
-    let arena = &HEAP.arena;
+    let arena = &HEAP.pages.arena;
     let samples = arena.sample_range();
     // Positive codes are the kernel's own; others were sent by somebody.
     let is_ours = cause.si_code > 0
@@ -284,7 +284,7 @@ fn explain_fault(address: usize, registers: Registers) {
 
 /// What a fault at `address` means, and whose block it is about.
 fn judge(open: &mut Open<'_>, address: usize) -> (Misuse, Option<SlotIndex>) {
-    let index = slot_of(&HEAP.arena, address);
+    let index = slot_of(&HEAP.pages.arena, address);
     let of = |open: &mut Open<'_>, index: SlotIndex| {
         let sample = open.tables().samples[index as usize];
         (sample.address != 0 && sample.is_in_slot()).then_some(sample)

@@ -641,12 +641,12 @@ pub(crate) fn allocate(
         open.state.watches_faults = true;
         misuse::watch_faults();
     }
-    let slot = open.open_slot(&heap.arena, bytes, align);
+    let slot = open.open_slot(&heap.pages.arena, bytes, align);
     let Some((index, address, place)) = slot else { return sampler.drop_one() };
     let stack = open.allocating_stack(frame);
     let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
     let sample = new_sample(address, bytes, amount, stack, place, class);
-    open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
+    open.note_allocated(index, sample, heap.pages.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(address as *mut u8)
 }
@@ -656,7 +656,7 @@ pub(crate) fn allocate(
 #[cold]
 pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
     let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return };
-    let index = slot_of(&heap.arena, address);
+    let index = slot_of(&heap.pages.arena, address);
     let sample = open.tables().samples[index as usize];
     if sample.address != address as u64 || !sample.is_in_slot() {
         let stack = open.stack(frame);
@@ -675,7 +675,7 @@ pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
     let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
     open.note_freed(index, stack);
     if is_quarantined || !place.is_warm() || !open.put_warm(index) {
-        open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+        open.state.slots.close(&Linux, index, slot_address(&heap.pages.arena, index), &place);
         open.put(index);
     }
     open.account(&heap.metadata);
@@ -695,7 +695,7 @@ pub(crate) fn resize(
 ) -> Option<*mut u8> {
     let bytes = bytes.max(1);
     let mut open = heap.sampler.lock(&heap.metadata)?;
-    let index = slot_of(&heap.arena, address);
+    let index = slot_of(&heap.pages.arena, address);
     let sample = open.tables().samples[index as usize];
     let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
     if !is_its || sample.class != class {
@@ -711,7 +711,7 @@ pub(crate) fn resize(
         fill_pad(address, bytes, &place);
         return Some(address as *mut u8);
     }
-    let slot = open.open_slot(&heap.arena, bytes, align);
+    let slot = open.open_slot(&heap.pages.arena, bytes, align);
     let Some((to, moved, its_place)) = slot else { return heap.sampler.drop_one() };
     let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
     // SAFETY: both blocks have so many bytes, in different slots.
@@ -725,7 +725,7 @@ pub(crate) fn resize(
         ..sample
     };
     open.note_moved(index, to, moved_sample, stack);
-    open.state.slots.close(&Linux, index, slot_address(&heap.arena, index), &place);
+    open.state.slots.close(&Linux, index, slot_address(&heap.pages.arena, index), &place);
     open.account(&heap.metadata);
     Some(moved as *mut u8)
 }
@@ -751,7 +751,7 @@ fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
 #[cold]
 pub(crate) fn usable_bytes(heap: &Heap, address: usize) -> usize {
     let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return 0 };
-    let index = slot_of(&heap.arena, address);
+    let index = slot_of(&heap.pages.arena, address);
     let sample = open.tables().samples[index as usize];
     if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
         misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
@@ -770,12 +770,12 @@ pub(crate) fn note_large(
 ) -> Option<SlotIndex> {
     let sampler = &heap.sampler;
     let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
-    let Some(index) = open.take(slots(&heap.arena)) else { return sampler.drop_one() };
+    let Some(index) = open.take(slots(&heap.pages.arena)) else { return sampler.drop_one() };
     let stack = open.allocating_stack(frame);
     let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
     let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
     let sample = new_sample(address, bytes, amount, stack, nowhere, class);
-    open.note_allocated(index, sample, heap.totals.figures().used_pages.get());
+    open.note_allocated(index, sample, heap.pages.totals.figures().used_pages.get());
     open.account(&heap.metadata);
     Some(index)
 }

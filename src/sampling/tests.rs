@@ -32,7 +32,7 @@ fn samples_come_and_go() {
             let bytes = random.below(32 << 10) as usize;
             let align = 1 << random.below(16);
             let address = take(&test, bytes, align);
-            assert!(address.is_multiple_of(align) && test.heap.arena.is_sample(address));
+            assert!(address.is_multiple_of(align) && test.heap.pages.arena.is_sample(address));
             assert_eq!(usable_bytes(&test.heap, address), bytes.max(1));
             content(address, bytes).fill(step as u8);
             live.push((address, bytes, step as u8));
@@ -75,7 +75,7 @@ fn a_handler_that_interrupted_the_sampler_does_not_wait_for_the_page_heap() {
     let (held, done) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _pages = test.heap.page_heap.lock();
+            let _pages = test.heap.pages.page_heap.lock();
             held.wait();
             done.wait();
         });
@@ -102,9 +102,9 @@ fn beyond_the_quarantine_slots_stay_open_for_the_next_block_until_none_comes() {
     assert_eq!(take(&test, 10, 1) / SPAN_BYTES, blocks[3 + MAX_WARM - 1] / SPAN_BYTES);
     assert_eq!(warm(), MAX_WARM - 1);
     test.check();
-    sampler.pace(&test.heap.arena, 1000, 12, 1);
+    sampler.pace(&test.heap.pages.arena, 1000, 12, 1);
     assert_eq!(warm(), MAX_WARM - 1, "samples were taken");
-    sampler.pace(&test.heap.arena, 1000, 12, 1);
+    sampler.pace(&test.heap.pages.arena, 1000, 12, 1);
     assert_eq!(warm(), 0, "none was");
     test.check();
 }
@@ -193,7 +193,7 @@ fn samples_get_further_apart_where_there_would_be_too_many() {
     assert_eq!(rate_after(24), RATE);
     assert_eq!(rate_after(1), 2 * RATE);
     assert_eq!(rate_after(25), 4 * RATE);
-    let pace = |rate| sampler.pace(&test.heap.arena, rate, 25, 1);
+    let pace = |rate| sampler.pace(&test.heap.pages.arena, rate, 25, 1);
     // An epoch with that many samples: it is about right.
     pace(RATE);
     assert_eq!(rate_after(18), 4 * RATE);

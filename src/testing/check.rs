@@ -13,15 +13,16 @@ use crate::base::units::{
 use crate::geometry::arena::ChunkIndex;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::heap::Heap;
+use crate::release::Release;
 
 /// Panics with a description of the first invariant that does not hold.
-pub(crate) fn check(heap: &Heap) {
+pub(crate) fn check(heap: &Heap, release: &Release) {
     // Not in the middle of a tick.
-    let _ticking = heap.release.hold();
+    let _ticking = release.hold();
     heap.sampler.check();
     let cached = check_bins(heap);
-    let mut page_heap = heap.page_heap.lock();
-    let arena = &heap.arena;
+    let mut page_heap = heap.pages.page_heap.lock();
+    let arena = &heap.pages.arena;
     let mut spans = [0u64; CLASS_COUNT];
     let mut large_left = 0;
     let (mut dirty_pages, mut large_pages) = (0, 0);
@@ -84,7 +85,7 @@ pub(crate) fn check(heap: &Heap) {
         }
         assert_eq!(accounted, PageBits::of(PageRun::SEGMENT), "every page is somebody's");
     }
-    let figures = heap.totals.read();
+    let figures = heap.pages.totals.read();
     assert_eq!(figures.records, records, "records that take memory");
     assert_eq!(figures.spans, spans, "spans by class");
     assert_eq!(figures.pending_pages, dirty_pages, "the ledger's count and its bits");
@@ -111,8 +112,9 @@ fn check_bins(heap: &Heap) -> HashSet<usize> {
             // SAFETY: nobody is inside the allocator, and `len` is within the capacity.
             for slot in unsafe { bin.slots(len) } {
                 let address = slot.load(Ordering::Relaxed) as usize;
-                let offset = heap.arena.offset_of(address).expect("a cached block in the arena");
-                assert_eq!(heap.arena.class_at(offset), class, "a cached block's class");
+                let offset =
+                    heap.pages.arena.offset_of(address).expect("a cached block in the arena");
+                assert_eq!(heap.pages.arena.class_at(offset), class, "a cached block's class");
                 assert!(cached.insert(address), "a block is cached once");
             }
         }
@@ -122,8 +124,8 @@ fn check_bins(heap: &Heap) -> HashSet<usize> {
 }
 
 fn check_span(heap: &Heap, index: ChunkIndex, class: SizeClass, cached: &HashSet<usize>) {
-    let span = heap.arena.span(index);
-    let start = heap.arena.chunk_address(index);
+    let span = heap.pages.arena.span(index);
+    let start = heap.pages.arena.chunk_address(index);
     let size = class.block_bytes().get();
     assert!(class.blocks_per_span() as usize * size <= SPAN_BYTES);
     for block in 0..class.blocks_per_span() {

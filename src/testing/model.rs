@@ -14,6 +14,7 @@ use crate::figures::remote::{RemoteHeap, SegmentPages, own_root};
 use crate::heap::HEAP;
 use crate::heap::knobs::Knobs;
 use crate::os::lock::Lock;
+use crate::release::RELEASE;
 use crate::testing::check::check;
 use crate::testing::test_random::Random;
 
@@ -218,13 +219,13 @@ fn read_from_outside(ends: &AtomicBool) {
 /// Nothing is allocated, and nothing is kept: no block, no page, and no record of a segment.
 fn check_nothing_is_left() {
     malloc::release_now();
-    check(&HEAP);
+    check(&HEAP, &RELEASE);
     let snapshot = crate::snapshot();
     assert_eq!(snapshot.release_dropped_total, 0);
     assert_eq!(snapshot.release_pending_bytes, 0, "everything was given back");
     assert_eq!(snapshot.memory_bytes.live, 0, "nothing is left: {snapshot:?}");
     assert_eq!(snapshot.memory_bytes.thread_cache, 0, "no block hides: {snapshot:?}");
-    assert_eq!(HEAP.totals.read().records, 0, "nor does a record");
+    assert_eq!(HEAP.pages.totals.read().records, 0, "nor does a record");
 }
 
 fn run(seed: u64, steps: usize) {
@@ -252,14 +253,14 @@ fn run(seed: u64, steps: usize) {
             // The workers wait for what comes now.
             let _guard = AbortOnPanic;
             working.wait();
-            check(&HEAP);
+            check(&HEAP, &RELEASE);
             checked.wait();
             // The end of a scope does not wait for what threads do as they exit; joining does.
             for handle in handles {
                 handle.join().unwrap();
             }
         });
-        check(&HEAP);
+        check(&HEAP, &RELEASE);
         assert!(HEAP.threads.threads() <= 1, "threads that ended gave their caches up");
         assert!(HEAP.threads.all().count() <= THREADS + 1, "and the next ones took those");
         if round % ROUNDS_KEPT == ROUNDS_KEPT - 1 {
@@ -307,6 +308,6 @@ fn random_operations_keep_every_invariant() {
         }
         ends.store(true, Ordering::Relaxed);
     });
-    assert!(HEAP.totals.read().record_calls > 0);
+    assert!(HEAP.pages.totals.read().record_calls > 0);
     assert!(crate::snapshot().profile_samples_total > 100);
 }

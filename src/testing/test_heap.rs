@@ -18,15 +18,17 @@ use crate::heap::knobs::Knobs;
 use crate::os::fake::FakeOs;
 use crate::os::tls::ThreadWord;
 use crate::os::{AddressRange, Linux};
+use crate::pages::HeapPages;
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, TakenRun};
 use crate::pages::totals::Figures;
-use crate::release::tick_if_due;
+use crate::release::{Release, tick_if_due};
 use crate::testing::check::check;
 
 /// Dropping it leaves the reservation: addresses without memory, and a test process ends soon.
 pub(crate) struct TestHeap {
     pub heap: Heap,
+    pub release: Release,
     pub os: FakeOs,
 }
 
@@ -37,36 +39,36 @@ impl TestHeap {
     }
 
     pub fn with_segments(segments: usize) -> TestHeap {
-        let test = TestHeap { heap: Heap::new(), os: FakeOs::default() };
+        let test = TestHeap { heap: Heap::new(), release: Release::new(), os: FakeOs::default() };
         test.heap.belongs_to_this_process();
-        assert!(test.heap.arena.reserve(&Linux, segments * SEGMENT_BYTES));
-        assert_eq!(test.heap.arena.capacity() as usize, segments);
+        assert!(test.heap.pages.arena.reserve(&Linux, segments * SEGMENT_BYTES));
+        assert_eq!(test.heap.pages.arena.capacity() as usize, segments);
         test
     }
 
     /// A cache for the thread whose word it is.
     pub fn attach(&self, word: ThreadWord) -> &ThreadCache {
         let Heap { threads, metadata, sampler, .. } = &self.heap;
-        let bound = self.heap.arena.sample_range().start;
+        let bound = self.heap.pages.arena.sample_range().start;
         threads.attach(metadata, sampler.countdowns(), bound, word).unwrap()
     }
 
     pub fn figures(&self) -> Figures<u64> {
-        self.heap.totals.read()
+        self.heap.pages.totals.read()
     }
 
     /// Walks every invariant of the heap.
     pub fn check(&self) {
-        check(&self.heap);
+        check(&self.heap, &self.release);
     }
 
     pub fn address(&self, segment: u32, run: PageRun) -> AddressRange {
-        let start = self.heap.arena.base() + segment as usize * SEGMENT_BYTES;
+        let start = self.heap.pages.arena.base() + segment as usize * SEGMENT_BYTES;
         AddressRange { start: start + run.first.byte_offset(), bytes: run.pages.bytes().get() }
     }
 
     pub fn try_take(&self, pages: u32, align_pages: u32) -> Option<TakenRun> {
-        let Heap { arena, page_heap, totals, .. } = &self.heap;
+        let HeapPages { arena, page_heap, totals, .. } = &self.heap.pages;
         page_heap.lock().take_run(arena, &self.os, totals, Pages(pages), align_pages)
     }
 
@@ -75,20 +77,25 @@ impl TestHeap {
     }
 
     pub fn extend(&self, run: LargeRun, pages: u32) -> bool {
-        let Heap { arena, page_heap, totals, .. } = &self.heap;
+        let HeapPages { arena, page_heap, totals, .. } = &self.heap.pages;
         page_heap.lock().extend_run(arena, &self.os, totals, run, Pages(pages))
     }
 
     /// Frees a run, as the owner of a large block does.
     pub fn free(&self, run: LargeRun) {
-        self.heap.page_heap.lock().states(&self.heap.arena, run.segment).clear_run(run.first);
+        self.heap
+            .pages
+            .page_heap
+            .lock()
+            .states(&self.heap.pages.arena, run.segment)
+            .clear_run(run.first);
         self.free_from(run, 0);
     }
 
     /// Shortens a run, as a shrinking `realloc` does.
     pub fn shrink(&self, run: LargeRun, keep: u32) -> LargeRun {
-        let mut pages = self.heap.page_heap.lock();
-        pages.states(&self.heap.arena, run.segment).set_run(run.first, Pages(keep));
+        let mut pages = self.heap.pages.page_heap.lock();
+        pages.states(&self.heap.pages.arena, run.segment).set_run(run.first, Pages(keep));
         drop(pages);
         self.free_from(run, keep);
         LargeRun { pages: Pages(keep), ..run }
@@ -99,21 +106,20 @@ impl TestHeap {
             self.release(segment.0, part, &PageBits::of(part), ReleaseReason::LargeFree);
         }
         let left = (run.pages.0 - keep) as u64;
-        self.heap.totals.update(|figures| figures.large_pages.subtract(left));
+        self.heap.pages.totals.update(|figures| figures.large_pages.subtract(left));
     }
 
     /// Hands a run to the release boundary, and nothing else.
     pub fn release(&self, segment: u32, run: PageRun, resident: &PageBits, reason: ReleaseReason) {
-        let Heap { page_heap, .. } = &self.heap;
-        let mut pages = page_heap.lock();
+        let mut pages = self.heap.pages.page_heap.lock();
         let segment = SegmentIndex(segment);
-        let (heap, os) = (&self.heap, &self.os);
-        release_range_definitely_free(heap, os, &mut pages, segment, run, resident, reason);
+        let (all, os) = (&self.heap.pages, &self.os);
+        release_range_definitely_free(all, os, &mut pages, segment, run, resident, reason);
     }
 
     /// A new span of `class` whose blocks are all handed out, and which of its pages were resident.
     pub fn take_span(&self, class: SizeClass) -> Option<(ChunkIndex, u16)> {
-        let Heap { arena, page_heap, totals, .. } = &self.heap;
+        let HeapPages { arena, page_heap, totals, .. } = &self.heap.pages;
         let mut pages = page_heap.lock();
         let (chunk, resident) = pages.take_span(arena, &self.os, totals, class)?;
         let span = arena.span(chunk);
@@ -128,7 +134,7 @@ impl TestHeap {
 
     /// Gives back all blocks of a span that [`TestHeap::take_span`] took, and its pages.
     pub fn retire_span(&self, chunk: ChunkIndex) {
-        let arena = &self.heap.arena;
+        let arena = &self.heap.pages.arena;
         let class = arena.class_at(chunk.byte_offset());
         let (span, blocks) = (arena.span(chunk), class.blocks_per_span());
         for word in 0..blocks.div_ceil(64) {
@@ -144,7 +150,7 @@ impl TestHeap {
         let run = PageRun::of_chunk(chunk.in_segment());
         self.release(chunk.segment().0, run, &resident, reason);
         arena.set_class(chunk, SizeClass::NONE);
-        self.heap.totals.update(|figures| {
+        self.heap.pages.totals.update(|figures| {
             figures.spans[class.index()].subtract(1);
             figures.span_pages_retired.add(resident.count().0 as u64);
         });
@@ -160,7 +166,7 @@ impl TestHeap {
     /// Ticks, an epoch after whatever was before.
     pub fn tick(&self) {
         self.os.advance_millis(self.heap.knobs.get().epoch_ms);
-        tick_if_due(&self.heap, &self.os, None);
+        tick_if_due(&self.heap, &self.release, &self.os, None);
     }
 
     /// Lets epochs pass in which nothing is purged.
@@ -180,12 +186,22 @@ impl TestHeap {
 
     /// Which pages of a segment are free and dirty.
     pub fn dirty(&self, segment: u32) -> PageBits {
-        self.heap.page_heap.lock().states(&self.heap.arena, SegmentIndex(segment)).dirty()
+        self.heap
+            .pages
+            .page_heap
+            .lock()
+            .states(&self.heap.pages.arena, SegmentIndex(segment))
+            .dirty()
     }
 
     /// Which pages of a segment are free.
     pub fn unused(&self, segment: u32) -> PageBits {
-        self.heap.page_heap.lock().states(&self.heap.arena, SegmentIndex(segment)).free()
+        self.heap
+            .pages
+            .page_heap
+            .lock()
+            .states(&self.heap.pages.arena, SegmentIndex(segment))
+            .free()
     }
 
     pub fn pending(&self) -> u64 {

@@ -17,8 +17,8 @@ use crate::geometry::segment::{Chunk, PageStates, Segment};
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::geometry::slot::MAX_SLOTS;
 use crate::geometry::span::Span;
+use crate::heap::Uncached;
 use crate::heap::knobs::{KnobCells, Knobs};
-use crate::heap::{Heap, Uncached};
 use crate::hooks::sections::{Cells, SectionCounts};
 use crate::os::loader;
 use crate::os::{Linux, Nanos, Os};
@@ -683,16 +683,13 @@ impl RemoteHeap {
         }
     }
 
-    /// What stands alone at `offset` in the heap.
-    fn single(&self, memory: &impl Memory, offset: u32) -> Result<u64, RemoteError> {
-        if offset as usize >= size_of::<Heap>() {
-            return Err(RemoteError::Nonsense("offsets"));
-        }
-        read_word(memory, (self.root().heap.addr() as u64).wrapping_add(offset as u64))
+    /// What stands alone at a place.
+    fn single(&self, memory: &impl Memory, place: *const u64) -> Result<u64, RemoteError> {
+        read_word(memory, place.addr() as u64)
     }
 
     fn singles(&self, memory: &impl Memory) -> Result<Singles<u64>, RemoteError> {
-        let read = |offset| self.single(memory, offset);
+        let read = |place| self.single(memory, place);
         let places = &self.root().singles;
         Ok(Singles {
             newest_cache: read(places.newest_cache)?,

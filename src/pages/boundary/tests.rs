@@ -12,7 +12,7 @@ const LARGE: ReleaseReason = ReleaseReason::LargeFree;
 fn pages_of_a_segment_that_is_not_in_use_are_refused() {
     let test = TestHeap::new();
     test.take(1);
-    let segment = test.heap.arena.in_use();
+    let segment = test.heap.pages.arena.in_use();
     assert_aborts("release of pages in a segment that is not in use", || {
         test.release(segment, pages(0, 1), &PageBits::EMPTY, LARGE);
     });
@@ -52,7 +52,12 @@ fn pages_in_the_hands_of_a_purge_are_refused() {
     let test = TestHeap::new();
     let run = test.take(8);
     test.free(run);
-    test.heap.page_heap.lock().states(&test.heap.arena, SegmentIndex(0)).claim(pages(0, 8));
+    test.heap
+        .pages
+        .page_heap
+        .lock()
+        .states(&test.heap.pages.arena, SegmentIndex(0))
+        .claim(pages(0, 8));
     assert_aborts("release of pages that are free already", || {
         test.release(0, pages(3, 1), &PageBits::EMPTY, LARGE);
     });
@@ -64,7 +69,7 @@ fn a_span_with_a_block_in_use_is_refused() {
     let class = SizeClass::for_bytes(4096);
     let (chunk, _) = test.take_span(class).unwrap();
     // All blocks but one come back.
-    assert_eq!(test.heap.arena.span(chunk).put(16, 0, 0xfffe), Put::Held);
+    assert_eq!(test.heap.pages.arena.span(chunk).put(16, 0, 0xfffe), Put::Held);
     assert_aborts("release of pages of a span in use", || {
         let run = PageRun::of_chunk(0);
         test.release(0, run, &PageBits::of(run), ReleaseReason::Sub4kRunRetire);
@@ -87,7 +92,7 @@ fn a_large_run_that_reaches_into_a_span_is_refused() {
 fn an_empty_span_is_not_released_as_a_large_run() {
     let test = TestHeap::new();
     let (chunk, _) = test.take_span(SizeClass::for_bytes(4096)).unwrap();
-    assert_eq!(test.heap.arena.span(chunk).put(16, 0, 0xffff), Put::Held);
+    assert_eq!(test.heap.pages.arena.span(chunk).put(16, 0, 0xffff), Put::Held);
     assert_aborts("release of pages of a span in use", || {
         test.release(0, PageRun::of_chunk(0), &PageBits::EMPTY, LARGE);
     });
@@ -97,7 +102,7 @@ fn an_empty_span_is_not_released_as_a_large_run() {
 fn part_of_an_empty_span_is_refused() {
     let test = TestHeap::new();
     let (chunk, _) = test.take_span(SizeClass::for_bytes(4096)).unwrap();
-    assert_eq!(test.heap.arena.span(chunk).put(16, 0, 0xffff), Put::Held);
+    assert_eq!(test.heap.pages.arena.span(chunk).put(16, 0, 0xffff), Put::Held);
     assert_aborts("release of pages of a span in use", || {
         test.release(0, pages(0, 15), &PageBits::EMPTY, ReleaseReason::Sub4kRunRetire);
     });
@@ -138,7 +143,7 @@ fn what_merges_in_the_end_does_not_depend_on_the_order() {
             test.free(runs[i]);
         }
         results.push(test.dirty(0));
-        let purged = crate::release::purge_everything(&test.heap, &test.os);
+        let purged = crate::release::purge_everything(&test.heap, &test.release, &test.os);
         assert_eq!((purged, test.figures().purge_ranges), (Pages(24), 1));
         assert_eq!(*test.os.purged.borrow(), [test.address(0, pages(0, 24))]);
     }
@@ -171,7 +176,7 @@ fn clean_neighbours_are_not_joined() {
     let test = TestHeap::new();
     let runs: Vec<_> = (0..3).map(|_| test.take(4)).collect();
     test.free(runs[0]);
-    crate::release::purge_everything(&test.heap, &test.os);
+    crate::release::purge_everything(&test.heap, &test.release, &test.os);
     test.free(runs[1]);
     assert_eq!(test.figures().coalesced, 0, "what was purged is not pending");
     test.free(runs[2]);
@@ -184,8 +189,8 @@ fn joined_with_resident(second: &PageBits) -> u64 {
     let (first, other) = (test.take(16), test.take(16));
     test.free(first);
     test.release(0, pages(16, 16), second, LARGE);
-    let mut heap = test.heap.page_heap.lock();
-    heap.states(&test.heap.arena, other.segment).clear_run(other.first);
+    let mut heap = test.heap.pages.page_heap.lock();
+    heap.states(&test.heap.pages.arena, other.segment).clear_run(other.first);
     drop(heap);
     assert_eq!(test.figures().enqueued_pages, 16 + second.count().0 as u64);
     assert_eq!(test.dirty(0), PageBits::of(pages(0, 16)).or(second));
@@ -211,7 +216,12 @@ fn a_range_in_the_hands_of_a_purge_cannot_be_joined() {
     let test = TestHeap::new();
     let (first, second) = (test.take(4), test.take(4));
     test.free(first);
-    test.heap.page_heap.lock().states(&test.heap.arena, SegmentIndex(0)).claim(pages(0, 4));
+    test.heap
+        .pages
+        .page_heap
+        .lock()
+        .states(&test.heap.pages.arena, SegmentIndex(0))
+        .claim(pages(0, 4));
     test.free(second);
     assert_eq!(test.figures().coalesced, 0);
 }
@@ -232,7 +242,7 @@ fn each_reason_is_counted_as_itself() {
         }
         let resident = class.block_pages().0 as u64;
         assert_eq!(after.enqueued_pages - before.enqueued_pages, resident);
-        crate::release::purge_everything(&test.heap, &test.os);
+        crate::release::purge_everything(&test.heap, &test.release, &test.os);
         let purged = test.figures().purged_pages;
         assert_eq!(purged[i] - after.purged_pages[i], resident, "{bytes} bytes");
     }
@@ -245,13 +255,13 @@ fn a_page_forgets_its_earlier_reasons() {
         let test = TestHeap::new();
         for reason in ReleaseReason::ALL.into_iter().filter(|&r| r != last).chain([last]) {
             let run = test.take(16);
-            let mut heap = test.heap.page_heap.lock();
-            heap.states(&test.heap.arena, run.segment).clear_run(run.first);
+            let mut heap = test.heap.pages.page_heap.lock();
+            heap.states(&test.heap.pages.arena, run.segment).clear_run(run.first);
             drop(heap);
-            test.heap.totals.update(|figures| figures.large_pages.subtract(16));
+            test.heap.pages.totals.update(|figures| figures.large_pages.subtract(16));
             test.release(0, pages(0, 16), &PageBits::of(pages(0, 16)), reason);
         }
-        crate::release::purge_everything(&test.heap, &test.os);
+        crate::release::purge_everything(&test.heap, &test.release, &test.os);
         let mut expected = [0; 4];
         expected[last as usize] = 16;
         assert_eq!(test.figures().purged_pages, expected);
@@ -264,8 +274,8 @@ fn the_ledger_remembers_since_when_and_until_when() {
     let test = TestHeap::new();
     let runs: Vec<_> = (0..3).map(|_| test.take(4)).collect();
     let states = |test: &TestHeap| {
-        let mut heap = test.heap.page_heap.lock();
-        let states = heap.states(&test.heap.arena, SegmentIndex(0));
+        let mut heap = test.heap.pages.page_heap.lock();
+        let states = heap.states(&test.heap.pages.arena, SegmentIndex(0));
         (states.dirty_since, states.dirty_last)
     };
     test.pass_epochs(2);
@@ -278,6 +288,6 @@ fn the_ledger_remembers_since_when_and_until_when() {
     test.pass_epochs(1);
     test.release(0, pages(8, 4), &PageBits::EMPTY, LARGE);
     assert_eq!(states(&test), (start, Epoch(5)), "nothing entered the ledger");
-    assert_eq!(test.heap.release.oldest(), start);
+    assert_eq!(test.heap.pages.clock.oldest(), start);
     assert!(start > Nanos(0));
 }

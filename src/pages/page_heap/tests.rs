@@ -20,7 +20,7 @@ fn class() -> SizeClass {
 fn all_but_calls(test: &TestHeap) -> String {
     let mut figures = test.figures();
     figures.mprotect_calls = 0;
-    format!("{figures:?} in {}", test.heap.arena.in_use())
+    format!("{figures:?} in {}", test.heap.pages.arena.in_use())
 }
 
 fn chunk(segment: u32, chunk: u32) -> ChunkIndex {
@@ -45,7 +45,10 @@ fn a_resident_chunk_is_preferred_to_a_lower_clean_one() {
     let spans: Vec<_> = (0..64).map(|_| test.take_span(class()).unwrap().0).collect();
     // Clean and low; then dirty, in the same segment and in the next.
     test.retire_span(spans[3]);
-    assert_eq!(crate::release::purge_everything(&test.heap, &test.os), Pages(CHUNK_PAGES));
+    assert_eq!(
+        crate::release::purge_everything(&test.heap, &test.release, &test.os),
+        Pages(CHUNK_PAGES)
+    );
     for dirty in [45, 40, 9] {
         test.retire_span(spans[dirty]);
     }
@@ -70,7 +73,7 @@ fn a_span_learns_which_of_its_pages_are_resident() {
     let first = test.take(5);
     let whole = test.take(SEGMENT_PAGES - 5);
     test.free(first);
-    crate::release::purge_everything(&test.heap, &test.os);
+    crate::release::purge_everything(&test.heap, &test.release, &test.os);
     let rest = test.shrink(whole, SEGMENT_PAGES - 5 - 500);
     test.free(rest);
     // The first five pages are clean, all others dirty: so is the first chunk, in part.
@@ -144,20 +147,21 @@ fn a_dirty_page_anywhere_in_a_long_run_is_told() {
         let test = TestHeap::new();
         let all = test.take(3 * SEGMENT_PAGES);
         test.free(all);
-        crate::release::purge_everything(&test.heap, &test.os);
+        crate::release::purge_everything(&test.heap, &test.release, &test.os);
         // One segment of the three is used, and its first page purged again.
         let parts: Vec<_> = (0..3).map(|_| test.take(SEGMENT_PAGES)).collect();
         test.free(parts[dirty_segment]);
         let none = PageBits::EMPTY;
         for (i, part) in parts.iter().enumerate().filter(|&(i, _)| i != dirty_segment) {
             test.heap
+                .pages
                 .page_heap
                 .lock()
-                .states(&test.heap.arena, part.segment)
+                .states(&test.heap.pages.arena, part.segment)
                 .clear_run(PageIndex(0));
             let reason = crate::geometry::reason::ReleaseReason::LargeFree;
             test.release(i as u32, pages(0, SEGMENT_PAGES), &none, reason);
-            test.heap.totals.update(|figures| figures.large_pages.subtract(512));
+            test.heap.pages.totals.update(|figures| figures.large_pages.subtract(512));
         }
         test.check();
         let taken = test.try_take(3 * SEGMENT_PAGES, 1).unwrap();
@@ -170,7 +174,7 @@ fn a_dirty_page_anywhere_in_a_long_run_is_told() {
 #[test]
 fn runs_are_aligned_as_asked() {
     let test = TestHeap::with_segments(64);
-    let first_segment = test.heap.arena.base() / SEGMENT_BYTES;
+    let first_segment = test.heap.pages.arena.base() / SEGMENT_BYTES;
     let mut runs = Vec::new();
     for count in [1, 3, 17, 512, 600] {
         for shift in 0..=12 {
@@ -210,7 +214,7 @@ fn a_run_grows_into_free_pages_behind_it() {
     test.free(second);
     assert!(test.extend(first, 32), "dirty pages do as well");
     assert_eq!((test.pending(), test.figures().reused_pages), (3, 2));
-    crate::release::purge_everything(&test.heap, &test.os);
+    crate::release::purge_everything(&test.heap, &test.release, &test.os);
     assert!(test.extend(run(0, 0, 32), SEGMENT_PAGES));
     assert_eq!(test.figures().refault_pages, 3);
     assert_eq!(test.figures().large_pages, 512);
@@ -232,7 +236,7 @@ fn a_run_grows_across_segments_only_from_a_segments_start() {
     assert_eq!(test.unused(3), PageBits::of(pages(64, 448)));
     assert_eq!(test.figures().large_pages, 1600);
     test.check();
-    let end = test.heap.arena.in_use() * SEGMENT_PAGES;
+    let end = test.heap.pages.arena.in_use() * SEGMENT_PAGES;
     assert!(test.extend(run(0, 0, 1600), end));
     assert!(!test.extend(run(0, 0, end), end + 1), "extension does not make the arena grow");
     test.check();
@@ -263,15 +267,15 @@ fn claimed_pages_are_nobodys() {
     let second = test.take(502);
     test.free(second);
     let claim = |on: bool| {
-        let mut heap = test.heap.page_heap.lock();
+        let mut heap = test.heap.pages.page_heap.lock();
         let segment = SegmentIndex(0);
-        let states = heap.states(&test.heap.arena, segment);
+        let states = heap.states(&test.heap.pages.arena, segment);
         if on {
             states.claim(pages(10, 502));
         } else {
             states.settle(pages(10, 502), false, crate::os::Nanos(0));
         }
-        heap.refresh(&test.heap.arena, segment);
+        heap.refresh(&test.heap.pages.arena, segment);
     };
     claim(true);
     assert!(!test.extend(first, 11));
@@ -288,15 +292,15 @@ fn claimed_pages_are_nobodys() {
 #[test]
 fn the_arena_grows_by_what_is_needed_and_not_beyond_its_end() {
     let test = TestHeap::with_segments(16);
-    assert_eq!(test.heap.arena.in_use(), 0);
+    assert_eq!(test.heap.pages.arena.in_use(), 0);
     let first = test.take(1);
-    assert_eq!((test.heap.arena.in_use(), test.figures().arena_grows), (4, 1));
+    assert_eq!((test.heap.pages.arena.in_use(), test.figures().arena_grows), (4, 1));
     let eight = test.take(8 * SEGMENT_PAGES);
     assert_eq!(eight, run(1, 0, 8 * SEGMENT_PAGES), "free segments at the end are part of it");
-    assert_eq!(test.heap.arena.in_use(), 9);
+    assert_eq!(test.heap.pages.arena.in_use(), 9);
     test.check();
     let seven = test.take(7 * SEGMENT_PAGES);
-    assert_eq!(test.heap.arena.in_use(), 16);
+    assert_eq!(test.heap.pages.arena.in_use(), 16);
     let before = all_but_calls(&test);
     assert!(test.try_take(SEGMENT_PAGES, 1).is_none());
     assert!(test.try_take(1, SEGMENT_PAGES).is_none());
@@ -353,8 +357,8 @@ fn growth_falls_back_to_what_is_needed() {
     }
     let test = TestHeap::new();
     let os = Stingy(crate::os::fake::FakeOs::default(), SEGMENT_BYTES);
-    let (arena, totals) = (&test.heap.arena, &test.heap.totals);
-    let taken = test.heap.page_heap.lock().take_run(arena, &os, totals, Pages(3), 1);
+    let (arena, totals) = (&test.heap.pages.arena, &test.heap.pages.totals);
+    let taken = test.heap.pages.page_heap.lock().take_run(arena, &os, totals, Pages(3), 1);
     assert_eq!(taken.unwrap().run, run(0, 0, 3));
     assert_eq!(arena.in_use(), 1);
     test.check();
@@ -474,7 +478,7 @@ impl Shadow {
                 match self.test.try_take(count, align) {
                     Some(taken) => {
                         let start = Self::start(taken.run);
-                        let page = self.test.heap.arena.base() / PAGE_BYTES + start;
+                        let page = self.test.heap.pages.arena.base() / PAGE_BYTES + start;
                         assert!(page.is_multiple_of(align as usize));
                         let dirty = self.occupy(start, count as usize);
                         assert_eq!(taken.any_dirty, !dirty.is_empty());
@@ -488,7 +492,7 @@ impl Shadow {
                         self.runs.push(taken.run);
                     }
                     None => {
-                        let arena = &self.test.heap.arena;
+                        let arena = &self.test.heap.pages.arena;
                         assert!(!self.fits(count as usize, align as usize, arena));
                     }
                 }
@@ -512,7 +516,7 @@ impl Shadow {
                 let (start, end) = (Self::start(old), Self::start(old) + old.pages.0 as usize);
                 let new_end = start + count as usize;
                 let crosses = start % 512 + count as usize > 512 && old.first.0 != 0;
-                let in_use = self.test.heap.arena.in_use() as usize * 512;
+                let in_use = self.test.heap.pages.arena.in_use() as usize * 512;
                 let free = !crosses
                     && new_end <= in_use
                     && self.pages[end..new_end].iter().all(|&page| page != Page::InUse);
@@ -544,7 +548,11 @@ impl Shadow {
                 self.test.retire_span(chunk);
             }
             97 => {
-                crate::release::purge_everything(&self.test.heap, &self.test.os);
+                crate::release::purge_everything(
+                    &self.test.heap,
+                    &self.test.release,
+                    &self.test.os,
+                );
             }
             98 => {
                 let budget = 1 + random.below(200);
@@ -558,7 +566,7 @@ impl Shadow {
 
     /// Takes over what purges did, by what reached the system.
     fn follow_purges(&mut self) {
-        let base = self.test.heap.arena.base();
+        let base = self.test.heap.pages.arena.base();
         for range in self.test.os.purged.borrow_mut().drain(..) {
             let start = (range.start - base) / PAGE_BYTES;
             let pages = &mut self.pages[start..start + range.bytes / PAGE_BYTES];
@@ -575,7 +583,7 @@ impl Shadow {
     }
 
     fn compare(&self) {
-        let in_use = self.test.heap.arena.in_use();
+        let in_use = self.test.heap.pages.arena.in_use();
         for segment in 0..in_use {
             let (free, dirty) = (self.test.unused(segment), self.test.dirty(segment));
             let mut expected = (PageBits::EMPTY, PageBits::EMPTY);
@@ -589,8 +597,8 @@ impl Shadow {
                 }
             }
             assert_eq!((free, dirty), expected, "segment {segment}");
-            let mut heap = self.test.heap.page_heap.lock();
-            heap.states(&self.test.heap.arena, SegmentIndex(segment)).check();
+            let mut heap = self.test.heap.pages.page_heap.lock();
+            heap.states(&self.test.heap.pages.arena, SegmentIndex(segment)).check();
         }
         let count = |kind| self.pages.iter().filter(|&&page| page == kind).count() as u64;
         let figures = self.test.figures();

@@ -123,11 +123,11 @@ impl<'a> Program<'a> {
         expected: &BTreeSet<usize>,
     ) -> bool {
         let before = self.test.figures();
-        let (os, heap) = (&self.test.os, &self.test.heap);
+        let TestHeap { heap, release, os } = &self.test;
         let calls = os.purge_calls.get();
         os.purged.borrow_mut().clear();
         let super::Purged { pages, is_waiting, .. } =
-            purge_interiors(heap, os, now, &limits, &mut InteriorBatch::new());
+            purge_interiors(heap, &release.journal, os, now, &limits, &mut InteriorBatch::new());
         let purged = purged_pages(&os.purged.borrow());
         assert_eq!(purged, *expected);
         assert_eq!(pages.0 as usize, purged.len());
@@ -153,7 +153,7 @@ impl<'a> Program<'a> {
     /// The records and the counters agree with what the addresses say.
     fn check(&self) {
         self.test.check();
-        let arena = &self.test.heap.arena;
+        let arena = &self.test.heap.pages.arena;
         let mut recorded = BTreeSet::new();
         for chunk in (0..arena.in_use() * SEGMENT_BYTES as u32 / SPAN_BYTES as u32).map(ChunkIndex)
         {
@@ -373,7 +373,15 @@ fn what_few_calls_leave_is_for_the_next_purge() {
     over_segments(&test, 12);
     let limits = PurgeLimits { calls: 1, ..EVERYTHING };
     let mut purges = 1;
-    while purge_interiors(&test.heap, &test.os, LATE, &limits, &mut InteriorBatch::new()).is_waiting
+    while purge_interiors(
+        &test.heap,
+        &test.release.journal,
+        &test.os,
+        LATE,
+        &limits,
+        &mut InteriorBatch::new(),
+    )
+    .is_waiting
     {
         purges += 1;
     }
@@ -387,7 +395,8 @@ fn the_budget_holds() {
     let program = over_segments(&test, 2);
     let limits = PurgeLimits { pages: 10, ..EVERYTHING };
     let batch = &mut InteriorBatch::new();
-    let pages = purge_interiors(&test.heap, &test.os, LATE, &limits, batch).pages;
+    let pages =
+        purge_interiors(&test.heap, &test.release.journal, &test.os, LATE, &limits, batch).pages;
     assert!(pages.0 <= 10, "{pages:?}");
     drop(program);
 }
@@ -399,7 +408,14 @@ fn the_limit_of_calls_holds() {
     let blocks = program.allocate_spans(SizeClass::for_bytes(4096), 32);
     program.free(blocks.into_iter().filter(|block| (block / PAGE_BYTES).is_multiple_of(2)));
     let limits = PurgeLimits { calls: 1, ..EVERYTHING };
-    purge_interiors(&test.heap, &test.os, LATE, &limits, &mut InteriorBatch::new());
+    purge_interiors(
+        &test.heap,
+        &test.release.journal,
+        &test.os,
+        LATE,
+        &limits,
+        &mut InteriorBatch::new(),
+    );
     assert_eq!(test.os.purge_calls.get(), 1);
 }
 
@@ -446,8 +462,15 @@ fn what_was_held_by_a_refill_goes_at_the_next_purge() {
     let test = TestHeap::new();
     let mut program = over_segments(&test, 1);
     let (class, chunk) = (SizeClass::for_bytes(4096), ChunkIndex(3));
-    assert!(span_index::try_take(&test.heap.arena, class, chunk), "as a refill does");
-    purge_interiors(&test.heap, &test.os, LATE, &EVERYTHING, &mut InteriorBatch::new());
+    assert!(span_index::try_take(&test.heap.pages.arena, class, chunk), "as a refill does");
+    purge_interiors(
+        &test.heap,
+        &test.release.journal,
+        &test.os,
+        LATE,
+        &EVERYTHING,
+        &mut InteriorBatch::new(),
+    );
     let done = purged_pages(&test.os.purged.borrow());
     central::give_up_span(&test.heap, class, chunk);
     program.resident.retain(|page| !done.contains(page));
@@ -500,7 +523,8 @@ fn a_block_that_comes_back_during_the_purge_is_for_the_next_one() {
     let action = || cell.borrow_mut().free(late.iter().copied());
     let os = During { test: &test, action, done: Cell::new(false) };
     let batch = &mut InteriorBatch::new();
-    let pages = purge_interiors(&test.heap, &os, LATE, &EVERYTHING, batch).pages;
+    let pages =
+        purge_interiors(&test.heap, &test.release.journal, &os, LATE, &EVERYTHING, batch).pages;
     let mut program = cell.into_inner();
     assert_eq!(purged_pages(&test.os.purged.borrow()), before);
     assert_eq!(pages.0 as usize, before.len());
@@ -523,7 +547,14 @@ fn a_span_that_becomes_empty_during_its_purge_is_retired_with_what_was_purged() 
     let cell = std::cell::RefCell::new(program);
     let action = || cell.borrow_mut().free(rest.iter().copied());
     let os = During { test: &test, action, done: Cell::new(false) };
-    purge_interiors(&test.heap, &os, LATE, &EVERYTHING, &mut InteriorBatch::new());
+    purge_interiors(
+        &test.heap,
+        &test.release.journal,
+        &os,
+        LATE,
+        &EVERYTHING,
+        &mut InteriorBatch::new(),
+    );
     let mut program = cell.into_inner();
     let done = purged_pages(&test.os.purged.borrow());
     assert_eq!(done, blocks[..10].iter().map(|block| block / PAGE_BYTES).collect());
@@ -571,7 +602,7 @@ fn pages_purged_inside_a_span_are_not_purged_again_after_it() {
     program.expect_purge_of_all();
     program.free(blocks[10..].iter().copied());
     test.os.purged.borrow_mut().clear();
-    crate::release::purge_everything(&test.heap, &test.os);
+    crate::release::purge_everything(&test.heap, &test.release, &test.os);
     let purged = purged_pages(&test.os.purged.borrow());
     assert_eq!(purged, blocks[10..].iter().map(|block| block / PAGE_BYTES).collect());
 }
@@ -582,10 +613,10 @@ fn the_segments_bit_is_set_again_by_every_return() {
     let test = TestHeap::new();
     let mut program = over_segments(&test, 2);
     program.expect_purge_of_all();
-    assert_eq!(test.heap.arena.touched_word(0).load(Ordering::Relaxed), 0);
+    assert_eq!(test.heap.pages.arena.touched_word(0).load(Ordering::Relaxed), 0);
     let block = *program.live.keys().last().unwrap();
     program.free([block]);
-    let word = test.heap.arena.touched_word(0).load(Ordering::Relaxed);
+    let word = test.heap.pages.arena.touched_word(0).load(Ordering::Relaxed);
     assert_eq!(word, 0b10, "the block's segment only");
     program.expect_purge_of_all();
 }

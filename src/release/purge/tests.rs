@@ -16,9 +16,9 @@ const EVERYTHING: PurgeLimits =
     PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: [0; 5], coverage: Coverage::ALL };
 
 fn purge_with(test: &TestHeap, os: &impl Os, limits: PurgeLimits) -> u64 {
-    let (heap, now) = (&test.heap, test.heap.release.epoch());
-    let batch = &mut Batch::new();
-    let purged = purge(heap, os, now, limits, batch);
+    let (heap_pages, journal) = (&test.heap.pages, &test.release.journal);
+    let now = heap_pages.clock.epoch();
+    let purged = purge(heap_pages, journal, os, now, limits, &mut Batch::new());
     let purged = purged.pages.0 as u64;
     test.check();
     purged
@@ -95,7 +95,14 @@ fn time_is_divided_among_reasons() {
     test.retire_span(medium);
     test.free(large);
     test.retire_span(small);
-    let purged = purge(&test.heap, &test.os, Epoch(9), EVERYTHING, &mut Batch::new());
+    let purged = purge(
+        &test.heap.pages,
+        &test.release.journal,
+        &test.os,
+        Epoch(9),
+        EVERYTHING,
+        &mut Batch::new(),
+    );
     let figures = test.figures();
     assert_eq!(figures.kernel_nanos, [250_000, 0, 250_000, 500_000, 0]);
     // Two looks at the clock before the kernel's part and one after it, of a microsecond each.
@@ -104,7 +111,18 @@ fn time_is_divided_among_reasons() {
     let all: u64 = figures.kernel_nanos.iter().chain(&around).sum();
     assert_eq!(purged.took, Nanos(all));
     // Nothing to purge takes time as well, but nobody's.
-    assert_eq!(purge(&test.heap, &test.os, Epoch(9), EVERYTHING, &mut Batch::new()).took, Nanos(0));
+    assert_eq!(
+        purge(
+            &test.heap.pages,
+            &test.release.journal,
+            &test.os,
+            Epoch(9),
+            EVERYTHING,
+            &mut Batch::new()
+        )
+        .took,
+        Nanos(0)
+    );
 
     let large = test.take(8);
     test.free(large);
@@ -386,7 +404,7 @@ fn a_purge_during_a_purge_gives_nothing_back_twice() {
         os: &test.os,
         action: |_| {
             if inner.get() == 0 {
-                inner.set(purge_everything(&test.heap, &test.os).0);
+                inner.set(purge_everything(&test.heap, &test.release, &test.os).0);
             }
         },
     };
@@ -424,8 +442,8 @@ fn a_refused_segment_does_not_rest_before_its_time() {
     test.os.locked.borrow_mut().push(test.address(0, pages(0, 1)).start);
     test.pass_epochs(7);
     purge_with(&test, &test.os, EVERYTHING);
-    let mut heap = test.heap.page_heap.lock();
-    let states = heap.states(&test.heap.arena, SegmentIndex(0));
+    let mut heap = test.heap.pages.page_heap.lock();
+    let states = heap.states(&test.heap.pages.arena, SegmentIndex(0));
     assert_eq!(states.no_purge_before, Epoch(7 + REFUSED_DELAY_EPOCHS));
     assert_eq!(states.dirty_last, Epoch(0), "nothing was freed");
     let large = states.with_reason(&states.dirty(), ReleaseReason::LargeFree);

@@ -32,14 +32,14 @@ impl<F: Fn(&[AddressRange]) -> PurgeOutcome> Os for Kernel<'_, F> {
 }
 
 fn give_back(test: &TestHeap, os: &impl Os, limits: &RecordLimits) -> u64 {
-    let epoch = test.heap.release.epoch();
-    let given = give_records_back(&test.heap, os, epoch, limits, &mut RecordBatch::new());
+    let epoch = test.heap.pages.clock.epoch();
+    let given = give_records_back(&test.heap.pages, os, epoch, limits, &mut RecordBatch::new());
     test.check();
     given.pages.0 as u64 / RECORD_PAGES
 }
 
 fn record(test: &TestHeap, segment: u32) -> AddressRange {
-    test.heap.arena.record_range(SegmentIndex(segment))
+    test.heap.pages.arena.record_range(SegmentIndex(segment))
 }
 
 /// How many of a record's pages the kernel backs. A page that was looked at since it was given back counts,
@@ -68,7 +68,7 @@ fn used(test: &TestHeap, segments: u32) {
 /// The same, and their pages are gone.
 fn clean(test: &TestHeap, segments: u32) {
     used(test, segments);
-    purge_everything(&test.heap, &test.os);
+    purge_everything(&test.heap, &test.release, &test.os);
     test.os.purged.borrow_mut().clear();
     test.os.purge_calls.set(0);
     test.check();
@@ -78,7 +78,7 @@ fn clean(test: &TestHeap, segments: u32) {
 fn a_segment_that_was_never_used_has_no_record() {
     let test = TestHeap::new();
     let run = test.take(1);
-    assert!(test.heap.arena.in_use() > 1);
+    assert!(test.heap.pages.arena.in_use() > 1);
     assert_eq!((test.figures().records, backed_pages(&test, 1)), (1, 0));
     test.free(run);
 }
@@ -142,11 +142,11 @@ fn a_record_that_says_something_stays() {
     test.free(rest);
     test.free(other);
     assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 0, "pages are pending");
-    purge_everything(&test.heap, &test.os);
+    purge_everything(&test.heap, &test.release, &test.os);
     assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 1);
     assert_eq!(test.figures().records, 1, "that of the segment with a page in use");
     test.free(block);
-    purge_everything(&test.heap, &test.os);
+    purge_everything(&test.heap, &test.release, &test.os);
     assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 1);
     assert_eq!(test.figures().records, 0);
 }
@@ -188,9 +188,9 @@ fn the_budget_is_for_records_too() {
     let limits = RecordLimits { pages: 2 * RECORD_PAGES + 1, ..ALL_RECORDS };
     assert_eq!(give_back(&test, &test.os, &limits), 2);
     assert_eq!(give_back(&test, &test.os, &RecordLimits { calls: 0, ..ALL_RECORDS }), 0);
-    let epoch = test.heap.release.epoch();
+    let epoch = test.heap.pages.clock.epoch();
     let batch = &mut RecordBatch::new();
-    let left = give_records_back(&test.heap, &test.os, epoch, &limits, batch);
+    let left = give_records_back(&test.heap.pages, &test.os, epoch, &limits, batch);
     assert!(left.is_waiting, "one is left");
     assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 1);
 }
@@ -203,10 +203,10 @@ fn many_records_go_in_several_calls() {
     let (kept, freed): (Vec<LargeRun>, _) =
         runs.into_iter().partition(|run| run.segment.0 % 5 == 2);
     freed.into_iter().for_each(|run| test.free(run));
-    purge_everything(&test.heap, &test.os);
+    purge_everything(&test.heap, &test.release, &test.os);
     test.os.purged.borrow_mut().clear();
-    let epoch = test.heap.release.epoch();
-    give_records_back(&test.heap, &test.os, epoch, &ALL_RECORDS, &mut RecordBatch::new());
+    let epoch = test.heap.pages.clock.epoch();
+    give_records_back(&test.heap.pages, &test.os, epoch, &ALL_RECORDS, &mut RecordBatch::new());
     assert_eq!((test.figures().records, test.figures().record_calls), (kept.len() as u64, 3));
     let (kept, gone): (Vec<u32>, Vec<u32>) = (0..200).partition(|segment| segment % 5 == 2);
     let backed =
@@ -270,9 +270,9 @@ fn a_record_of_which_a_part_is_gone_is_right() {
         assert_eq!(give_back(&test, &kernel, &ALL_RECORDS), gone, "{part:?}");
         assert_eq!(test.figures().records, 3 - gone);
         used(&test, 3);
-        purge_everything(&test.heap, &test.os);
-        let later = Epoch(test.heap.release.epoch().0 + REFUSED_DELAY_EPOCHS);
-        give_records_back(&test.heap, &test.os, later, &ALL_RECORDS, &mut RecordBatch::new());
+        purge_everything(&test.heap, &test.release, &test.os);
+        let later = Epoch(test.heap.pages.clock.epoch().0 + REFUSED_DELAY_EPOCHS);
+        give_records_back(&test.heap.pages, &test.os, later, &ALL_RECORDS, &mut RecordBatch::new());
         test.check();
         assert_eq!(test.figures().records, 0);
     }
@@ -286,7 +286,7 @@ fn nobody_allocates_where_the_kernel_has_the_record() {
     let rest: Vec<_> = (0..31).map(|_| test.take(SEGMENT_PAGES)).collect();
     let tail = test.shrink(first, SEGMENT_PAGES - 16);
     rest.into_iter().for_each(|run| test.free(run));
-    purge_everything(&test.heap, &test.os);
+    purge_everything(&test.heap, &test.release, &test.os);
     let calls = Cell::new(0);
     let kernel = Kernel {
         test: &test,
@@ -299,8 +299,8 @@ fn nobody_allocates_where_the_kernel_has_the_record() {
                 let (span, _) = test.take_span(SizeClass::for_bytes(64)).expect("in the first");
                 assert_eq!(span.segment(), SegmentIndex(0));
                 test.retire_span(span);
-                purge_everything(&test.heap, &test.os);
-                assert!(test.heap.page_heap.lock().is_worth_waiting_for());
+                purge_everything(&test.heap, &test.release, &test.os);
+                assert!(test.heap.pages.page_heap.lock().is_worth_waiting_for());
             };
             look();
             let outcome = test.os.purge(ranges);
@@ -312,6 +312,6 @@ fn nobody_allocates_where_the_kernel_has_the_record() {
     assert_eq!(calls.get(), 1);
     assert!(test.extend(tail, SEGMENT_PAGES + 5), "now it is");
     test.check();
-    assert!(!test.heap.page_heap.lock().is_worth_waiting_for());
+    assert!(!test.heap.pages.page_heap.lock().is_worth_waiting_for());
     assert_eq!(test.unused(1), crate::base::bits::PageBits::of(pages(5, SEGMENT_PAGES - 5)));
 }

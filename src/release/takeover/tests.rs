@@ -1,3 +1,4 @@
+use crate::release::journal::Journal;
 use core::sync::atomic::Ordering;
 
 use super::{put_all_bins_away, put_unused_bins_away};
@@ -39,14 +40,15 @@ fn touch(cache: &ThreadCache, bytes: usize) {
 }
 
 /// On a thread that is not the caches' owner.
-fn elsewhere(heap: &Heap, work: impl FnOnce(&Heap) + Send) {
-    std::thread::scope(|scope| scope.spawn(|| work(heap)).join().unwrap());
+fn elsewhere(test: &TestHeap, work: impl FnOnce(&Heap, &Journal) + Send) {
+    let (heap, journal) = (&test.heap, &test.release.journal);
+    std::thread::scope(|scope| scope.spawn(|| work(heap, journal)).join().unwrap());
 }
 
 /// A tick's look at the caches, taken by another thread.
 fn look(test: &TestHeap, patience: u32) {
-    elsewhere(&test.heap, |heap| {
-        put_unused_bins_away(heap, &Linux, None, patience);
+    elsewhere(test, |heap, journal| {
+        put_unused_bins_away(heap, journal, &Linux, None, patience);
     });
     test.check();
 }
@@ -146,7 +148,7 @@ fn an_owner_that_is_inside_is_left_alone() {
     for _ in 0..4 {
         look(&test, 1);
     }
-    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
+    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
     assert_eq!((cached(cache, 64), cached(cache, 3000)), held);
     assert!(!cache.lock.is_wanted(), "the owner need not wait");
     word.set(before);
@@ -160,11 +162,11 @@ fn an_owner_that_is_inside_is_left_alone() {
 fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[64, 3000]);
-    put_unused_bins_away(&test.heap, &Linux, Some(cache), 1);
+    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
     touch(cache, 64);
-    put_unused_bins_away(&test.heap, &Linux, Some(cache), 1);
+    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
     assert!(cached(cache, 64) > 0 && cached(cache, 3000) == 0);
-    put_unused_bins_away(&test.heap, &Linux, None, 1);
+    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, None, 1);
     assert!(cached(cache, 64) > 0, "not inside its cache: it leaves it alone");
     assert_eq!(counters(&test.heap), [0; 4]);
 }
@@ -173,7 +175,7 @@ fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
 fn everything_can_be_put_away_at_once() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[16, 64, 3000, 20_000]);
-    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
+    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
     assert!(cache.is_put_away());
     assert_eq!(counters(&test.heap), [1, 0, 0, 1]);
     test.check();
@@ -184,7 +186,7 @@ fn many_caches_share_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     // All of this thread, as if of 70 threads.
     let caches: Vec<_> = (0..70).map(|_| cache_with(&test, &[64])).collect();
-    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
+    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
     assert!(caches.iter().all(|cache| cache.is_put_away()));
     let [taken, busy, _, barriers] = counters(&test.heap);
     assert_eq!((taken, busy, barriers), (70, 0, 3), "32 at a time");
@@ -196,7 +198,7 @@ fn the_caches_of_ended_threads_are_nobodys() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[]);
     test.heap.threads.detach(cache);
-    elsewhere(&test.heap, |heap| put_all_bins_away(heap, &Linux));
+    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
     assert_eq!(counters(&test.heap), [0; 4]);
 }
 

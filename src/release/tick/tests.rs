@@ -1,3 +1,4 @@
+use crate::release::Release;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,21 +32,21 @@ fn a_tick_is_due_once_per_epoch() {
     let test = TestHeap::new();
     test.set_knobs(|knobs| knobs.epoch_ms = 50);
     test.os.advance_millis(1000);
-    let tick = || tick_if_due(&test.heap, &test.os, None);
+    let tick = || tick_if_due(&test.heap, &test.release, &test.os, None);
     tick();
-    assert_eq!((ticks(&test), test.heap.release.epoch()), ((1, 0), Epoch(1)));
+    assert_eq!((ticks(&test), test.heap.pages.clock.epoch()), ((1, 0), Epoch(1)));
     tick();
     test.os.advance_millis(49);
     tick();
     assert_eq!(ticks(&test), (1, 0), "not yet");
     test.os.advance_millis(1);
     tick();
-    assert_eq!((ticks(&test), test.heap.release.epoch()), ((2, 0), Epoch(2)));
+    assert_eq!((ticks(&test), test.heap.pages.clock.epoch()), ((2, 0), Epoch(2)));
     // However long it was, it is one tick; the epochs have passed all the same.
     test.os.advance_millis(5000);
     tick();
     tick();
-    assert_eq!((ticks(&test), test.heap.release.epoch()), ((3, 0), Epoch(102)));
+    assert_eq!((ticks(&test), test.heap.pages.clock.epoch()), ((3, 0), Epoch(102)));
 }
 
 /// Another thread comes while one is at it: it goes on its way.
@@ -72,7 +73,7 @@ fn one_thread_ticks_at_a_time() {
     test.free(test.take(10));
     let os = Reentrant(&test, Cell::new(0));
     test.os.advance_millis(1000);
-    tick_if_due(&test.heap, &os, None);
+    tick_if_due(&test.heap, &test.release, &os, None);
     assert_eq!(os.1.get(), 1);
     assert_eq!(ticks(&test), (1, 0));
     test.tick();
@@ -108,9 +109,9 @@ fn a_tick_is_written_down_with_what_it_did() {
     test.os.room.set(Some(room));
     let began = test.os.exact_time.get().0;
     test.os.advance_millis(1000);
-    tick(&test.heap, &test.os, false, true).expect("nobody else ticks");
+    tick(&test.heap, &test.release, &test.os, false, true).expect("nobody else ticks");
     let ended = test.os.exact_time.get().0;
-    let events = test.heap.journal.events();
+    let events = test.release.journal.events();
     let [
         Event::Pressure {
             is_scarce: true,
@@ -133,27 +134,27 @@ fn a_tick_is_written_down_with_what_it_did() {
     test.os.room.set(Some(MemoryRoom { used_bytes: 10, ..room }));
     for _ in 0..3 {
         test.os.advance_millis(1000);
-        tick(&test.heap, &test.os, false, true).expect("nobody else ticks");
+        tick(&test.heap, &test.release, &test.os, false, true).expect("nobody else ticks");
     }
     let pressure = |event: &&Event| matches!(event, Event::Pressure { is_scarce: false, .. });
-    assert_eq!(test.heap.journal.events().iter().filter(pressure).count(), 1);
+    assert_eq!(test.release.journal.events().iter().filter(pressure).count(), 1);
 }
 
 #[test]
 fn operations_make_a_tick_busy() {
     let test = TestHeap::new();
     test.tick();
-    assert_eq!((ticks(&test), test.heap.release.gate_state()), ((1, 0), GateState::Idle));
+    assert_eq!((ticks(&test), test.release.gate_state()), ((1, 0), GateState::Idle));
     test.work(MUCH);
     test.tick();
-    assert_eq!((ticks(&test), test.heap.release.gate_state()), ((1, 1), GateState::Busy));
+    assert_eq!((ticks(&test), test.release.gate_state()), ((1, 1), GateState::Busy));
     test.tick();
     assert_eq!(ticks(&test), (2, 1), "only operations since the last tick count");
     // As many over a long silence are few.
     test.work(MUCH);
     test.os.advance_millis(3_600_000);
     test.tick();
-    assert_eq!((ticks(&test), test.heap.release.gate_state()), ((3, 1), GateState::Idle));
+    assert_eq!((ticks(&test), test.release.gate_state()), ((3, 1), GateState::Idle));
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn an_idle_tick_gives_all_back_and_a_busy_one_waits_and_gives_little() {
         test.work(MUCH);
         test.tick();
         assert_eq!(ticks(&test).1, busy_ticks + 1);
-        let rested = test.heap.release.epoch().0 >= 3;
+        let rested = test.heap.pages.clock.epoch().0 >= 3;
         assert_eq!(test.purged(), if rested { 100 } else { 0 }, "a 64th, once it has rested");
     }
     test.work(MUCH);
@@ -270,13 +271,13 @@ fn every_knob_takes_effect_at_the_next_tick() {
     // The epoch's length holds from the tick on that has read it.
     test.set_knobs(|knobs| knobs.epoch_ms = 400);
     test.os.advance_millis(50);
-    tick_if_due(&test.heap, &test.os, None);
+    tick_if_due(&test.heap, &test.release, &test.os, None);
     let before = ticks(&test).0;
     test.os.advance_millis(399);
-    tick_if_due(&test.heap, &test.os, None);
+    tick_if_due(&test.heap, &test.release, &test.os, None);
     assert_eq!(ticks(&test).0, before);
     test.os.advance_millis(1);
-    tick_if_due(&test.heap, &test.os, None);
+    tick_if_due(&test.heap, &test.release, &test.os, None);
     assert_eq!(ticks(&test).0, before + 1);
 }
 
@@ -292,17 +293,17 @@ fn purging_everything_heeds_no_knob() {
         knobs.delay_epochs_busy = 1000;
     });
     test.free(test.take(700));
-    assert_eq!(purge_everything(&test.heap, &test.os), Pages(700));
+    assert_eq!(purge_everything(&test.heap, &test.release, &test.os), Pages(700));
     assert_eq!(test.pending(), 0);
     assert_eq!(ticks(&test), (0, 0), "and is no tick");
-    assert_eq!(purge_everything(&test.heap, &test.os), Pages(0));
+    assert_eq!(purge_everything(&test.heap, &test.release, &test.os), Pages(0));
 }
 
 #[test]
 fn the_oldest_age_is_that_of_the_first_page_still_waiting() {
     let test = TestHeap::new();
     test.set_knobs(|knobs| knobs.coverage = Coverage { large: false, ..Coverage::ALL });
-    let age = || Snapshot::take(&test.heap, &test.os).release_oldest_age_seconds;
+    let age = || Snapshot::take(&test.heap, &test.release, &test.os).release_oldest_age_seconds;
     let runs: Vec<_> = (0..3).map(|_| test.take(SEGMENT_PAGES)).collect();
     test.os.advance_millis(10_000);
     assert_eq!(age(), 0.0, "nothing waits");
@@ -345,16 +346,16 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
             Nanos::from_millis(50 * self.0.load(Ordering::Acquire))
         }
     }
-    let heap = Heap::new();
+    let (heap, release) = (Heap::new(), Release::new());
     heap.belongs_to_this_process();
-    assert!(heap.arena.reserve(&Linux, 64 << 20));
+    assert!(heap.pages.arena.reserve(&Linux, 64 << 20));
     let clock = Clock(AtomicU64::new(1));
     let arrived = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for epoch in 1..=EPOCHS {
-                    tick_if_due(&heap, &clock, None);
+                    tick_if_due(&heap, &release, &clock, None);
                     // The last to have looked lets the next epoch begin.
                     if arrived.fetch_add(1, Ordering::AcqRel) + 1 == epoch * THREADS {
                         clock.0.store(epoch + 1, Ordering::Release);
@@ -366,7 +367,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
             });
         }
     });
-    assert_eq!(heap.totals.read().idle_ticks, EPOCHS);
+    assert_eq!(heap.pages.totals.read().idle_ticks, EPOCHS);
 }
 
 const SCARCE: MemoryRoom = MemoryRoom { limit_bytes: 1000, used_bytes: 950, stalled_percent: 0 };
@@ -380,18 +381,18 @@ fn near_the_limit_a_busy_tick_gives_back_like_an_idle_one() {
     let stalled = MemoryRoom { stalled_percent: 20, ..AMPLE };
     let rooms = [Some(SCARCE), Some(AMPLE), Some(stalled), None];
     for (room, purged) in rooms.into_iter().zip([500, 0, 500, 0]) {
-        purge_everything(&test.heap, &test.os);
+        purge_everything(&test.heap, &test.release, &test.os);
         test.os.room.set(room);
         let tick = |millis| {
             test.os.advance_millis(millis);
             test.work(MUCH * millis / 50);
-            tick(&test.heap, &test.os, false, true).expect("nobody else ticks");
+            tick(&test.heap, &test.release, &test.os, false, true).expect("nobody else ticks");
         };
         tick(5000);
         let before = test.purged();
         test.free(test.take(500));
         tick(50);
-        assert_eq!(test.heap.release.gate_state(), GateState::Busy, "all the same");
+        assert_eq!(test.release.gate_state(), GateState::Busy, "all the same");
         assert_eq!(test.purged() - before, purged, "{room:?}");
     }
 }
@@ -419,8 +420,8 @@ fn the_limit_is_looked_at_every_few_epochs() {
     test.os.advance_millis(10_000);
     for _ in 0..1 + 10 * ROOM_EPOCHS {
         test.os.advance_millis(50);
-        tick(&test.heap, &os, false, true).expect("nobody else ticks");
-        tick_if_due(&test.heap, &os, None);
+        tick(&test.heap, &test.release, &os, false, true).expect("nobody else ticks");
+        tick_if_due(&test.heap, &test.release, &os, None);
     }
     assert_eq!(os.1.get(), 11);
 }
@@ -441,8 +442,8 @@ fn fill_bin(test: &TestHeap, cache: &ThreadCache) {
 
 /// On a thread that owns no cache, as the ticker is.
 fn tick_elsewhere(test: &TestHeap, os: &(impl Os + Sync), is_quiet: bool) -> Ticked {
-    let heap = &test.heap;
-    let ticked = || tick(heap, os, is_quiet, true).expect("nobody else ticks");
+    let (heap, release) = (&test.heap, &test.release);
+    let ticked = || tick(heap, release, os, is_quiet, true).expect("nobody else ticks");
     std::thread::scope(|scope| scope.spawn(ticked).join().unwrap())
 }
 
@@ -727,12 +728,12 @@ fn a_quiet_tick_is_idle_whatever_came_before() {
     test.free(test.take(100));
     test.work(MUCH);
     os.tick(&test);
-    assert_eq!((test.heap.release.gate_state(), test.purged()), (GateState::Busy, 0));
+    assert_eq!((test.release.gate_state(), test.purged()), (GateState::Busy, 0));
     test.work(MUCH);
     // Within the same epoch.
-    let epoch = test.heap.release.epoch();
+    let epoch = test.heap.pages.clock.epoch();
     let ticked = tick_elsewhere(&test, &os, true);
     assert_eq!(ticked, Ticked { is_at_rest: false, has_worked: true });
-    assert_eq!((test.heap.release.gate_state(), test.purged()), (GateState::Idle, 100));
-    assert_eq!(test.heap.release.epoch(), epoch);
+    assert_eq!((test.release.gate_state(), test.purged()), (GateState::Idle, 100));
+    assert_eq!(test.heap.pages.clock.epoch(), epoch);
 }

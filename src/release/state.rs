@@ -1,0 +1,185 @@
+//! What release keeps between ticks: beside the heap, which is what it works on.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::delays::Delays;
+use super::gate::GateState;
+use super::interior::InteriorBatch;
+use super::journal::Journal;
+use super::lifecycle::Lifecycle;
+use super::purge::{Batch, EVERYTHING, PurgeLimits};
+use super::records::RecordBatch;
+use crate::base::units::Epoch;
+use crate::os::cgroup::Scratch;
+#[cfg(test)]
+use crate::os::lock::Guard;
+use crate::os::lock::Lock;
+use crate::os::raw_thread::RawThread;
+use crate::os::{self, MemoryRoom, Nanos};
+use crate::pages::clock::Clock;
+
+/// The one that works on the process's heap.
+pub(crate) static RELEASE: Release = Release::new();
+
+/// Who works on a heap to give its memory back: when the next tick is due, what the last one saw, the ticker,
+/// and the journal of what was done.
+///
+/// # Invariants
+/// `busy` and `next_tick` are written with `ticking` held, and with it alone a heap's [`Clock`] is advanced.
+#[repr(C, align(64))]
+pub(crate) struct Release {
+    /// The time from which on a tick is due.
+    pub(super) next_tick: AtomicU64,
+    /// The gate's last decision.
+    pub busy: AtomicBool,
+    pub(super) ticking: Lock<LastTick>,
+    pub ticker: Ticker,
+    pub journal: Journal,
+}
+
+/// What the last tick saw and learned. One thread ticks at a time.
+pub(crate) struct LastTick {
+    pub(super) time: Nanos,
+    /// When the current epoch began.
+    epoch_began: Nanos,
+    pub(super) operations: u64,
+    pub(super) room: Option<MemoryRoom>,
+    pub(super) room_seen: Nanos,
+    pub(super) delays: Delays,
+    pub(super) workspace: Workspace,
+}
+
+/// What a tick needs room for: too much for a stack that may be any thread's.
+pub(super) struct Workspace {
+    pub batch: Batch,
+    pub interior: InteriorBatch,
+    pub records: RecordBatch,
+    pub room: Scratch,
+}
+
+impl LastTick {
+    /// Lets the epochs begin that are due. A tick may come before one is.
+    pub(super) fn advance(&mut self, clock: &Clock, now: Nanos, length: Nanos) -> Epoch {
+        let passed = if self.epoch_began == Nanos(0) {
+            self.epoch_began = now;
+            1
+        } else {
+            let passed = now.since(self.epoch_began).0 / length.0;
+            self.epoch_began.0 += passed * length.0;
+            passed
+        };
+        clock.advance(passed)
+    }
+}
+
+impl Release {
+    pub const fn new() -> Release {
+        Release {
+            next_tick: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            ticking: Lock::new(LastTick {
+                time: Nanos(0),
+                epoch_began: Nanos(0),
+                operations: 0,
+                room: None,
+                room_seen: Nanos(0),
+                delays: Delays::new(),
+                workspace: Workspace {
+                    batch: Batch::new(),
+                    interior: InteriorBatch::new(),
+                    records: RecordBatch::new(),
+                    room: Scratch::new(),
+                },
+            }),
+            ticker: Ticker::new(),
+            journal: Journal::new(),
+        }
+    }
+
+    /// The gate's last decision.
+    pub fn gate_state(&self) -> GateState {
+        if self.busy.load(Ordering::Relaxed) { GateState::Busy } else { GateState::Idle }
+    }
+
+    /// Keeps ticks from happening until the guard is dropped.
+    #[cfg(test)]
+    pub fn hold(&self) -> Guard<'_, LastTick> {
+        self.ticking.lock()
+    }
+
+    /// Takes the ticking lock for a fork, and gives it back.
+    /// `false` if the calling thread ticks.
+    pub fn lock_for_fork(&self) -> bool {
+        self.ticking.lock_for_fork()
+    }
+
+    /// # Safety
+    /// As [`Lock::unlock_after_fork`].
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: the caller says so.
+        unsafe { self.ticking.unlock_after_fork() };
+    }
+}
+
+/// Whether there is a ticker, and what it needs.
+#[repr(align(64))]
+pub(crate) struct Ticker {
+    pub(super) lifecycle: Lifecycle,
+    pub(super) thread: RawThread,
+    pub(super) assistant: Assistant,
+    /// The program's identity, as of the last look of a real thread.
+    pub(super) credentials: AtomicU64,
+    /// Not to be started before this time.
+    pub(super) retry: AtomicU64,
+    /// Threads started, and attempts that failed.
+    pub starts: AtomicU64,
+    pub failures: AtomicU64,
+}
+
+impl Ticker {
+    pub const fn new() -> Ticker {
+        Ticker {
+            lifecycle: Lifecycle::new(),
+            thread: RawThread::new(),
+            assistant: Assistant::new(),
+            credentials: AtomicU64::new(0),
+            retry: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Does it tick?
+    pub fn is_running(&self) -> bool {
+        self.lifecycle.is_running() && self.thread.is_alive()
+    }
+
+    /// For the ticker to see whether its identity is still the program's. For real threads, once an
+    /// epoch: four short system calls.
+    pub fn note_credentials(&self) {
+        let credentials = os::credentials();
+        // Others read what lies beside it all the time.
+        if self.credentials.load(Ordering::Relaxed) != credentials {
+            self.credentials.store(credentials, Ordering::Relaxed);
+        }
+    }
+
+    /// In a forked child the thread is gone.
+    pub fn is_gone_in_child(&self) {
+        self.thread.is_gone_in_child();
+        self.assistant.thread.is_gone_in_child();
+        self.lifecycle.is_over();
+    }
+}
+
+/// Started and waited for by the ticker, with the ticking lock held.
+pub(crate) struct Assistant {
+    pub(super) thread: RawThread,
+    pub(super) limits: Lock<PurgeLimits>,
+}
+
+impl Assistant {
+    const fn new() -> Assistant {
+        Assistant { thread: RawThread::new(), limits: Lock::new(EVERYTHING) }
+    }
+}
