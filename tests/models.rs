@@ -41,12 +41,14 @@ mod base {
 mod os {
     pub mod biased_lock;
 
-    // What stands in the place of the system's calls: the models do not sleep.
-    pub fn futex_wait(_: &loom::sync::atomic::AtomicU32, _: u32) {
-        loom::thread::yield_now();
-    }
+    /// What stands in the place of `src/os/threads.rs`: the models do not sleep.
+    pub mod threads {
+        pub fn futex_wait(_: &loom::sync::atomic::AtomicU32, _: u32) {
+            loom::thread::yield_now();
+        }
 
-    pub fn futex_wake(_: &loom::sync::atomic::AtomicU32) {}
+        pub fn futex_wake(_: &loom::sync::atomic::AtomicU32) {}
+    }
 }
 
 #[path = "../src/geometry"]

@@ -20,7 +20,7 @@
 //! `membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)` as the taker's barrier.
 
 use crate::base::atomics::{AtomicU32, AtomicUsize, Ordering, compiler_barrier};
-use crate::os::{futex_wait, futex_wake};
+use crate::os::threads::{futex_wait, futex_wake};
 
 /// What the owner's word says while the owner is inside.
 pub(crate) const BUSY: usize = 1;

@@ -19,10 +19,26 @@
 
 use core::ffi::CStr;
 
-use crate::os::{self, MemoryRoom, TEXT_BYTES};
+use super::files::{self, TEXT_BYTES};
 
 /// Limits above this mean that there is none.
 const NO_LIMIT: u64 = 1 << 62;
+
+/// What a limit leaves the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryRoom {
+    pub limit_bytes: u64,
+    pub used_bytes: u64,
+    /// The part of the last ten seconds in which some task waited for memory.
+    pub stalled_percent: u64,
+}
+
+impl MemoryRoom {
+    /// Is nine tenths of it in use, or do tasks wait a tenth of the time?
+    pub fn is_scarce(self) -> bool {
+        self.used_bytes >= self.limit_bytes / 10 * 9 || self.stalled_percent >= 10
+    }
+}
 
 /// Room for the longest path that is followed. Containers in containers need some 500 bytes.
 const PATH_BYTES: usize = 1024;
@@ -172,19 +188,19 @@ pub struct Kernel;
 
 impl Files for Kernel {
     fn read<'a>(&self, path: &CStr, text: &'a mut [u8]) -> Option<&'a [u8]> {
-        os::read_file(path.to_bytes_with_nul(), text)
+        files::read_file(path.to_bytes_with_nul(), text)
     }
 
     fn each_line(&self, path: &CStr, text: &mut [u8], visit: &mut dyn FnMut(&[u8]) -> bool) {
-        os::each_line(path, text, visit);
+        files::each_line(path, text, visit);
     }
 
     fn exists(&self, path: &CStr) -> bool {
-        os::is_there(path)
+        files::is_there(path)
     }
 
     fn mount_id(&self, path: &CStr) -> Option<u64> {
-        os::mount_id(path)
+        files::mount_id(path)
     }
 }
 

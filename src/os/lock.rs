@@ -8,7 +8,8 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::os;
+use crate::os::report;
+use crate::os::threads::{futex_wait, futex_wake};
 use crate::os::tls::ThreadWord;
 
 const FREE: u64 = 0;
@@ -52,7 +53,7 @@ impl<T> Lock<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         match self.lock_unless_mine() {
             Some(guard) => guard,
-            None => crate::os::report::fail("a lock is taken twice", self.word.as_ptr() as usize),
+            None => report::fail("a lock is taken twice", self.word.as_ptr() as usize),
         }
     }
 
@@ -105,7 +106,7 @@ impl<T> Lock<T> {
                     Ordering::Relaxed,
                 );
                 if marked.is_ok() {
-                    os::futex_wait(self.futex(), (word | CONTENDED) as u32);
+                    futex_wait(self.futex(), (word | CONTENDED) as u32);
                     // Others may still be asleep: whoever was, wakes the next one.
                     taken = name | CONTENDED;
                 }
@@ -125,7 +126,7 @@ impl<T> Lock<T> {
     fn unlock(&self) {
         // Release: partner of the Acquires above.
         if self.word.swap(FREE, Ordering::Release) & CONTENDED != 0 {
-            os::futex_wake(self.futex());
+            futex_wake(self.futex());
         }
     }
 

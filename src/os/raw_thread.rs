@@ -11,9 +11,12 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use super::errno::errno_address;
+use super::memory::map_stack;
+use super::system::Nanos;
+use super::threads::{clone_thread, futex_wait_for};
 use crate::base::units::PAGE_BYTES;
 use crate::os::tls::{ThreadWord, prepare_thread_pointer};
-use crate::os::{self, Nanos};
 
 /// What runs on it needs about 10 KiB. Below it lies a page that cannot be touched.
 const STACK_BYTES: usize = 64 << 10;
@@ -42,7 +45,7 @@ impl Layout {
     /// For a thread whose word and `errno` lie where they do on the calling thread.
     fn of_this_thread() -> Layout {
         let pointer = ThreadWord::thread_pointer();
-        let offsets = [ThreadWord::of_this_thread().address(), os::errno_address()]
+        let offsets = [ThreadWord::of_this_thread().address(), errno_address()]
             .map(|address| address.wrapping_sub(pointer) as isize);
         let below = offsets.iter().map(|&offset| (-offset).max(0) as usize).max().unwrap_or(0);
         let above = offsets.iter().map(|&offset| offset.max(0) as usize).max().unwrap_or(0);
@@ -68,7 +71,7 @@ impl RawThread {
     pub fn wait(&self) {
         while self.is_alive() {
             // The kernel's own wake is for waiters of any process, so this one looks again by itself.
-            os::futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
+            futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
         }
     }
 
@@ -80,7 +83,7 @@ impl RawThread {
         self.wait();
         let layout = Layout::of_this_thread();
         if self.memory.load(Ordering::Relaxed) == 0 {
-            let Some(mapping) = os::map_stack(layout.bytes, PAGE_BYTES) else { return false };
+            let Some(mapping) = map_stack(layout.bytes, PAGE_BYTES) else { return false };
             self.memory.store(mapping, Ordering::Relaxed);
         }
         let memory = self.memory.load(Ordering::Relaxed);
@@ -88,7 +91,7 @@ impl RawThread {
         // SAFETY: the memory is mapped, and no thread uses it.
         unsafe { prepare_thread_pointer(thread_pointer) };
         // SAFETY: stack and storage are the new thread's alone, laid out for it, and `id` stays.
-        unsafe { os::clone_thread(run, memory + layout.stack_end, thread_pointer, &self.id) }
+        unsafe { clone_thread(run, memory + layout.stack_end, thread_pointer, &self.id) }
     }
 
     /// In a forked child the thread is gone; its memory is still there.
@@ -99,6 +102,8 @@ impl RawThread {
 
 #[cfg(test)]
 mod tests {
+    use super::super::errno::{errno, set_errno};
+    use super::super::threads::yield_now;
     use super::*;
     use core::sync::atomic::AtomicU64;
 
@@ -109,10 +114,10 @@ mod tests {
         let word = ThreadWord::of_this_thread();
         WORDS.fetch_xor(word.address() as u64, Ordering::Relaxed);
         // A failing call writes errno, which must be this thread's own.
-        os::set_errno(0);
+        set_errno(0);
         // SAFETY: not a descriptor; nothing is closed.
         unsafe { libc::syscall(libc::SYS_close, -1) };
-        assert!(os::errno() == libc::EBADF);
+        assert!(errno() == libc::EBADF);
         RUNS.fetch_add(1, Ordering::Release);
         0
     }
@@ -121,17 +126,17 @@ mod tests {
     fn it_runs_on_storage_of_its_own_as_often_as_it_is_started() {
         let thread = RawThread::new();
         assert!(!thread.is_alive());
-        os::set_errno(7);
+        set_errno(7);
         for runs in 1..=50 {
             assert!(thread.start(run));
             while RUNS.load(Ordering::Acquire) < runs {
-                os::yield_now();
+                yield_now();
             }
         }
         while thread.is_alive() {
-            os::yield_now();
+            yield_now();
         }
-        assert_eq!(os::errno(), 7, "the starter's own");
+        assert_eq!(errno(), 7, "the starter's own");
         assert_eq!(WORDS.load(Ordering::Relaxed), 0, "always at the same place");
     }
 
@@ -139,7 +144,7 @@ mod tests {
     fn the_storage_holds_what_is_reached_through_the_thread_pointer() {
         let layout = Layout::of_this_thread();
         let pointer = ThreadWord::thread_pointer();
-        for address in [ThreadWord::of_this_thread().address(), os::errno_address()] {
+        for address in [ThreadWord::of_this_thread().address(), errno_address()] {
             let at =
                 (layout.thread_pointer as isize + (address as isize - pointer as isize)) as usize;
             assert!(at >= layout.stack_end && at + 8 <= layout.bytes);

@@ -2,7 +2,7 @@
 //!
 //! Written with `write(2)` from a buffer on the stack: this runs inside `malloc` and `free`.
 
-use crate::os;
+use super::files;
 
 /// A line under construction: what does not fit is cut.
 pub(crate) struct Line {
@@ -60,7 +60,7 @@ impl Line {
     /// Writes the line to stderr.
     pub fn send(&mut self) {
         self.bytes[self.len] = b'\n';
-        os::write_stderr(&self.bytes[..=self.len]);
+        files::write_stderr(&self.bytes[..=self.len]);
     }
 }
 
@@ -69,7 +69,7 @@ impl Line {
 #[inline(never)]
 pub(crate) fn fail(what: &str, address: usize) -> ! {
     Line::new().text(what).text(" at ").hex(address).text("; aborting").send();
-    os::abort()
+    files::abort()
 }
 
 #[cfg(test)]

@@ -1,0 +1,28 @@
+//! The calling thread's error number, which no call of ours may change: `free` must not.
+
+use core::ffi::c_int;
+
+pub(super) fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
+    let before = errno();
+    let result = call();
+    set_errno(before);
+    result
+}
+
+/// The address of the calling thread's `errno`.
+pub(crate) fn errno_address() -> usize {
+    // SAFETY: libc's location function has no preconditions.
+    unsafe { libc::__errno_location() as usize }
+}
+
+/// The calling thread's `errno`.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: the address of the thread's own errno.
+    unsafe { *(errno_address() as *const c_int) }
+}
+
+/// Sets the calling thread's `errno`.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: the address of the thread's own errno.
+    unsafe { *(errno_address() as *mut c_int) = value }
+}

@@ -1,0 +1,249 @@
+//! Addresses and what backs them: reserved, mapped, guarded, moved, read with care.
+
+use core::arch::asm;
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicI32, Ordering};
+
+use super::errno::{errno, keep_errno};
+use super::system::AddressRange;
+use crate::base::units::PAGE_BYTES;
+
+/// Reserves addresses without backing: they take no memory and count towards no overcommit limit.
+pub(crate) fn reserve(bytes: usize) -> Option<usize> {
+    map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+}
+
+/// Maps fresh zero memory for the allocator's own records.
+pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
+    map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+/// The same, aligned to its size (a power of two), and never in huge pages: what is given back of it
+/// stays so. Returns the address, and how many calls it took.
+pub(crate) fn map_aligned(bytes: usize) -> Option<(usize, usize)> {
+    let all = map_metadata(2 * bytes - PAGE_BYTES)?;
+    let start = all.next_multiple_of(bytes);
+    let end = start + bytes;
+    let mut calls = 2;
+    for (from, to) in [(all, start), (end, all + 2 * bytes - PAGE_BYTES)] {
+        if from < to {
+            // SAFETY: this part was mapped just now, and nobody knows of it.
+            unsafe { unmap(AddressRange { start: from, bytes: to - from }) };
+            calls += 1;
+        }
+    }
+    forbid_huge_pages(AddressRange { start, bytes });
+    Some((start, calls))
+}
+
+fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Option<usize> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: either a new mapping at a place of the kernel's choice, or (`renew`) one over a range
+    // of the arena that its caller owns alone.
+    let address = keep_errno(|| unsafe { libc::mmap(at, bytes, protection, flags, -1, 0) });
+    (address != libc::MAP_FAILED).then_some(address as usize)
+}
+
+/// Returns a reservation that turned out not to be needed.
+///
+/// # Safety
+/// Nothing uses the range any more.
+pub(crate) unsafe fn unmap(range: AddressRange) {
+    // SAFETY: the caller says that nothing uses the range.
+    keep_errno(|| unsafe { libc::munmap(range.start as *mut c_void, range.bytes) });
+}
+
+/// Moves the pages of `from` to `to` (as many bytes) by their page table entries; `from` reads as
+/// zero afterwards. `false` if the kernel refused, and nothing has changed.
+///
+/// # Safety
+/// Both ranges are inside the arena and owned by the caller alone; they do not overlap.
+pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
+    const MREMAP_DONTUNMAP: c_int = 4;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
+    let (start, bytes) = (from.start as *mut c_void, from.bytes);
+    // SAFETY: the caller owns both ranges.
+    let result =
+        keep_errno(|| unsafe { libc::mremap(start, bytes, bytes, flags, to as *mut c_void) });
+    result != libc::MAP_FAILED
+}
+
+/// Makes reserved addresses readable and writable. `false` if the system has no memory for it.
+pub(super) fn commit(range: AddressRange) -> bool {
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the range lies in a reservation of ours; widening its protection harms nothing.
+    let result = keep_errno(|| unsafe {
+        libc::mprotect(range.start as *mut c_void, range.bytes, read_write)
+    });
+    result == 0
+}
+
+/// Maps memory for a thread's stack, whose first `guard` bytes cannot be touched.
+pub(crate) fn map_stack(bytes: usize, guard: usize) -> Option<usize> {
+    let start = map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+    let range = AddressRange { start: start + guard, bytes: bytes - guard };
+    if !commit(range) {
+        // SAFETY: the range was mapped just now and nobody knows of it.
+        unsafe { unmap(AddressRange { start, bytes }) };
+        return None;
+    }
+    Some(start)
+}
+
+/// Since Linux 6.13; libc does not name them yet.
+const MADV_GUARD_INSTALL: c_int = 102;
+
+const MADV_GUARD_REMOVE: c_int = 103;
+
+/// Gives the pages of `range` back and makes every touch of them a fault, without splitting the
+/// mapping. `false` if the kernel cannot; nothing has changed then.
+pub(crate) fn install_guards(range: AddressRange) -> bool {
+    advise_guards(range, MADV_GUARD_INSTALL)
+}
+
+/// Makes the pages of `range` accessible again; they read as zero.
+pub(crate) fn remove_guards(range: AddressRange) -> bool {
+    advise_guards(range, MADV_GUARD_REMOVE)
+}
+
+fn advise_guards(range: AddressRange, advice: c_int) -> bool {
+    // SAFETY: the caller owns these pages and needs nothing of what they hold.
+    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) == 0 })
+}
+
+/// Makes every touch of `range` a fault. `false` if the kernel refuses.
+pub(crate) fn protect(range: AddressRange) -> bool {
+    // SAFETY: the caller owns these pages and does not touch them from here on.
+    let result = keep_errno(|| unsafe {
+        libc::mprotect(range.start as *mut c_void, range.bytes, libc::PROT_NONE)
+    });
+    result == 0
+}
+
+/// Puts fresh zero pages in the place of `range`, which becomes one mapping with its neighbours
+/// again. `false` if the kernel refused; the old pages are then still there.
+pub(crate) fn renew(range: AddressRange) -> bool {
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let renewed = map(range.start as *mut c_void, range.bytes, read_write, flags).is_some();
+    advise_huge_pages(range);
+    renewed
+}
+
+/// What the kernel is told about huge pages for the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HugePages {
+    Never,
+    /// Whatever the system's setting is.
+    System,
+    Always,
+}
+
+/// The advice in force, or [`NO_ADVICE`].
+static HUGE_PAGE_ADVICE: AtomicI32 = AtomicI32::new(NO_ADVICE);
+
+const NO_ADVICE: i32 = -1;
+
+/// Says for all of the arena, and for what is mapped there later, whether it may have huge pages. One
+/// piece of advice for one range: advice by segment would split the mapping.
+pub(crate) fn set_huge_pages(arena: AddressRange, huge_pages: HugePages) {
+    let advice = match huge_pages {
+        HugePages::Never => libc::MADV_NOHUGEPAGE,
+        HugePages::System => NO_ADVICE,
+        HugePages::Always => libc::MADV_HUGEPAGE,
+    };
+    HUGE_PAGE_ADVICE.store(advice, Ordering::Relaxed);
+    advise_huge_pages(arena);
+}
+
+/// Says that `range` is to have no huge pages, whatever is said of the rest.
+pub(crate) fn forbid_huge_pages(range: AddressRange) {
+    advise(range, libc::MADV_NOHUGEPAGE);
+}
+
+fn advise_huge_pages(range: AddressRange) {
+    let advice = HUGE_PAGE_ADVICE.load(Ordering::Relaxed);
+    if advice != NO_ADVICE {
+        advise(range, advice);
+    }
+}
+
+/// About huge pages. A kernel without them refuses, which is fine.
+fn advise(range: AddressRange, advice: c_int) {
+    // SAFETY: this advice changes no content.
+    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
+}
+
+/// The memory of this machine, in bytes; 0 if the system does not say.
+pub(crate) fn physical_bytes() -> u64 {
+    // SAFETY: all-zero is a valid sysinfo.
+    let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
+    // SAFETY: `info` is a valid place for the result.
+    let result = keep_errno(|| unsafe { libc::sysinfo(&mut info) });
+    if result == 0 { info.totalram * info.mem_unit as u64 } else { 0 }
+}
+
+/// The limit on this process's address space, if there is one.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    let result = keep_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) });
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it
+/// can be read; returns the words copied. An address at which nothing is mapped does no harm: each page
+/// is asked about before it is read, by a call that every program makes, and no filter can mind.
+pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
+    let mut done = 0;
+    while done < words.len() {
+        let at = address.wrapping_add(done * 8);
+        if !is_readable(at) {
+            break;
+        }
+        let page_words = (PAGE_BYTES - at % PAGE_BYTES) / 8;
+        let end = words.len().min(done + page_words);
+        for (place, from) in words[done..end].iter_mut().zip((at..).step_by(8)) {
+            // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
+            *place = unsafe { load_word(from) };
+        }
+        done = end;
+    }
+    done
+}
+
+/// Can the kernel read eight bytes at `address`? It reads a signal mask there before it sees that nothing
+/// is to be done with it.
+fn is_readable(address: usize) -> bool {
+    const NOTHING: c_int = -1;
+    let (set, no_set, bytes) = (address, ptr::null_mut::<c_void>(), size_of::<u64>());
+    let number = libc::SYS_rt_sigprocmask;
+    keep_errno(|| {
+        // SAFETY: the kernel refuses addresses that it cannot read, and writes nothing.
+        unsafe { libc::syscall(number, NOTHING, set, no_set, bytes) };
+        errno() == libc::EINVAL
+    })
+}
+
+/// The word at `address`. In assembly: other threads may write to it, which is no business of the
+/// compiler's, nor of a sanitizer's.
+///
+/// # Safety
+/// It is mapped.
+unsafe fn load_word(address: usize) -> u64 {
+    let word: u64;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller says that it is mapped.
+    unsafe {
+        asm!("mov {}, qword ptr [{}]", out(reg) word, in(reg) address,
+            options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the caller says that it is mapped.
+    unsafe {
+        asm!("ldr {}, [{}]", out(reg) word, in(reg) address,
+            options(nostack, preserves_flags, readonly));
+    }
+    word
+}

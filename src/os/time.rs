@@ -1,0 +1,24 @@
+//! Clocks, and sleep.
+
+use core::sync::atomic::AtomicU32;
+
+use super::system::Nanos;
+use super::threads::futex_wait_for;
+
+pub(super) fn clock(clock: libc::clockid_t) -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for a timespec.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The time, to the nanosecond, for the price of a few allocations.
+pub(crate) fn precise_now() -> Nanos {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Sleeps for `time`; may return early.
+pub(crate) fn sleep(time: Nanos) {
+    let never = AtomicU32::new(0);
+    futex_wait_for(&never, 0, time);
+}
