@@ -39,6 +39,7 @@ pub mod journal {
     pub use crate::release::journal::{Event, Span};
 }
 
+use crate::api::start;
 pub use crate::api::{fork, malloc};
 pub use crate::base::units;
 pub use crate::figures::snapshot::{Snapshot, Summary};
@@ -70,7 +71,7 @@ pub fn snapshot() -> Snapshot {
 
 /// The knobs in force.
 pub fn knobs() -> Knobs {
-    HEAP.is_ready(&Linux);
+    start::is_ready();
     HEAP.knobs.get()
 }
 
@@ -79,7 +80,7 @@ pub fn knobs() -> Knobs {
 pub fn set_knobs(knobs: Knobs) -> Result<(), KnobError> {
     knobs.validate()?;
     // Not before the heap has read the environment, which would undo it.
-    HEAP.is_ready(&Linux);
+    start::is_ready();
     HEAP.knobs.set(&knobs);
     HEAP.sampler.set_rate(knobs.profile_rate_bytes, knobs.profile_epoch_samples);
     Ok(())

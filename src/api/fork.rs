@@ -3,12 +3,12 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::api::this_thread;
+use crate::api::start;
 use crate::caches::thread_cache::Bins;
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::hooks::sections;
-use crate::os::Linux;
+use crate::os;
 use crate::os::pin;
 use crate::release::RELEASE;
 use crate::sampling::observer;
@@ -47,7 +47,7 @@ extern "C" fn register() {
 /// `CLONE_VM` does, and returns 0 in the child alone, on the copy of the calling thread.
 pub unsafe fn around(clone: impl FnOnce() -> i64) -> i64 {
     // A child of a thread that waits for another one to start the heap would wait for ever.
-    HEAP.is_ready(&Linux);
+    start::is_ready();
     before();
     let result = clone();
     if result == 0 {
@@ -59,8 +59,8 @@ pub unsafe fn around(clone: impl FnOnce() -> i64) -> i64 {
 }
 
 extern "C" fn before() {
-    let (word, inside) = this_thread::this_thread();
-    HEAP.wait_for_start(&Linux);
+    let (word, inside) = os::this_thread();
+    start::wait_for_start();
     // No tick is under way from here on. It fails where the calling thread ticks: a signal handler forks.
     if !inside && RELEASE.lock_for_fork() {
         HEAP.hold_for_fork(word);
@@ -69,7 +69,7 @@ extern "C" fn before() {
 }
 
 extern "C" fn after_in_parent() {
-    if was_this_thread(this_thread::this_thread().0) {
+    if was_this_thread(os::this_thread().0) {
         // SAFETY: `before` took the locks on this thread.
         unsafe { HEAP.unlock_after_fork() };
         // SAFETY: and this one.
@@ -84,7 +84,7 @@ extern "C" fn after_in_child() {
     RELEASE.ticker.is_gone_in_child();
     sections::forked();
     observer::forked();
-    let (word, _) = this_thread::this_thread();
+    let (word, _) = os::this_thread();
     if was_this_thread(word) {
         // SAFETY: `before` took the locks on this thread, which is now the only one.
         unsafe { HEAP.unlock_after_fork() };

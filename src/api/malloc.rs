@@ -3,7 +3,9 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use crate::api::this_thread::{Entered, enter, enter_to_free, housekeeping};
+use crate::api::start;
+use crate::api::this_thread::{enter, enter_to_free, housekeeping};
+use crate::caches::entered::Entered;
 use crate::caches::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::geometry::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::heap::HEAP;
@@ -12,8 +14,7 @@ use crate::heap::large;
 use crate::os::biased_lock::{BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
-use crate::release::{RELEASE, release_everything};
-use crate::sampling;
+use crate::release::{RELEASE, release_everything, start_if_needed};
 use crate::stack;
 
 /// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
@@ -72,7 +73,7 @@ fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
             housekeeping(&HEAP, cache, &Linux);
             block
         }
-        None if HEAP.is_ready(&Linux) => allocate_uncached(class, bytes, align, frame),
+        None if start::is_ready() => allocate_uncached(class, bytes, align, frame),
         None => None,
     };
     or_out_of_memory(block)
@@ -105,14 +106,13 @@ fn sample(
     frame: usize,
 ) -> *mut u8 {
     let Some(rate) = cache.end_countdown(class, HEAP.sampler.countdowns()) else { return block };
-    let Some(sampled) = sampling::allocate(&HEAP, bytes, align, rate, frame) else { return block };
+    let Some(sampled) =
+        HEAP.sampler.allocate(&HEAP.pages, &HEAP.metadata, bytes, align, rate, frame)
+    else {
+        return block;
+    };
     if !cache.bin(class).push(block) {
-        central::free_uncached(
-            &HEAP,
-            class,
-            block as usize,
-            block as usize - HEAP.pages.arena.base(),
-        );
+        free_uncached(class, block as usize, block as usize - HEAP.pages.arena.base());
     }
     sampled
 }
@@ -124,10 +124,25 @@ fn allocate_uncached(
     frame: usize,
 ) -> Option<*mut u8> {
     let rate = HEAP.sampler.countdowns().try_once(bytes as u64);
-    let sampled = rate.and_then(|rate| sampling::allocate(&HEAP, bytes, align, rate, frame));
+    let sampled = rate.and_then(|rate| {
+        HEAP.sampler.allocate(&HEAP.pages, &HEAP.metadata, bytes, align, rate, frame)
+    });
     let block = sampled.or_else(|| central::allocate_uncached(&HEAP, class))?;
     central::count_uncached(&HEAP, class, bytes);
+    count_uncached();
     Some(block)
+}
+
+#[cold]
+fn free_uncached(class: SizeClass, address: usize, offset: usize) {
+    central::free_uncached(&HEAP, class, address, offset);
+    count_uncached();
+}
+
+/// An operation past the caches counts as one all the same.
+fn count_uncached() {
+    HEAP.uncached.operations.fetch_add(1, Ordering::Relaxed);
+    start_if_needed(&HEAP, &RELEASE);
 }
 
 /// The block, or null with the error that the C interface has for that. Done here, off the fast
@@ -189,7 +204,13 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
     let frame = stack::address_in_frame();
-    or_out_of_memory(on_pages(enter(), || large::allocate(&HEAP, bytes, align, zeroed, frame)))
+    let allocate = || {
+        if !start::is_ready() {
+            return None;
+        }
+        large::allocate(&HEAP, bytes, align, zeroed, frame)
+    };
+    or_out_of_memory(on_pages(enter(), allocate))
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all
@@ -199,7 +220,7 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
     let result = operation();
     match entered {
         Some(entered) => housekeeping(&HEAP, entered.cache, &Linux),
-        None => central::note_uncached(&HEAP),
+        None => count_uncached(),
     }
     result
 }
@@ -257,7 +278,9 @@ fn free_slow(class: SizeClass, address: usize) {
     let frame = stack::address_in_frame();
     let offset = address.wrapping_sub(HEAP.pages.arena.base());
     if HEAP.pages.arena.is_sample(address) {
-        return on_pages(enter_to_free(), || sampling::free(&HEAP, address, frame));
+        return on_pages(enter_to_free(), || {
+            HEAP.sampler.free(&HEAP.pages, &HEAP.metadata, address, frame)
+        });
     }
     if large::is_large(class) {
         return on_pages(enter_to_free(), || large::free(&HEAP, offset));
@@ -269,12 +292,12 @@ fn free_slow(class: SizeClass, address: usize) {
             if !bin.push(address as *mut u8) {
                 central::make_room(&HEAP, cache, class);
                 if !bin.push(address as *mut u8) {
-                    central::free_uncached(&HEAP, class, address, offset);
+                    free_uncached(class, address, offset);
                 }
             }
             housekeeping(&HEAP, cache, &Linux);
         }
-        None => central::free_uncached(&HEAP, class, address, offset),
+        None => free_uncached(class, address, offset),
     }
 }
 
@@ -298,7 +321,7 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
             // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
             let _inside = enter();
             if HEAP.pages.arena.is_sample(block as usize) {
-                sampling::usable_bytes(&HEAP, block as usize)
+                HEAP.sampler.usable_bytes(&HEAP.pages, &HEAP.metadata, block as usize)
             } else {
                 large::usable_bytes(&HEAP, offset)
             }
@@ -330,7 +353,17 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     if class == new_class && !is_sample && (!both_large || resize()) {
         return block;
     }
-    let resize_sample = || sampling::resize(&HEAP, block as usize, bytes, align, new_class, frame);
+    let resize_sample = || {
+        HEAP.sampler.resize(
+            &HEAP.pages,
+            &HEAP.metadata,
+            block as usize,
+            bytes,
+            align,
+            new_class,
+            frame,
+        )
+    };
     if is_sample && let Some(resized) = on_pages(enter(), resize_sample) {
         return resized;
     }
@@ -361,7 +394,7 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
 /// Returns the pages handed to the system; none if the thread is ending or this is a signal handler
 /// that interrupted malloc.
 pub fn release_now() -> crate::base::units::Pages {
-    if !HEAP.is_ready(&Linux) {
+    if !start::is_ready() {
         return crate::base::units::Pages(0);
     }
     release_everything(&HEAP, &RELEASE, &Linux, enter)

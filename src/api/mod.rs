@@ -1,7 +1,9 @@
 //! What users call, and what the system calls: the operations, threads that come and go, forks, and the end.
 
 pub(crate) mod exit_summary;
+pub(crate) mod faults;
 pub mod fork;
 pub(crate) mod global;
 pub mod malloc;
+pub(crate) mod start;
 pub(crate) mod this_thread;

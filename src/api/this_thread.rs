@@ -3,14 +3,16 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::api::start;
+use crate::caches::entered::{Entered, enter_or};
 use crate::caches::thread_cache::{Bins, DEAD, FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::heap::central;
 use crate::heap::large;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
-use crate::os::biased_lock::{BUSY, BiasedLock, OwnerWord};
+use crate::os::Os;
+use crate::os::biased_lock::{BUSY, OwnerWord};
 use crate::os::tls::ThreadWord;
-use crate::os::{Linux, Os};
 use crate::release::{RELEASE, start_if_needed, tick_if_due};
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
@@ -27,19 +29,6 @@ pub(crate) fn create_exit_key() {
     let result = unsafe { libc::pthread_key_create(&mut key, Some(thread_ends)) };
     if result == 0 {
         EXIT_KEY.store(key, Ordering::Relaxed);
-    }
-}
-
-/// The right to touch this thread's cache, until dropped.
-pub(crate) struct Entered {
-    pub cache: &'static ThreadCache,
-    word: ThreadWord,
-}
-
-impl Drop for Entered {
-    #[inline]
-    fn drop(&mut self) {
-        BiasedLock::leave(self.word, core::ptr::from_ref(self.cache) as usize);
     }
 }
 
@@ -67,29 +56,8 @@ pub(crate) fn enter_to_free() -> Option<Entered> {
     })
 }
 
-/// Enters the calling thread's cache, or does `otherwise` for a thread that has none yet, with its
-/// word's value.
-fn enter_or(otherwise: impl FnOnce(ThreadWord, usize) -> Option<Entered>) -> Option<Entered> {
-    let word = ThreadWord::of_this_thread();
-    loop {
-        match word.get() {
-            BUSY | DEAD => return None,
-            value @ (UNSET | FREED_ONE..=LAST_SPECIAL) => return otherwise(word, value),
-            address => {
-                // SAFETY: a word above the special ones is the address of the thread's cache.
-                let cache = unsafe { &*(address as *const ThreadCache) };
-                if cache.lock.enter(word) {
-                    return Some(Entered { cache, word });
-                }
-                BiasedLock::leave(word, address);
-                cache.lock.wait_until_unwanted();
-            }
-        }
-    }
-}
-
 fn attach(word: ThreadWord) -> Option<Entered> {
-    if !HEAP.is_ready(&Linux) {
+    if !start::is_ready() {
         return None;
     }
     // What pthread_setspecific may allocate is served without a cache.
@@ -147,11 +115,3 @@ pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl O
         }
     }
 }
-
-/// The address of the calling thread's word, and whether the thread is inside its cache.
-pub(crate) fn this_thread() -> (usize, bool) {
-    let word = ThreadWord::of_this_thread();
-    (word.address(), word.get() == BUSY)
-}
-
-const _: () = assert!(UNSET < BUSY && BUSY < DEAD && DEAD < FREED_ONE && FREED_ONE < LAST_SPECIAL);

@@ -19,7 +19,6 @@ use crate::os::{self, Linux};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::metadata::MAX_ARRAY_BYTES;
 use crate::pages::touched::touch;
-use crate::release::start_if_needed;
 
 /// A bin's first capacity, and the bytes up to which it doubles at each refill without asking
 /// whether more is worth it.
@@ -356,12 +355,6 @@ fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*m
     }
 }
 
-/// An operation past the caches counts as one all the same.
-pub(crate) fn note_uncached(heap: &'static Heap) {
-    heap.uncached.operations.fetch_add(1, Ordering::Relaxed);
-    start_if_needed(heap, &crate::release::RELEASE);
-}
-
 /// A block without a thread cache.
 #[cold]
 pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass) -> Option<*mut u8> {
@@ -376,19 +369,17 @@ pub(crate) fn allocate_uncached(heap: &Heap, class: SizeClass) -> Option<*mut u8
 }
 
 /// An allocation without a thread cache has succeeded, in whatever way.
-pub(crate) fn count_uncached(heap: &'static Heap, class: SizeClass, bytes: usize) {
+pub(crate) fn count_uncached(heap: &Heap, class: SizeClass, bytes: usize) {
     let counters = &heap.uncached.classes[class.index()];
     counters.allocations.fetch_add(1, Ordering::Relaxed);
     counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    note_uncached(heap);
 }
 
 /// A free without a thread cache. `offset` is the block's from the arena's base.
 #[cold]
-pub(crate) fn free_uncached(heap: &'static Heap, class: SizeClass, address: usize, offset: usize) {
+pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
     put(heap, class, locate(class, address, offset));
     heap.uncached.classes[class.index()].spilled.fetch_add(1, Ordering::Relaxed);
-    note_uncached(heap);
 }
 
 /// Empties bins and gives their arrays back: when their thread ends, when they were not used for a

@@ -10,12 +10,11 @@ use crate::base::units::{
 use crate::geometry::arena::Arena;
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
-use crate::heap::Heap;
+use crate::heap::{Deferred, Heap};
 use crate::os::report;
 use crate::os::{self, AddressRange, Linux, Os};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, PageHeap};
-use crate::sampling;
 
 /// From this size on a block that has to move is moved by its page table entries, not its bytes:
 /// below it, copying costs less than the kernel's work on two mappings.
@@ -47,9 +46,6 @@ pub(crate) fn allocate(
     zeroed: bool,
     frame: usize,
 ) -> Option<*mut u8> {
-    if !heap.is_ready(&Linux) {
-        return None;
-    }
     let pages = pages_for(heap, bytes)?;
     let align_pages = pages_for(heap, align)?.0;
     let taken = loop {
@@ -99,7 +95,9 @@ pub(crate) fn allocate(
 fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
     let Some(rate) = heap.sampler.countdowns().try_once(bytes as u64) else { return };
     let address = run.address(&heap.pages.arena);
-    if let Some(sample) = sampling::note_large(heap, address, bytes, rate, frame) {
+    if let Some(sample) =
+        heap.sampler.note_large(&heap.pages, &heap.metadata, address, bytes, rate, frame)
+    {
         *heap.pages.page_heap.lock().sample_at(&heap.pages.arena, run.segment, run.first) = sample;
     }
 }
@@ -150,12 +148,7 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
     release_parts(heap, &mut page_heap, run, Pages(0), resident);
     heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
-    sampling::forget_large(heap, sample);
-}
-
-/// A block whose free had to wait, with the next such block's address in it.
-pub(crate) struct Deferred {
-    next: *mut Deferred,
+    heap.sampler.forget_large(&heap.metadata, sample);
 }
 
 /// A signal handler frees a large block and has interrupted its thread in the page heap, or in the
@@ -233,7 +226,7 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: u
     }
     drop(page_heap);
     // To the profiler this is the end of one block and the beginning of another.
-    sampling::forget_large(heap, before);
+    heap.sampler.forget_large(&heap.metadata, before);
     sample(heap, run, bytes, frame);
     true
 }
@@ -274,7 +267,7 @@ pub(crate) fn move_to_larger(
     release_parts(heap, &mut page_heap, old, Pages(0), false);
     heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
-    sampling::forget_large(heap, sample);
+    heap.sampler.forget_large(&heap.metadata, sample);
     Some(block)
 }
 

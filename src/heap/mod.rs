@@ -7,14 +7,10 @@ pub(crate) mod large;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use self::knobs::{KnobCells, Knobs};
-use crate::api::this_thread;
 use crate::caches::thread_cache::{Registry, ThreadCache};
-use crate::figures::root;
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::CLASS_COUNT;
-use crate::heap::large::Deferred;
 use crate::os::lock::Guard;
-use crate::os::report::Line;
 use crate::os::{self, Os};
 use crate::pages::HeapPages;
 use crate::pages::metadata::Metadata;
@@ -47,6 +43,11 @@ pub(crate) struct Heap {
     process: AtomicU32,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
+}
+
+/// A block whose free had to wait, with the next such block's address in it.
+pub(crate) struct Deferred {
+    pub(super) next: *mut Deferred,
 }
 
 /// Counters of what is done without a thread cache or to another's, by any thread; and of the time that
@@ -97,49 +98,30 @@ impl Heap {
         }
     }
 
-    /// Makes the heap usable, once; `false` if the system did not grant an arena.
+    /// Can it be used?
     #[inline]
-    pub fn is_ready(&self, os: &impl Os) -> bool {
-        // Acquire: partner of the Release in `start`.
-        self.ready.load(Ordering::Acquire) == READY || self.start(os)
+    pub fn is_ready(&self) -> bool {
+        // Acquire: partner of the Release in `start_once`.
+        self.ready.load(Ordering::Acquire) == READY
     }
 
-    /// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
-    pub fn wait_for_start(&self, os: &impl Os) {
-        if self.ready.load(Ordering::Relaxed) == STARTING {
-            self.is_ready(os);
-        }
+    /// Is some thread making it ready just now?
+    pub fn is_starting(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) == STARTING
     }
 
+    /// Makes the heap usable by `start`, once, whoever comes first; returns whether it is then. The calling
+    /// thread's word is at `word`: a signal handler that interrupted the start is told `false`.
     #[cold]
-    fn start(&self, os: &impl Os) -> bool {
+    pub fn start_once(&self, word: usize, start: impl FnOnce() -> bool) -> bool {
         let first =
             self.ready.compare_exchange(UNTOUCHED, STARTING, Ordering::Acquire, Ordering::Acquire);
-        let (word, _) = this_thread::this_thread();
         if first.is_ok() {
             self.starter.store(word, Ordering::Relaxed);
             self.process.store(os::process(), Ordering::Relaxed);
-            // Readers from outside find the heap by what this brings into the program.
-            core::hint::black_box(root::address());
-            os::find_purge_call();
-            self.knobs.load_environment();
-            let want = knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine);
-            let reserved = self.pages.arena.reserve(os, want);
-            if reserved {
-                os::set_huge_pages(self.pages.arena.range(), knobs::huge_pages());
-                os::forbid_huge_pages(self.pages.arena.sample_range());
-                // A huge page would bring back what was given back of its records.
-                os::forbid_huge_pages(self.pages.arena.records());
-                let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
-                let guards = knobs::profile_guards();
-                self.sampler.start(profile_rate_bytes, profile_epoch_samples, guards);
-                this_thread::create_exit_key();
-                self.has_barrier.store(os::register_barrier(), Ordering::Relaxed);
-            } else {
-                Line::new().text("the system grants no address space for a heap").send();
-            }
+            let state = if start() { READY } else { FAILED };
             // Release: partner of the Acquires here and in `is_ready`.
-            self.ready.store(if reserved { READY } else { FAILED }, Ordering::Release);
+            self.ready.store(state, Ordering::Release);
         }
         loop {
             match self.ready.load(Ordering::Acquire) {
@@ -151,6 +133,30 @@ impl Heap {
                 _ => os::yield_now(),
             }
         }
+    }
+
+    /// Reserves its addresses, as the knobs have it. `false`: the system does not grant them.
+    pub fn reserve(&self, os: &impl Os, watch_faults: fn()) -> bool {
+        self.knobs.load_environment();
+        let arena = &self.pages.arena;
+        if !arena.reserve(os, knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine)) {
+            return false;
+        }
+        os::set_huge_pages(arena.range(), knobs::huge_pages());
+        os::forbid_huge_pages(arena.sample_range());
+        // A huge page would bring back what was given back of its records.
+        os::forbid_huge_pages(arena.records());
+        let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
+        let watch_faults = knobs::profile_guards().then_some(watch_faults);
+        self.sampler.start(profile_rate_bytes, profile_epoch_samples, watch_faults);
+        true
+    }
+
+    /// Asks for the barrier that taking over a cache needs. Returns whether the kernel has it.
+    pub fn register_barrier(&self) -> bool {
+        let has_barrier = os::register_barrier();
+        self.has_barrier.store(has_barrier, Ordering::Relaxed);
+        has_barrier
     }
 
     /// The page heap, for whom a signal handler can interrupt. `None` in a handler that interrupted its
@@ -172,14 +178,6 @@ impl Heap {
     /// Can caches be taken over?
     pub fn has_barrier(&self) -> bool {
         self.has_barrier.load(Ordering::Relaxed)
-    }
-
-    /// As starting does: caches can be taken over from now on, if the kernel lets us.
-    #[cfg(test)]
-    pub fn register_barrier(&self) -> bool {
-        let has_barrier = os::register_barrier();
-        self.has_barrier.store(has_barrier, Ordering::Relaxed);
-        has_barrier
     }
 
     /// Slow-path operations of all threads so far.

@@ -32,3 +32,4 @@ pub(crate) use purge::*;
 pub(crate) use system::*;
 pub(crate) use threads::*;
 pub(crate) use time::*;
+pub(crate) use tls::this_thread;

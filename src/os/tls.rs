@@ -7,7 +7,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::os::biased_lock::OwnerWord;
+use crate::os::biased_lock::{BUSY, OwnerWord};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("slackwater supports x86_64 and aarch64");
@@ -165,6 +165,12 @@ impl OwnerWord for ThreadWord {
         // SAFETY: the address is this thread's own word.
         unsafe { &*(self.address() as *const AtomicUsize) }.store(value, Ordering::Release);
     }
+}
+
+/// The address of the calling thread's word, and whether the thread is inside its cache.
+pub(crate) fn this_thread() -> (usize, bool) {
+    let word = ThreadWord::of_this_thread();
+    (word.address(), word.get() == BUSY)
 }
 
 #[cfg(test)]

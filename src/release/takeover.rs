@@ -5,12 +5,11 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::api::this_thread;
 use crate::caches::thread_cache::{Bins, Takeovers, ThreadCache};
 use crate::heap::Heap;
 use crate::heap::central;
 use crate::hooks::probes;
-use crate::os::{Nanos, Os};
+use crate::os::{self, Nanos, Os};
 use crate::release::journal::{Event, Journal, Span};
 
 /// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
@@ -47,7 +46,7 @@ fn take_over(
     began: Nanos,
     wanted: impl Fn(&ThreadCache) -> Bins,
 ) -> Nanos {
-    let (own_word, _) = this_thread::this_thread();
+    let (own_word, _) = os::this_thread();
     let done = if heap.has_barrier() {
         heap.threads.take_over(own_word, wanted, |cache, bins| central::put_away(heap, cache, bins))
     } else {

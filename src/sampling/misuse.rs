@@ -9,17 +9,11 @@
 //! After K. Serebryany and others, "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in
 //! Production" (ICSE 2024).
 
-use core::cell::UnsafeCell;
-use core::ffi::{c_int, c_void};
-use core::mem::MaybeUninit;
-use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use super::call_sites::StackId;
 use super::{ModuleEntry, Open, Sample, Tables, slot_of, split};
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
+use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
-use crate::heap::HEAP;
 use crate::os::report::{self, Line};
 use crate::os::{self, Nanos};
 use crate::stack::{self, MAX_FRAMES, Registers};
@@ -211,65 +205,19 @@ fn parse_hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Who had the signal before. Written once, before our handler is in force.
-struct Before(UnsafeCell<MaybeUninit<libc::sigaction>>);
-
-// SAFETY: written before the handler that reads it is installed.
-unsafe impl Sync for Before {}
-
-static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
-static IS_WATCHING: AtomicBool = AtomicBool::new(false);
-
-/// Installs the handler, once for the process, when its first guarded block is handed out. A handler
-/// that the program installs later takes its place: then faults go unexplained.
-#[cold]
-pub(super) fn watch_faults() {
-    if IS_WATCHING.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    // SAFETY: nobody reads it before the handler is installed, and this is done once.
-    let before = unsafe { &mut *BEFORE.0.get() };
-    // SAFETY: a valid place; nothing is installed yet.
-    if unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), before.as_mut_ptr()) } != 0 {
-        return;
-    }
-    // SAFETY: all-zero is a valid sigaction.
-    let mut ours: libc::sigaction = unsafe { core::mem::zeroed() };
-    ours.sa_sigaction = on_fault as *const () as usize;
-    // SAFETY: the call above has filled it.
-    let before = unsafe { before.assume_init_ref() };
-    ours.sa_mask = before.sa_mask;
-    ours.sa_flags = before.sa_flags | libc::SA_SIGINFO | libc::SA_ONSTACK;
-    ours.sa_flags &= !libc::SA_RESETHAND;
-    // SAFETY: the handler is a function of the right type.
-    unsafe { libc::sigaction(libc::SIGSEGV, &ours, ptr::null_mut()) };
-}
-
-extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let errno = os::errno();
-    // SAFETY: the kernel hands in what it promises for SA_SIGINFO.
-    let cause = unsafe { &*info };
-    // SAFETY: of a fault it has the address, and of any signal there are as many bytes.
-    let address = unsafe { cause.si_addr() } as usize;
-    let arena = &HEAP.pages.arena;
-    let samples = arena.sample_range();
-    // Positive codes are the kernel's own; others were sent by somebody.
-    let is_ours = cause.si_code > 0
-        && arena.is_reserved()
-        && address.wrapping_sub(samples.start) < samples.bytes;
-    if is_ours {
-        explain_fault(address, Registers::of_context(context));
-    }
-    os::set_errno(errno);
-    hand_on(signal, info, context);
-}
-
-fn explain_fault(address: usize, registers: Registers) {
-    let Some(mut open) = HEAP.sampler.lock(&HEAP.metadata) else {
+/// Tells what an access at `address`, among the slots of `arena`, means. `open` is the sampler; `None` in a
+/// handler that interrupted its thread there.
+pub(super) fn explain_fault(
+    open: Option<Open<'_>>,
+    arena: &Arena,
+    address: usize,
+    registers: Registers,
+) {
+    let Some(mut open) = open else {
         headline(Misuse::Wild, address, None);
         return;
     };
-    let (misuse, index) = judge(&mut open, address);
+    let (misuse, index) = judge(&mut open, arena, address);
     let sample = index.map(|index| open.tables().samples[index as usize]);
     headline(misuse, address, sample.as_ref());
     let mut frames = [0; MAX_FRAMES];
@@ -283,8 +231,8 @@ fn explain_fault(address: usize, registers: Registers) {
 }
 
 /// What a fault at `address` means, and whose block it is about.
-fn judge(open: &mut Open<'_>, address: usize) -> (Misuse, Option<SlotIndex>) {
-    let index = slot_of(&HEAP.pages.arena, address);
+fn judge(open: &mut Open<'_>, arena: &Arena, address: usize) -> (Misuse, Option<SlotIndex>) {
+    let index = slot_of(arena, address);
     let of = |open: &mut Open<'_>, index: SlotIndex| {
         let sample = open.tables().samples[index as usize];
         (sample.address != 0 && sample.is_in_slot()).then_some(sample)
@@ -302,58 +250,6 @@ fn judge(open: &mut Open<'_>, address: usize) -> (Misuse, Option<SlotIndex>) {
     }
     let before = index.checked_sub(1).filter(|&before| of(open, before).is_some());
     (if before.is_some() { Misuse::Overflow } else { Misuse::Wild }, before)
-}
-
-/// Leaves the signal to whoever had it before.
-fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: not written since this handler was installed.
-    let before = unsafe { &*BEFORE.0.get() };
-    // SAFETY: filled before this handler was installed.
-    let before = unsafe { before.assume_init_ref() };
-    if before.sa_flags & libc::SA_RESETHAND != 0 {
-        leave_to_default(signal);
-    }
-    match before.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // The access is made again, and ends the process. A signal that somebody sent is not
-            // repeated by itself.
-            // SAFETY: what was in force before.
-            unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
-            // SAFETY: `info` is the kernel's.
-            if unsafe { (*info).si_code } <= 0 && before.sa_sigaction == libc::SIG_DFL {
-                // SAFETY: no preconditions; it arrives when this handler returns.
-                unsafe { libc::raise(signal) };
-            }
-        }
-        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: the program installed it as a function of this type.
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
-                unsafe { core::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: the program installed it as a function of this type.
-            let handler: extern "C" fn(c_int) = unsafe { core::mem::transmute(handler) };
-            handler(signal);
-        }
-    }
-}
-
-/// From now on the system's own way with the signal holds, unless the program has put a handler in the
-/// place of ours.
-///
-/// A handler that was to be called once trusts in that: it returns, or raises the signal again, to end
-/// the process.
-fn leave_to_default(signal: c_int) {
-    // SAFETY: all-zero is a valid sigaction, and means the default.
-    let default: libc::sigaction = unsafe { core::mem::zeroed() };
-    let mut now = default;
-    // SAFETY: a valid place.
-    unsafe { libc::sigaction(signal, ptr::null(), &mut now) };
-    if now.sa_sigaction == on_fault as *const () as usize {
-        // SAFETY: a valid action.
-        unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
-    }
 }
 
 #[cfg(test)]

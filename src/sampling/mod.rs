@@ -29,12 +29,12 @@ use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::{MAX_SLOTS, SlotIndex};
-use crate::heap::Heap;
 use crate::hooks::probes;
 use crate::os::lock::{Guard, Lock};
 use crate::os::{self, Linux, Nanos};
+use crate::pages::HeapPages;
 use crate::pages::metadata::Metadata;
-use crate::stack::{self, MAX_FRAMES, Scratch};
+use crate::stack::{self, MAX_FRAMES, Registers, Scratch};
 
 pub(crate) use call_sites::{
     ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
@@ -130,7 +130,8 @@ struct State {
     newest: SlotIndex,
     /// The system has no memory for the tables.
     is_refused: bool,
-    watches_faults: bool,
+    /// What is to be called when the first guarded block is handed out: it installs the handler of faults.
+    watch_faults: Option<fn()>,
 }
 
 // SAFETY: the tables belong to the state alone.
@@ -197,7 +198,7 @@ impl Sampler {
                 oldest: 0,
                 newest: 0,
                 is_refused: false,
-                watches_faults: false,
+                watch_faults: None,
             }),
             budget: AtomicU64::new(u64::MAX),
             paced: AtomicU64::new(0),
@@ -210,14 +211,14 @@ impl Sampler {
         &self.readings.countdowns
     }
 
-    /// Before anything is sampled.
-    pub fn start(&self, rate: u64, budget: u64, guards: bool) {
+    /// Before anything is sampled. `watch_faults` installs the handler of faults; without it there are no guards.
+    pub fn start(&self, rate: u64, budget: u64, watch_faults: Option<fn()>) {
         self.countdowns().set_seed(os::random_seed());
         self.set_rate(rate, budget);
-        if !guards {
-            let mut state = self.state.lock();
+        let mut state = self.state.lock();
+        state.watch_faults = watch_faults;
+        if watch_faults.is_none() {
             state.slots.switch_guards_off();
-            state.watches_faults = true;
         }
     }
 
@@ -621,115 +622,6 @@ fn slot_of(arena: &Arena, address: usize) -> SlotIndex {
     ((address - arena.sample_range().start) / SPAN_BYTES) as SlotIndex
 }
 
-/// A sampled block of up to 32 KiB, aligned to `align`; `None` if it cannot be had, and should be an
-/// ordinary one. `frame` is an address in the frame of the function that the program has
-/// called ([`stack::address_in_frame`]).
-#[cold]
-pub(crate) fn allocate(
-    heap: &Heap,
-    bytes: usize,
-    align: usize,
-    rate: u32,
-    frame: usize,
-) -> Option<*mut u8> {
-    let sampler = &heap.sampler;
-    let amount = amount(bytes, rate);
-    // One of 0 bytes has a place, too.
-    let bytes = bytes.max(1);
-    let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
-    if !open.state.watches_faults {
-        open.state.watches_faults = true;
-        misuse::watch_faults();
-    }
-    let slot = open.open_slot(&heap.pages.arena, bytes, align);
-    let Some((index, address, place)) = slot else { return sampler.drop_one() };
-    let stack = open.allocating_stack(frame);
-    let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
-    let sample = new_sample(address, bytes, amount, stack, place, class);
-    open.note_allocated(index, sample, heap.pages.totals.figures().used_pages.get());
-    open.account(&heap.metadata);
-    Some(address as *mut u8)
-}
-
-/// Frees the sampled block at `address`, which is a sample's. What is none is a caller's mistake that
-/// ends the process. A signal handler that interrupted its thread here leaves the block as it is.
-#[cold]
-pub(crate) fn free(heap: &Heap, address: usize, frame: usize) {
-    let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return };
-    let index = slot_of(&heap.pages.arena, address);
-    let sample = open.tables().samples[index as usize];
-    if sample.address != address as u64 || !sample.is_in_slot() {
-        let stack = open.stack(frame);
-        misuse::fail(&mut open, Misuse::NoBlock, address, None, stack);
-    }
-    if !sample.is_live() {
-        let stack = open.stack(frame);
-        misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
-    }
-    let place = sample.place();
-    if let Some(touched) = first_touched(&sample, &place) {
-        let stack = open.stack(frame);
-        misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
-    }
-    let is_quarantined = open.has_quarantine();
-    let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
-    open.note_freed(index, stack);
-    if is_quarantined || !place.is_warm() || !open.put_warm(index) {
-        open.state.slots.close(&Linux, index, slot_address(&heap.pages.arena, index), &place);
-        open.put(index);
-    }
-    open.account(&heap.metadata);
-}
-
-/// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
-/// where it is then, uncounted, so that this remains the sample that it is, if in another slot. Returns
-/// where it is now. `None`: it must become another block, or is none.
-#[cold]
-pub(crate) fn resize(
-    heap: &Heap,
-    address: usize,
-    bytes: usize,
-    align: usize,
-    class: SizeClass,
-    frame: usize,
-) -> Option<*mut u8> {
-    let bytes = bytes.max(1);
-    let mut open = heap.sampler.lock(&heap.metadata)?;
-    let index = slot_of(&heap.pages.arena, address);
-    let sample = open.tables().samples[index as usize];
-    let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
-    if !is_its || sample.class != class {
-        return None;
-    }
-    let place = sample.place();
-    if let Some(touched) = first_touched(&sample, &place) {
-        let stack = open.stack(frame);
-        misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
-    }
-    if place.has_room_for(bytes) {
-        open.change(|tables| tables.samples[index as usize].bytes = bytes as u64);
-        fill_pad(address, bytes, &place);
-        return Some(address as *mut u8);
-    }
-    let slot = open.open_slot(&heap.pages.arena, bytes, align);
-    let Some((to, moved, its_place)) = slot else { return heap.sampler.drop_one() };
-    let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
-    // SAFETY: both blocks have so many bytes, in different slots.
-    unsafe { ptr::copy_nonoverlapping(from, moved as *mut u8, size) };
-    let stack = open.stack(frame);
-    let moved_sample = Sample {
-        address: moved as u64,
-        bytes: bytes as u64,
-        first_page: its_place.first_page as u8,
-        end_page: its_place.end_page as u8,
-        ..sample
-    };
-    open.note_moved(index, to, moved_sample, stack);
-    open.state.slots.close(&Linux, index, slot_address(&heap.pages.arena, index), &place);
-    open.account(&heap.metadata);
-    Some(moved as *mut u8)
-}
-
 /// Fills what is behind a block of `bytes`, up to its last page's end, which is open.
 fn fill_pad(address: usize, bytes: usize, place: &Place) {
     let pad = (address + bytes) as *mut u8;
@@ -746,49 +638,175 @@ fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
     pad.iter().position(|&byte| byte != PAD).map(|offset| end + offset)
 }
 
-/// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
-/// interrupted its thread here.
-#[cold]
-pub(crate) fn usable_bytes(heap: &Heap, address: usize) -> usize {
-    let Some(mut open) = heap.sampler.lock(&heap.metadata) else { return 0 };
-    let index = slot_of(&heap.pages.arena, address);
-    let sample = open.tables().samples[index as usize];
-    if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
-        misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
+impl Sampler {
+    /// A sampled block of up to 32 KiB, aligned to `align`; `None` if it cannot be had, and should be an
+    /// ordinary one. `frame` is an address in the frame of the function that the program has
+    /// called ([`stack::address_in_frame`]).
+    #[cold]
+    pub fn allocate(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        bytes: usize,
+        align: usize,
+        rate: u32,
+        frame: usize,
+    ) -> Option<*mut u8> {
+        let amount = amount(bytes, rate);
+        // One of 0 bytes has a place, too.
+        let bytes = bytes.max(1);
+        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        if let Some(watch_faults) = open.state.watch_faults.take() {
+            watch_faults();
+        }
+        let slot = open.open_slot(&pages.arena, bytes, align);
+        let Some((index, address, place)) = slot else { return self.drop_one() };
+        let stack = open.allocating_stack(frame);
+        let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+        let sample = new_sample(address, bytes, amount, stack, place, class);
+        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.account(metadata);
+        Some(address as *mut u8)
     }
-    sample.bytes as usize
-}
 
-/// Remembers a large block where it is. `None`: there is no room for it.
-#[cold]
-pub(crate) fn note_large(
-    heap: &Heap,
-    address: usize,
-    bytes: usize,
-    rate: u32,
-    frame: usize,
-) -> Option<SlotIndex> {
-    let sampler = &heap.sampler;
-    let Some(mut open) = sampler.lock(&heap.metadata) else { return sampler.drop_one() };
-    let Some(index) = open.take(slots(&heap.pages.arena)) else { return sampler.drop_one() };
-    let stack = open.allocating_stack(frame);
-    let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
-    let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
-    let sample = new_sample(address, bytes, amount, stack, nowhere, class);
-    open.note_allocated(index, sample, heap.pages.totals.figures().used_pages.get());
-    open.account(&heap.metadata);
-    Some(index)
-}
-
-/// The end of a large block, which was remembered as sample `index`, or not (0).
-pub(crate) fn forget_large(heap: &Heap, index: SlotIndex) {
-    if index == 0 {
-        return;
+    /// Frees the sampled block at `address`, which is a sample's. What is none is a caller's mistake that
+    /// ends the process. A signal handler that interrupted its thread here leaves the block as it is.
+    #[cold]
+    pub fn free(&self, pages: &HeapPages, metadata: &Metadata, address: usize, frame: usize) {
+        let Some(mut open) = self.lock(metadata) else { return };
+        let index = slot_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        if sample.address != address as u64 || !sample.is_in_slot() {
+            let stack = open.stack(frame);
+            misuse::fail(&mut open, Misuse::NoBlock, address, None, stack);
+        }
+        if !sample.is_live() {
+            let stack = open.stack(frame);
+            misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
+        }
+        let place = sample.place();
+        if let Some(touched) = first_touched(&sample, &place) {
+            let stack = open.stack(frame);
+            misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+        }
+        let is_quarantined = open.has_quarantine();
+        let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
+        open.note_freed(index, stack);
+        if is_quarantined || !place.is_warm() || !open.put_warm(index) {
+            open.state.slots.close(&Linux, index, slot_address(&pages.arena, index), &place);
+            open.put(index);
+        }
+        open.account(metadata);
     }
-    // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
-    if let Some(mut open) = heap.sampler.lock(&heap.metadata) {
-        open.note_freed(index, UNKNOWN);
-        open.put(index);
+
+    /// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
+    /// where it is then, uncounted, so that this remains the sample that it is, if in another slot. Returns
+    /// where it is now. `None`: it must become another block, or is none.
+    #[cold]
+    pub fn resize(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        bytes: usize,
+        align: usize,
+        class: SizeClass,
+        frame: usize,
+    ) -> Option<*mut u8> {
+        let bytes = bytes.max(1);
+        let mut open = self.lock(metadata)?;
+        let index = slot_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
+        if !is_its || sample.class != class {
+            return None;
+        }
+        let place = sample.place();
+        if let Some(touched) = first_touched(&sample, &place) {
+            let stack = open.stack(frame);
+            misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+        }
+        if place.has_room_for(bytes) {
+            open.change(|tables| tables.samples[index as usize].bytes = bytes as u64);
+            fill_pad(address, bytes, &place);
+            return Some(address as *mut u8);
+        }
+        let slot = open.open_slot(&pages.arena, bytes, align);
+        let Some((to, moved, its_place)) = slot else { return self.drop_one() };
+        let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
+        // SAFETY: both blocks have so many bytes, in different slots.
+        unsafe { ptr::copy_nonoverlapping(from, moved as *mut u8, size) };
+        let stack = open.stack(frame);
+        let moved_sample = Sample {
+            address: moved as u64,
+            bytes: bytes as u64,
+            first_page: its_place.first_page as u8,
+            end_page: its_place.end_page as u8,
+            ..sample
+        };
+        open.note_moved(index, to, moved_sample, stack);
+        open.state.slots.close(&Linux, index, slot_address(&pages.arena, index), &place);
+        open.account(metadata);
+        Some(moved as *mut u8)
+    }
+
+    /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
+    /// interrupted its thread here.
+    #[cold]
+    pub fn usable_bytes(&self, pages: &HeapPages, metadata: &Metadata, address: usize) -> usize {
+        let Some(mut open) = self.lock(metadata) else { return 0 };
+        let index = slot_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
+            misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
+        }
+        sample.bytes as usize
+    }
+
+    /// Remembers a large block where it is. `None`: there is no room for it.
+    #[cold]
+    pub fn note_large(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        bytes: usize,
+        rate: u32,
+        frame: usize,
+    ) -> Option<SlotIndex> {
+        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        let Some(index) = open.take(slots(&pages.arena)) else { return self.drop_one() };
+        let stack = open.allocating_stack(frame);
+        let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
+        let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
+        let sample = new_sample(address, bytes, amount, stack, nowhere, class);
+        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.account(metadata);
+        Some(index)
+    }
+
+    /// The end of a large block, which was remembered as sample `index`, or not (0).
+    pub fn forget_large(&self, metadata: &Metadata, index: SlotIndex) {
+        if index == 0 {
+            return;
+        }
+        // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
+        if let Some(mut open) = self.lock(metadata) {
+            open.note_freed(index, UNKNOWN);
+            open.put(index);
+        }
+    }
+
+    /// Tells on standard error what an access at `address` means, an address among the slots. In the handler of
+    /// the fault.
+    pub fn explain_fault(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        registers: Registers,
+    ) {
+        misuse::explain_fault(self.lock(metadata), &pages.arena, address, registers);
     }
 }
 

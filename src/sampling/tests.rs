@@ -10,11 +10,26 @@ fn heap() -> TestHeap {
 }
 
 fn take(test: &TestHeap, bytes: usize, align: usize) -> usize {
-    allocate(&test.heap, bytes, align, 1000, stack::address_in_frame()).expect("a sample") as usize
+    test.heap
+        .sampler
+        .allocate(
+            &test.heap.pages,
+            &test.heap.metadata,
+            bytes,
+            align,
+            1000,
+            stack::address_in_frame(),
+        )
+        .expect("a sample") as usize
 }
 
 fn give(test: &TestHeap, address: usize) {
-    free(&test.heap, address, stack::address_in_frame());
+    test.heap.sampler.free(
+        &test.heap.pages,
+        &test.heap.metadata,
+        address,
+        stack::address_in_frame(),
+    );
 }
 
 fn content(address: usize, bytes: usize) -> &'static mut [u8] {
@@ -33,7 +48,10 @@ fn samples_come_and_go() {
             let align = 1 << random.below(16);
             let address = take(&test, bytes, align);
             assert!(address.is_multiple_of(align) && test.heap.pages.arena.is_sample(address));
-            assert_eq!(usable_bytes(&test.heap, address), bytes.max(1));
+            assert_eq!(
+                test.heap.sampler.usable_bytes(&test.heap.pages, &test.heap.metadata, address),
+                bytes.max(1)
+            );
             content(address, bytes).fill(step as u8);
             live.push((address, bytes, step as u8));
         } else if !live.is_empty() {
@@ -115,7 +133,10 @@ fn a_sample_that_changes_its_size_within_its_class_remains_one() {
     let class = SizeClass::for_bytes(2000);
     let resize_to = |address: usize, bytes: usize, class: SizeClass| {
         let frame = stack::address_in_frame();
-        resize(&test.heap, address, bytes, 16, class, frame).map(|block| block as usize)
+        test.heap
+            .sampler
+            .resize(&test.heap.pages, &test.heap.metadata, address, bytes, 16, class, frame)
+            .map(|block| block as usize)
     };
     let readings = &test.heap.sampler.readings;
     let mut address = take(&test, 1793, 16);
@@ -127,7 +148,10 @@ fn a_sample_that_changes_its_size_within_its_class_remains_one() {
         let before = address;
         address = resize_to(before, bytes, class).expect("its class");
         moves += (address != before) as u32;
-        assert_eq!(usable_bytes(&test.heap, address), bytes);
+        assert_eq!(
+            test.heap.sampler.usable_bytes(&test.heap.pages, &test.heap.metadata, address),
+            bytes
+        );
         assert!(content(address, 1793).iter().all(|&byte| byte == 7));
         // Small ones have room to the next multiple of their alignment.
         content(address, bytes)[1793..].fill(9);
@@ -149,14 +173,45 @@ fn what_there_is_no_room_for_is_counted() {
     // 8 MiB of slots.
     let test = TestHeap::new();
     let mut live = Vec::new();
-    while let Some(block) = allocate(&test.heap, 64, 16, 1000, stack::address_in_frame()) {
+    while let Some(block) = test.heap.sampler.allocate(
+        &test.heap.pages,
+        &test.heap.metadata,
+        64,
+        16,
+        1000,
+        stack::address_in_frame(),
+    ) {
         live.push(block as usize);
     }
     assert_eq!(live.len(), 127, "all slots but the one with number 0");
     assert_eq!(test.heap.sampler.readings.dropped.load(Ordering::Relaxed), 1);
-    assert!(note_large(&test.heap, 4096, 100_000, 1000, stack::address_in_frame()).is_none());
+    assert!(
+        test.heap
+            .sampler
+            .note_large(
+                &test.heap.pages,
+                &test.heap.metadata,
+                4096,
+                100_000,
+                1000,
+                stack::address_in_frame()
+            )
+            .is_none()
+    );
     give(&test, live[50]);
-    assert!(note_large(&test.heap, 4096, 100_000, 1000, stack::address_in_frame()).is_some());
+    assert!(
+        test.heap
+            .sampler
+            .note_large(
+                &test.heap.pages,
+                &test.heap.metadata,
+                4096,
+                100_000,
+                1000,
+                stack::address_in_frame()
+            )
+            .is_some()
+    );
     test.check();
 }
 

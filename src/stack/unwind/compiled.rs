@@ -8,7 +8,7 @@
 use super::rule::{Caller, Frame};
 use super::safe::{Place, SafeModules};
 use crate::os::loader;
-use crate::stack::StackMemory;
+use crate::stack::memory::StackMemory;
 
 /// How many places are looked at, and how far apart they are: at a call the stack is aligned to 16 bytes,
 /// and the return address is in the upper half of these.

@@ -26,7 +26,8 @@ mod tables;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::os::loader::{self, Module};
-use crate::stack::{Registers, StackMemory};
+use crate::stack::memory::StackMemory;
+use crate::stack::registers::Registers;
 
 use cache::Cache;
 use rule::{Caller, Frame, Rule};

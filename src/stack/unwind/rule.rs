@@ -1,6 +1,8 @@
 //! A frame, and how it is left.
 
-use crate::stack::{Registers, StackMemory, frame_record, program_address};
+use crate::stack::frame_pointers::{frame_record, program_address};
+use crate::stack::memory::StackMemory;
+use crate::stack::registers::Registers;
 
 /// A function's frame while the walk is in it.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,8 @@
 
 use core::ops::RangeInclusive;
 
-use crate::stack::{StackMemory, program_address};
+use crate::stack::frame_pointers::program_address;
+use crate::stack::memory::StackMemory;
 use gimli::{
     AArch64, BaseAddresses, CallFrameInstruction, CallFrameInstructionIter, CfaRule,
     CommonInformationEntry, EhFrame, EhFrameHdr, Encoding, EndianSlice, FrameDescriptionEntry,

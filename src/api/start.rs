@@ -1,0 +1,39 @@
+//! How the process's heap comes into being: once, when something is first asked of it.
+
+use crate::api::faults;
+use crate::api::this_thread;
+use crate::figures::root;
+use crate::heap::HEAP;
+use crate::os::report::Line;
+use crate::os::{self, Linux};
+
+/// Makes the heap usable if it is not yet; `false` if the system does not grant it addresses, or this is a
+/// signal handler that interrupted the start. Mostly a load.
+#[inline]
+pub(crate) fn is_ready() -> bool {
+    HEAP.is_ready() || start()
+}
+
+/// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
+pub(crate) fn wait_for_start() {
+    if HEAP.is_starting() {
+        start();
+    }
+}
+
+#[cold]
+fn start() -> bool {
+    HEAP.start_once(os::this_thread().0, || {
+        // Readers from outside find the heap by what this brings into the program.
+        core::hint::black_box(root::address());
+        os::find_purge_call();
+        let is_reserved = HEAP.reserve(&Linux, faults::watch);
+        if is_reserved {
+            this_thread::create_exit_key();
+            HEAP.register_barrier();
+        } else {
+            Line::new().text("the system grants no address space for a heap").send();
+        }
+        is_reserved
+    })
+}
