@@ -7,3 +7,4 @@ pub(crate) mod global;
 pub mod malloc;
 pub(crate) mod start;
 pub(crate) mod this_thread;
+pub(crate) mod thread_exit;

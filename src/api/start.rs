@@ -1,7 +1,7 @@
 //! How the process's heap comes into being: once, when something is first asked of it.
 
 use crate::api::faults;
-use crate::api::this_thread;
+use crate::api::thread_exit;
 use crate::figures::root;
 use crate::heap::HEAP;
 use crate::os::report::Line;
@@ -29,7 +29,7 @@ fn start() -> bool {
         os::find_purge_call();
         let is_reserved = HEAP.reserve(&Linux, faults::watch);
         if is_reserved {
-            this_thread::create_exit_key();
+            thread_exit::create_exit_key();
             HEAP.register_barrier();
         } else {
             Line::new().text("the system grants no address space for a heap").send();

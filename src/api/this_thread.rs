@@ -1,15 +1,13 @@
-//! The calling thread's cache: how a thread gets one, enters and leaves it, and parts with it.
+//! The calling thread's cache: how a thread gets one, enters it, and what each of its slow paths ends with.
 
-use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
-use crate::api::start;
+use crate::api::{start, thread_exit};
 use crate::caches::entered::{Entered, enter_or};
-use crate::caches::thread_cache::{Bins, DEAD, FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
+use crate::caches::thread_cache::{FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
 use crate::heap::central;
 use crate::heap::large;
 use crate::heap::{HEAP, Heap};
-use crate::hooks::sections;
 use crate::os::Os;
 use crate::os::biased_lock::{BUSY, OwnerWord};
 use crate::os::tls::ThreadWord;
@@ -17,20 +15,6 @@ use crate::release::{RELEASE, start_if_needed, tick_if_due};
 
 /// Slow paths of a thread between two looks at the clock. One stands for a batch of blocks.
 const SLOW_PATHS_PER_CLOCK: u32 = 8;
-
-/// The key whose destructor runs when a thread ends; [`NO_KEY`] where there is none to be had.
-static EXIT_KEY: AtomicU32 = AtomicU32::new(NO_KEY);
-const NO_KEY: u32 = u32::MAX;
-
-/// Creates the key. When the heap starts: early keys need no memory of their own.
-pub(crate) fn create_exit_key() {
-    let mut key = 0;
-    // SAFETY: `key` is a valid place, and `thread_ends` a destructor of the right type.
-    let result = unsafe { libc::pthread_key_create(&mut key, Some(thread_ends)) };
-    if result == 0 {
-        EXIT_KEY.store(key, Ordering::Relaxed);
-    }
-}
 
 /// Enters the calling thread's cache, giving it one if it has none yet. `None`: it is ending, is
 /// inside its cache already (this is a signal handler), or there is no memory for a cache.
@@ -68,29 +52,13 @@ fn attach(word: ThreadWord) -> Option<Entered> {
         word.set(UNSET);
         return None;
     };
-    let key = EXIT_KEY.load(Ordering::Relaxed);
-    let value = core::ptr::from_ref(cache).cast::<c_void>();
-    // SAFETY: the key was created; the value is only handed back to `thread_ends`.
-    if key == NO_KEY || unsafe { libc::pthread_setspecific(key, value) } != 0 {
+    if !thread_exit::is_announced(cache) {
         // Nobody would take the cache back when the thread ends.
         HEAP.threads.detach(cache);
         word.set(UNSET);
         return None;
     }
     Some(Entered { cache, word })
-}
-
-/// The thread ends: its blocks go back, its record is for the next thread. Frees that come after
-/// this (of later destructors, of libc itself) are served without a cache.
-extern "C" fn thread_ends(_cache: *mut c_void) {
-    if let Some(entered) = enter() {
-        let cache = entered.cache;
-        central::put_away(&HEAP, cache, Bins::ALL);
-        entered.word.set(DEAD);
-        core::mem::forget(entered);
-        HEAP.threads.detach(cache);
-        sections::thread_ends();
-    }
 }
 
 /// What every slow path ends with: counts, and now and then looks whether a tick is due. Owner only.

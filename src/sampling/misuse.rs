@@ -10,7 +10,10 @@
 //! Production" (ICSE 2024).
 
 use super::call_sites::StackId;
-use super::{ModuleEntry, Open, Sample, Tables, slot_of, split};
+use super::modules::{ModuleEntry, split};
+use super::record::{Sample, Tables};
+use super::sampler::Open;
+use super::slots;
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
@@ -232,7 +235,7 @@ pub(super) fn explain_fault(
 
 /// What a fault at `address` means, and whose block it is about.
 fn judge(open: &mut Open<'_>, arena: &Arena, address: usize) -> (Misuse, Option<SlotIndex>) {
-    let index = slot_of(arena, address);
+    let index = slots::index_of(arena, address);
     let of = |open: &mut Open<'_>, index: SlotIndex| {
         let sample = open.tables().samples[index as usize];
         (sample.address != 0 && sample.is_in_slot()).then_some(sample)

@@ -13,7 +13,10 @@
 //! (`madvise(MADV_GUARD_INSTALL)`), elsewhere by protections, of which a process can have some tens of
 //! thousands; slots beyond that are unguarded.
 
+use core::ptr;
+
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
 use crate::os::{self, AddressRange, Os};
 
@@ -171,6 +174,32 @@ impl Slots {
         }
         true
     }
+}
+
+/// Bytes behind a block, up to its page's end, hold this until it is freed.
+pub(super) const PAD: u8 = 0xa5;
+
+/// Slots there are addresses for, the unused one in front included.
+pub(super) fn count(arena: &Arena) -> u32 {
+    (arena.sample_range().bytes / SPAN_BYTES) as u32
+}
+
+/// The address of slot `index`.
+pub(super) fn address(arena: &Arena, index: SlotIndex) -> usize {
+    arena.sample_range().start + index as usize * SPAN_BYTES
+}
+
+/// The slot that `address`, a sample's, lies in.
+pub(super) fn index_of(arena: &Arena, address: usize) -> SlotIndex {
+    // Below MAX_SLOTS + 1: there are no more addresses of samples.
+    ((address - arena.sample_range().start) / SPAN_BYTES) as SlotIndex
+}
+
+/// Fills what is behind a block of `bytes`, up to its last page's end, which is open.
+pub(super) fn fill_pad(address: usize, bytes: usize, place: &Place) {
+    let pad = (address + bytes) as *mut u8;
+    // SAFETY: from the block's end to its last page's, which was opened for it.
+    unsafe { ptr::write_bytes(pad, PAD, place.slack(bytes)) };
 }
 
 #[cfg(test)]

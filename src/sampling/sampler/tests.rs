@@ -1,5 +1,7 @@
-use super::countdown::MAX_RATE;
+use super::super::countdown::MAX_RATE;
 use super::*;
+use crate::base::units::SPAN_BYTES;
+use crate::geometry::size_class::SizeClass;
 use crate::testing::test_heap::TestHeap;
 use crate::testing::test_random::Random;
 use std::sync::Barrier;

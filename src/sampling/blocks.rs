@@ -1,0 +1,228 @@
+//! Sampled blocks: allocated, freed, resized; and the large ones that are sampled where they are.
+
+use core::ptr;
+
+use super::call_sites::{Amount, OBJECT, StackId, UNKNOWN};
+use super::countdown;
+use super::misuse::{self, Misuse};
+use super::record::Sample;
+use super::sampler::Sampler;
+use super::slots::{self, PAD, Place};
+use crate::geometry::size_class::SizeClass;
+use crate::geometry::slot::SlotIndex;
+use crate::os::{self, Linux};
+use crate::pages::HeapPages;
+use crate::pages::metadata::Metadata;
+use crate::stack::Registers;
+
+impl Sampler {
+    /// A sampled block of up to 32 KiB, aligned to `align`; `None` if it cannot be had, and should be an
+    /// ordinary one. `frame` is an address in the frame of the function that the program has
+    /// called ([`stack::address_in_frame`]).
+    #[cold]
+    pub fn allocate(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        bytes: usize,
+        align: usize,
+        rate: u32,
+        frame: usize,
+    ) -> Option<*mut u8> {
+        let amount = amount(bytes, rate);
+        // One of 0 bytes has a place, too.
+        let bytes = bytes.max(1);
+        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        if let Some(watch_faults) = open.state.watch_faults.take() {
+            watch_faults();
+        }
+        let slot = open.open_slot(&pages.arena, bytes, align);
+        let Some((index, address, place)) = slot else { return self.drop_one() };
+        let stack = open.allocating_stack(frame);
+        let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+        let sample = new_sample(address, bytes, amount, stack, place, class);
+        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.account(metadata);
+        Some(address as *mut u8)
+    }
+
+    /// Frees the sampled block at `address`, which is a sample's. What is none is a caller's mistake that
+    /// ends the process. A signal handler that interrupted its thread here leaves the block as it is.
+    #[cold]
+    pub fn free(&self, pages: &HeapPages, metadata: &Metadata, address: usize, frame: usize) {
+        let Some(mut open) = self.lock(metadata) else { return };
+        let index = slots::index_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        if sample.address != address as u64 || !sample.is_in_slot() {
+            let stack = open.stack(frame);
+            misuse::fail(&mut open, Misuse::NoBlock, address, None, stack);
+        }
+        if !sample.is_live() {
+            let stack = open.stack(frame);
+            misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
+        }
+        let place = sample.place();
+        if let Some(touched) = first_touched(&sample, &place) {
+            let stack = open.stack(frame);
+            misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+        }
+        let is_quarantined = open.has_quarantine();
+        let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
+        open.note_freed(index, stack);
+        if is_quarantined || !place.is_warm() || !open.put_warm(index) {
+            open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
+            open.put(index);
+        }
+        open.account(metadata);
+    }
+
+    /// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
+    /// where it is then, uncounted, so that this remains the sample that it is, if in another slot. Returns
+    /// where it is now. `None`: it must become another block, or is none.
+    #[cold]
+    pub fn resize(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        bytes: usize,
+        align: usize,
+        class: SizeClass,
+        frame: usize,
+    ) -> Option<*mut u8> {
+        let bytes = bytes.max(1);
+        let mut open = self.lock(metadata)?;
+        let index = slots::index_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
+        if !is_its || sample.class != class {
+            return None;
+        }
+        let place = sample.place();
+        if let Some(touched) = first_touched(&sample, &place) {
+            let stack = open.stack(frame);
+            misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
+        }
+        if place.has_room_for(bytes) {
+            open.change(|tables| tables.samples[index as usize].bytes = bytes as u64);
+            slots::fill_pad(address, bytes, &place);
+            return Some(address as *mut u8);
+        }
+        let slot = open.open_slot(&pages.arena, bytes, align);
+        let Some((to, moved, its_place)) = slot else { return self.drop_one() };
+        let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
+        // SAFETY: both blocks have so many bytes, in different slots.
+        unsafe { ptr::copy_nonoverlapping(from, moved as *mut u8, size) };
+        let stack = open.stack(frame);
+        let moved_sample = Sample {
+            address: moved as u64,
+            bytes: bytes as u64,
+            first_page: its_place.first_page as u8,
+            end_page: its_place.end_page as u8,
+            ..sample
+        };
+        open.note_moved(index, to, moved_sample, stack);
+        open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
+        open.account(metadata);
+        Some(moved as *mut u8)
+    }
+
+    /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
+    /// interrupted its thread here.
+    #[cold]
+    pub fn usable_bytes(&self, pages: &HeapPages, metadata: &Metadata, address: usize) -> usize {
+        let Some(mut open) = self.lock(metadata) else { return 0 };
+        let index = slots::index_of(&pages.arena, address);
+        let sample = open.tables().samples[index as usize];
+        if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
+            misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
+        }
+        sample.bytes as usize
+    }
+
+    /// Remembers a large block where it is. `None`: there is no room for it.
+    #[cold]
+    pub fn note_large(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        bytes: usize,
+        rate: u32,
+        frame: usize,
+    ) -> Option<SlotIndex> {
+        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        let Some(index) = open.take(slots::count(&pages.arena)) else { return self.drop_one() };
+        let stack = open.allocating_stack(frame);
+        let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
+        let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
+        let sample = new_sample(address, bytes, amount, stack, nowhere, class);
+        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.account(metadata);
+        Some(index)
+    }
+
+    /// The end of a large block, which was remembered as sample `index`, or not (0).
+    pub fn forget_large(&self, metadata: &Metadata, index: SlotIndex) {
+        if index == 0 {
+            return;
+        }
+        // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
+        if let Some(mut open) = self.lock(metadata) {
+            open.note_freed(index, UNKNOWN);
+            open.put(index);
+        }
+    }
+
+    /// Tells on standard error what an access at `address` means, an address among the slots. In the handler of
+    /// the fault.
+    pub fn explain_fault(
+        &self,
+        pages: &HeapPages,
+        metadata: &Metadata,
+        address: usize,
+        registers: Registers,
+    ) {
+        misuse::explain_fault(self.lock(metadata), &pages.arena, address, registers);
+    }
+}
+
+/// What a sample of `bytes` at `rate` stands for.
+fn amount(bytes: usize, rate: u32) -> Amount {
+    let weight = countdown::weight(bytes as u64, rate);
+    Amount { objects: (weight * OBJECT + 0.5) as u64, bytes: (weight * bytes as f64 + 0.5) as u64 }
+}
+
+fn new_sample(
+    address: usize,
+    bytes: usize,
+    amount: Amount,
+    stack: StackId,
+    place: Place,
+    class: SizeClass,
+) -> Sample {
+    Sample {
+        address: address as u64,
+        bytes: bytes as u64,
+        amount,
+        allocated_at: os::precise_now().0,
+        freed_at: 0,
+        stack,
+        freed_stack: UNKNOWN,
+        thread: os::thread(),
+        freed_thread: 0,
+        first_page: place.first_page as u8,
+        end_page: place.end_page as u8,
+        next: 0,
+        class,
+    }
+}
+
+/// The first byte behind a sample's block that has been written to.
+fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
+    let end = sample.address as usize + sample.bytes as usize;
+    let pad = end as *const u8;
+    // SAFETY: these bytes are its pages', which are open while it is live.
+    let pad = unsafe { core::slice::from_raw_parts(pad, place.slack(sample.bytes as usize)) };
+    pad.iter().position(|&byte| byte != PAD).map(|offset| end + offset)
+}

@@ -1,0 +1,479 @@
+//! The profiler of a heap: its lock, what the lock guards, and what is done with it open.
+
+use core::ptr;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+use super::call_sites::{StackId, UNKNOWN};
+use super::countdown::Countdowns;
+use super::observer;
+use super::record::{Readings, Sample, Tables};
+use super::slots::{self, Place, Slots, WARM};
+use crate::geometry::arena::Arena;
+use crate::geometry::slot::SlotIndex;
+use crate::hooks::probes;
+use crate::os::lock::{Guard, Lock};
+use crate::os::{self, Linux, Nanos};
+use crate::pages::metadata::Metadata;
+use crate::stack::{self, MAX_FRAMES};
+
+/// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count
+/// where addresses are limited: 16 MiB.
+const QUARANTINE: u32 = 256;
+
+/// A part of the samples of an epoch goes into quarantine, with the stack that freed it. The slots of
+/// others are used again at once: this costs no system call.
+const QUARANTINED_ONE_IN: u64 = 4;
+
+/// How many slots of one open page are kept for that.
+const MAX_WARM: usize = 64;
+
+/// What the lock guards.
+///
+/// # Invariants
+/// - `tables` is null, or the only way to a mapping of [`Tables`].
+/// - The samples `1..fresh` have been used; those of them that are not live are either warm, or stand in
+///   the queue from `oldest` to `newest`, `waiting` of them, the one closed first in front.
+/// - The slots of the first `warm` of `warm_slots` have their last page but one open.
+pub(super) struct State {
+    pub(super) tables: *mut Tables,
+    pub(super) slots: Slots,
+    pub(super) warm_slots: [SlotIndex; MAX_WARM],
+    /// The most pages of the heap that were ever in use when a sample was taken.
+    pub(super) peak_pages: u64,
+    pub(super) fresh: u32,
+    pub(super) waiting: u32,
+    pub(super) oldest: SlotIndex,
+    pub(super) newest: SlotIndex,
+    /// The system has no memory for the tables.
+    pub(super) is_refused: bool,
+    /// What is to be called when the first guarded block is handed out: it installs the handler of faults.
+    pub(super) watch_faults: Option<fn()>,
+}
+
+// SAFETY: the tables belong to the state alone.
+unsafe impl Send for State {}
+
+/// The profiler of a heap.
+pub(crate) struct Sampler {
+    pub readings: Readings,
+    state: Lock<State>,
+    /// How many samples an epoch may have, and how many there were before this one.
+    budget: AtomicU64,
+    paced: AtomicU64,
+    /// Blocks that went into quarantine in this epoch.
+    quarantined: AtomicU64,
+    /// How many slots are warm.
+    warm: AtomicUsize,
+}
+
+impl Sampler {
+    pub const fn new() -> Sampler {
+        Sampler {
+            readings: Readings {
+                sequence: AtomicU64::new(0),
+                tables: AtomicUsize::new(0),
+                fresh: AtomicU32::new(0),
+                padding: AtomicU32::new(0),
+                samples: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+                live_blocks: AtomicU64::new(0),
+                live_pages: AtomicU64::new(0),
+                started: AtomicU64::new(0),
+                peak_at: AtomicU64::new(0),
+                countdowns: Countdowns::new(),
+            },
+            state: Lock::new(State {
+                tables: ptr::null_mut(),
+                slots: Slots::new(),
+                warm_slots: [0; MAX_WARM],
+                peak_pages: 0,
+                fresh: 1,
+                waiting: 0,
+                oldest: 0,
+                newest: 0,
+                is_refused: false,
+                watch_faults: None,
+            }),
+            budget: AtomicU64::new(u64::MAX),
+            paced: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            warm: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn countdowns(&self) -> &Countdowns {
+        &self.readings.countdowns
+    }
+
+    /// Before anything is sampled. `watch_faults` installs the handler of faults; without it there are no guards.
+    pub fn start(&self, rate: u64, budget: u64, watch_faults: Option<fn()>) {
+        self.countdowns().set_seed(os::random_seed());
+        self.set_rate(rate, budget);
+        let mut state = self.state.lock();
+        state.watch_faults = watch_faults;
+        if watch_faults.is_none() {
+            state.slots.switch_guards_off();
+        }
+    }
+
+    /// What the rate should be, and how many samples there may be in an epoch.
+    pub fn set_rate(&self, rate: u64, budget: u64) {
+        self.countdowns().set_rate(rate);
+        self.budget.store(budget, Ordering::Relaxed);
+    }
+
+    /// A new epoch: a rate that was stretched follows what the last `epochs` would have needed. `rate` is
+    /// what it should be. Whoever ticks.
+    pub fn pace(&self, arena: &Arena, rate: u64, budget: u64, epochs: u64) {
+        let samples = self.readings.samples.load(Ordering::Relaxed);
+        let done = samples.saturating_sub(self.paced.swap(samples, Ordering::Relaxed));
+        let now = self.countdowns().rate();
+        self.set_rate(relaxed_rate(now, rate, done / epochs.max(1), budget), budget);
+        self.quarantined.store(0, Ordering::Relaxed);
+        if done == 0 && self.warm.load(Ordering::Relaxed) > 0 {
+            self.close_warm(arena);
+        }
+    }
+
+    /// Gives the pages of warm slots back: none is needed now.
+    #[cold]
+    fn close_warm(&self, arena: &Arena) {
+        let Some(state) = self.state.lock_unless_mine() else { return };
+        let mut open = Open { sampler: self, state, touched: 0 };
+        while let Some(index) = open.take_warm() {
+            open.state.slots.close(&Linux, index, slots::address(arena, index), &WARM);
+            open.put(index);
+        }
+    }
+
+    /// A sample has been taken. Each time the budget of an epoch is used up, the next samples are twice
+    /// as far apart.
+    fn stretch(&self, samples: u64) {
+        let done = samples.saturating_sub(self.paced.load(Ordering::Relaxed));
+        // None: an epoch has begun since that sample was counted.
+        if done > 0 && done.is_multiple_of(self.budget.load(Ordering::Relaxed).max(1)) {
+            let countdowns = self.countdowns();
+            countdowns.set_rate(countdowns.rate().saturating_mul(2));
+        }
+    }
+
+    /// Walks the invariants.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let state = self.state.lock();
+        if state.tables.is_null() {
+            return;
+        }
+        // SAFETY: locked.
+        let tables = unsafe { &*state.tables };
+        tables.stacks.check();
+        let used = &tables.samples[1..state.fresh as usize];
+        let waiting = used.iter().filter(|sample| !sample.is_live()).count();
+        let warm = self.warm.load(Ordering::Relaxed);
+        assert_eq!(waiting, state.waiting as usize + warm, "what is not live is in quarantine");
+        let warm_slots = &state.warm_slots[..warm];
+        assert!(warm_slots.iter().all(|&index| !tables.samples[index as usize].is_live()));
+        let mut index = state.oldest;
+        for _ in 0..state.waiting {
+            let sample = &tables.samples[index as usize];
+            assert!(!sample.is_live(), "nothing live is in quarantine");
+            index = sample.next;
+        }
+        let live = || used.iter().filter(|sample| sample.is_live());
+        let in_slots = || live().filter(|sample| sample.is_in_slot());
+        let pages: usize = in_slots().map(|sample| sample.place().pages()).sum();
+        let readings = &self.readings;
+        assert_eq!(readings.live_blocks.load(Ordering::Relaxed), in_slots().count() as u64);
+        assert_eq!(readings.live_pages.load(Ordering::Relaxed), (pages + warm) as u64);
+        let live_bytes: u64 = live().map(|sample| sample.amount.bytes).sum();
+        let stacks = &tables.stacks.entries[..tables.stacks.used as usize];
+        let by_stack: u64 = stacks.iter().map(|entry| entry.figures.live().bytes).sum();
+        assert_eq!(by_stack, live_bytes, "stacks and samples agree");
+    }
+
+    /// Takes the lock for a fork, and gives it back.
+    pub fn lock_for_fork(&self) {
+        self.state.lock_for_fork();
+    }
+
+    /// # Safety
+    /// As [`Lock::unlock_after_fork`].
+    pub unsafe fn unlock_after_fork(&self) {
+        // SAFETY: the caller says so.
+        unsafe { self.state.unlock_after_fork() };
+    }
+
+    /// Is this a signal handler that interrupted its thread here?
+    pub fn is_interrupted(&self) -> bool {
+        self.state.is_mine()
+    }
+
+    pub(super) fn drop_one<T>(&self) -> Option<T> {
+        self.readings.dropped.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// The state with its tables, if there is memory for them. `None` too in a signal handler that
+    /// interrupted its thread here.
+    pub(super) fn lock(&self, metadata: &Metadata) -> Option<Open<'_>> {
+        let mut state = self.state.lock_unless_mine()?;
+        if state.tables.is_null() {
+            if state.is_refused {
+                return None;
+            }
+            let Some(memory) = os::map_metadata(size_of::<Tables>()) else {
+                state.is_refused = true;
+                return None;
+            };
+            state.tables = memory as *mut Tables;
+            self.readings.tables.store(memory, Ordering::Relaxed);
+            self.readings.started.store(os::precise_now().0, Ordering::Relaxed);
+            let mut open = Open { sampler: self, state, touched: 0 };
+            open.change(|tables| tables.stacks.make_ready());
+            open.account(metadata);
+            return Some(open);
+        }
+        let touched = touched_bytes(&state);
+        Some(Open { sampler: self, state, touched })
+    }
+}
+
+/// The next rate, where `rate` is wanted, `now` holds, and so many samples were taken an epoch: one at
+/// which the like of it would take three quarters of the budget.
+fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
+    let wanted = (budget / 4 * 3).max(1);
+    if rate == 0 || now < rate {
+        rate
+    } else if samples < wanted {
+        let scaled = now as u128 * samples as u128 / wanted as u128;
+        (scaled as u64).max(now / 2).max(rate)
+    } else {
+        now
+    }
+}
+
+/// Bytes of the tables that have been touched, more or less.
+fn touched_bytes(state: &State) -> usize {
+    // SAFETY: the state is locked by the caller, and not null where this is called.
+    let tables = unsafe { &*state.tables };
+    tables.stacks.touched_bytes()
+        + tables.modules.touched_bytes()
+        + state.fresh as usize * size_of::<Sample>()
+}
+
+/// The sampler, locked, with its tables.
+pub(super) struct Open<'a> {
+    sampler: &'a Sampler,
+    pub(super) state: Guard<'a, State>,
+    /// Bytes of the tables that had been touched when it was locked.
+    touched: usize,
+}
+
+impl Open<'_> {
+    pub(super) fn tables(&mut self) -> &mut Tables {
+        // SAFETY: `state` is locked, so this is the only reference, and not null (`Sampler::lock`).
+        unsafe { &mut *self.state.tables }
+    }
+
+    /// Changes what readers from outside see.
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        let sequence = &self.sampler.readings.sequence;
+        let before = sequence.load(Ordering::Relaxed);
+        sequence.store(before + 1, Ordering::Relaxed);
+        // Release: a reader that sees a change below also sees the odd sequence.
+        fence(Ordering::Release);
+        let result = change(self.tables());
+        // Release: partner of the reader's second look.
+        sequence.store(before + 2, Ordering::Release);
+        result
+    }
+
+    /// Counts what has been touched of the tables as the allocator's own memory.
+    pub(super) fn account(&mut self, metadata: &Metadata) {
+        let touched = touched_bytes(&self.state);
+        metadata.add_touched(touched.saturating_sub(self.touched));
+        self.touched = touched;
+    }
+
+    /// The stack on which something is allocated: that which leads to `frame`, unless it is the observer's.
+    pub(super) fn allocating_stack(&mut self, frame: usize) -> StackId {
+        if observer::is_this_thread() { self.intern(&[observer::FRAME]) } else { self.stack(frame) }
+    }
+
+    /// The stack that leads to `frame`, as it is in the table.
+    pub(super) fn stack(&mut self, frame: usize) -> StackId {
+        let mut frames = [0; MAX_FRAMES];
+        let depth = stack::capture(&mut self.tables().scratch, &mut frames, frame);
+        self.change(|tables| tables.modules.mark(&mut frames[..depth], stack::is_by_tables()));
+        self.intern(&frames[..depth])
+    }
+
+    pub(super) fn intern(&mut self, frames: &[u64]) -> StackId {
+        let id = self.change(|tables| tables.stacks.intern(frames));
+        id.unwrap_or_else(|| {
+            self.sampler.readings.dropped.fetch_add(1, Ordering::Relaxed);
+            UNKNOWN
+        })
+    }
+
+    /// A slot whose last page but one is open.
+    pub(super) fn take_warm(&mut self) -> Option<SlotIndex> {
+        let warm = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1)?;
+        self.sampler.warm.store(warm, Ordering::Relaxed);
+        subtract(&self.sampler.readings.live_pages, 1);
+        Some(self.state.warm_slots[warm])
+    }
+
+    /// Keeps a slot whose last page but one is open. `false`: there are enough.
+    pub(super) fn put_warm(&mut self, index: SlotIndex) -> bool {
+        let warm = self.sampler.warm.load(Ordering::Relaxed);
+        if warm == MAX_WARM {
+            return false;
+        }
+        self.state.warm_slots[warm] = index;
+        self.sampler.warm.store(warm + 1, Ordering::Relaxed);
+        add(&self.sampler.readings.live_pages, 1);
+        true
+    }
+
+    /// Should a block that is freed now go into quarantine?
+    pub(super) fn has_quarantine(&mut self) -> bool {
+        let done = self.sampler.quarantined.load(Ordering::Relaxed);
+        let has = done < self.sampler.budget.load(Ordering::Relaxed) / QUARANTINED_ONE_IN;
+        self.sampler.quarantined.store(done + has as u64, Ordering::Relaxed);
+        has
+    }
+
+    /// A sample that is not in use: the one freed longest ago, once there are enough of those.
+    pub(super) fn take(&mut self, slots: u32) -> Option<SlotIndex> {
+        if self.state.waiting < QUARANTINE && self.state.fresh < slots {
+            self.state.fresh += 1;
+            let fresh = self.state.fresh;
+            self.sampler.readings.fresh.store(fresh, Ordering::Relaxed);
+            return Some((fresh - 1) as SlotIndex);
+        }
+        if self.state.waiting == 0 {
+            return None;
+        }
+        let index = self.state.oldest;
+        self.state.oldest = self.tables().samples[index as usize].next;
+        self.state.waiting -= 1;
+        Some(index)
+    }
+
+    /// Puts one that is not in use behind all others.
+    pub(super) fn put(&mut self, index: SlotIndex) {
+        if self.state.waiting == 0 {
+            self.state.oldest = index;
+        } else {
+            let newest = self.state.newest as usize;
+            self.tables().samples[newest].next = index;
+        }
+        self.state.newest = index;
+        self.state.waiting += 1;
+    }
+
+    /// A slot for `bytes`, at least one, and the block's address there; all behind it is [`PAD`].
+    pub(super) fn open_slot(
+        &mut self,
+        arena: &Arena,
+        bytes: usize,
+        align: usize,
+    ) -> Option<(SlotIndex, usize, Place)> {
+        let place = Place::of(bytes, align);
+        let warm = if place.is_warm() { self.take_warm() } else { None };
+        let index = warm.or_else(|| self.take(slots::count(arena)))?;
+        let slot = slots::address(arena, index);
+        if warm.is_none() && !self.state.slots.open(&Linux, index, slot, &place) {
+            self.put(index);
+            return None;
+        }
+        let address = slot + place.offset;
+        slots::fill_pad(address, bytes, &place);
+        Some((index, address, place))
+    }
+
+    /// Fills in sample `index`, and counts it. The heap has so many pages in use.
+    pub(super) fn note_allocated(&mut self, index: SlotIndex, sample: Sample, used_pages: u64) {
+        // By what is exactly known: the highest of many estimates would be one that is too high.
+        let is_peak = used_pages > self.state.peak_pages;
+        self.change(|tables| {
+            tables.samples[index as usize] = sample;
+            tables.stacks.allocated(sample.stack, sample.amount);
+            if is_peak {
+                tables.stacks.note_peak();
+            }
+        });
+        let readings = &self.sampler.readings;
+        if is_peak {
+            readings.peak_at.store(sample.allocated_at, Ordering::Relaxed);
+            self.state.peak_pages = used_pages;
+        }
+        add(&readings.samples, 1);
+        self.sampler.stretch(readings.samples.load(Ordering::Relaxed));
+        if sample.is_in_slot() {
+            add(&readings.live_blocks, 1);
+            add(&readings.live_pages, sample.place().pages() as u64);
+        }
+        let Sample { address, bytes, amount, stack, .. } = sample;
+        probes::sample_alloc(address, bytes, amount.bytes, stack.0 as u64);
+    }
+
+    /// Counts the end of sample `index`.
+    pub(super) fn note_freed(&mut self, index: SlotIndex, freed_stack: StackId) {
+        let (now, thread) = (os::precise_now(), os::thread());
+        let sample = self.change(|tables| {
+            let sample = &mut tables.samples[index as usize];
+            sample.freed_at = now.0.max(1);
+            sample.freed_stack = freed_stack;
+            sample.freed_thread = thread;
+            let nanos = now.since(Nanos(sample.allocated_at)).0;
+            tables.stacks.freed(sample.stack, sample.amount, nanos);
+            *sample
+        });
+        let readings = &self.sampler.readings;
+        if sample.is_in_slot() {
+            subtract(&readings.live_blocks, 1);
+            subtract(&readings.live_pages, sample.place().pages() as u64);
+        }
+        let age = Nanos(sample.freed_at).since(Nanos(sample.allocated_at));
+        probes::sample_free(sample.address, sample.bytes, age.micros());
+    }
+
+    /// Sample `from`, which is live, lies in slot `to` from now on. It is counted as before; its old slot
+    /// is put into quarantine.
+    pub(super) fn note_moved(
+        &mut self,
+        from: SlotIndex,
+        to: SlotIndex,
+        moved: Sample,
+        stack: StackId,
+    ) {
+        let (now, thread) = (os::precise_now(), os::thread());
+        let old = self.change(|tables| {
+            let old = &mut tables.samples[from as usize];
+            old.freed_at = now.0.max(1);
+            old.freed_stack = stack;
+            old.freed_thread = thread;
+            let old = *old;
+            tables.samples[to as usize] = moved;
+            old
+        });
+        let live_pages = &self.sampler.readings.live_pages;
+        add(live_pages, moved.place().pages() as u64);
+        subtract(live_pages, old.place().pages() as u64);
+        self.put(from);
+    }
+}
+
+/// For numbers that have one writer at a time.
+fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+fn subtract(number: &AtomicU64, less: u64) {
+    add(number, less.wrapping_neg());
+}
+
+#[cfg(test)]
+mod tests;
