@@ -13,6 +13,7 @@ use base::atomics::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_af
 use base::{bit_pyramid, ring};
 use geometry::span::{Put, Span};
 use os::biased_lock::{BUSY, BiasedLock, OwnerWord};
+use os::sequence::Sequence;
 use release::lifecycle::Lifecycle;
 
 #[path = "../src/base"]
@@ -40,6 +41,19 @@ mod base {
 #[path = "../src/os"]
 mod os {
     pub mod biased_lock;
+    pub mod sequence;
+
+    /// What stands in the place of `src/os/system.rs`.
+    pub mod system {
+        pub struct Nanos(pub u64);
+    }
+
+    /// What stands in the place of `src/os/time.rs`.
+    pub mod time {
+        pub fn sleep(_: super::system::Nanos) {
+            loom::thread::yield_now();
+        }
+    }
 
     /// What stands in the place of `src/os/threads.rs`: the models do not sleep.
     pub mod threads {
@@ -48,6 +62,10 @@ mod os {
         }
 
         pub fn futex_wake(_: &loom::sync::atomic::AtomicU32) {}
+
+        pub fn yield_now() {
+            loom::thread::yield_now();
+        }
     }
 }
 
@@ -479,6 +497,31 @@ fn an_operation_has_a_ticker_that_ends_or_starts_meanwhile() {
         let tickers = program.tickers.load(Ordering::Relaxed);
         assert!(tickers <= 1, "one at a time");
         assert!(seen == 2 || tickers == 1, "who looks after the second operation?");
+    });
+}
+
+/// Two figures that are changed together: a reader sees both changes or neither, unless it is told that it may
+/// have seen one.
+#[test]
+fn figures_behind_a_sequence_are_read_whole() {
+    loom::model(|| {
+        let shared = Arc::new((Sequence::new(), AtomicU64::new(0), AtomicU64::new(0)));
+        let writer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                for value in 1..=2 {
+                    shared.0.write(|| {
+                        shared.1.store(value, Ordering::Relaxed);
+                        shared.2.store(value, Ordering::Relaxed);
+                    });
+                }
+            })
+        };
+        let read = || (shared.1.load(Ordering::Relaxed), shared.2.load(Ordering::Relaxed));
+        let ((first, second), is_whole) = shared.0.try_read(read);
+        assert!(!is_whole || first == second, "{first} {second}");
+        writer.join().unwrap();
+        assert_eq!(shared.0.read(read), (2, 2));
     });
 }
 

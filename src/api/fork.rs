@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::api::start;
-use crate::caches::thread_cache::Bins;
+use crate::caches::bin::Bins;
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::hooks::sections;

@@ -3,8 +3,9 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::caches::bin::Bins;
 use crate::caches::entered::enter_or;
-use crate::caches::thread_cache::{Bins, DEAD, ThreadCache};
+use crate::caches::thread_cache::{DEAD, ThreadCache};
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::hooks::sections;

@@ -4,6 +4,7 @@
 pub(crate) mod atomics;
 pub(crate) mod bit_pyramid;
 pub(crate) mod bits;
+pub(crate) mod counter;
 pub(crate) mod histogram;
 pub(crate) mod ring;
 pub mod units;

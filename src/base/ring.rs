@@ -1,7 +1,7 @@
 //! A ring of entries that any thread writes without waiting, and whose readers count what they missed.
 //!
 //! An entry's number is its place in the order of all entries; it lies in slot `number % SLOTS`, over the
-//! entry of a lap before. Each slot has a sequence (as in [`crate::pages::totals`]), which says whose entry is
+//! entry of a lap before. Each slot has a sequence (as in `os/sequence`), which says whose entry is
 //! there and whether it is whole.
 
 use crate::base::atomics::{AtomicU64, Ordering, fence};

@@ -159,10 +159,10 @@ pub(crate) struct SamplingSums {
 impl SamplingSums {
     pub fn of(sampler: &sampling::Readings) -> SamplingSums {
         SamplingSums {
-            samples: sampler.samples.load(Ordering::Relaxed),
+            samples: sampler.samples.get(),
             dropped: sampler.dropped.load(Ordering::Relaxed),
-            live_blocks: sampler.live_blocks.load(Ordering::Relaxed),
-            live_pages: sampler.live_pages.load(Ordering::Relaxed),
+            live_blocks: sampler.live_blocks.get(),
+            live_pages: sampler.live_pages.get(),
             rate: sampler.countdowns.rate(),
         }
     }

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::SPAN_BYTES;
-use crate::caches::thread_cache::{Bin, Bins, MAX_BIN_SLOTS, ThreadCache};
+use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS};
+use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;

@@ -7,7 +7,8 @@ pub(crate) mod large;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use self::knobs::{KnobCells, Knobs};
-use crate::caches::thread_cache::{Registry, ThreadCache};
+use crate::caches::registry::Registry;
+use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::Arena;
 use crate::geometry::size_class::CLASS_COUNT;
 use crate::os::lock::Guard;

@@ -249,7 +249,7 @@ mod tests {
     use core::sync::atomic::AtomicUsize;
     use std::sync::Mutex;
 
-    use crate::caches::thread_cache::Bins;
+    use crate::caches::bin::Bins;
     use crate::geometry::size_class::SizeClass;
     use crate::heap::central;
     use crate::release::purge_everything;

@@ -18,6 +18,7 @@ pub(crate) mod pin;
 mod purge;
 pub(crate) mod raw_thread;
 pub(crate) mod report;
+pub(crate) mod sequence;
 mod system;
 mod threads;
 mod time;

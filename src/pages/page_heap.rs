@@ -8,6 +8,7 @@
 //! record all the same". Within a set the lowest address comes first.
 
 use crate::base::bits::{PageBits, PageRun};
+use crate::base::counter::Counter;
 use crate::base::units::{
     CHUNK_PAGES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
@@ -16,7 +17,7 @@ use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
 use crate::os::Os;
-use crate::pages::totals::{Cell, Figures, Totals};
+use crate::pages::totals::{Figures, Totals};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
 const RUN_SETS: usize = 10;
@@ -401,7 +402,7 @@ impl PageHeap {
         true
     }
 
-    fn count_taken(figures: &Figures<Cell>, taken: &Taken) {
+    fn count_taken(figures: &Figures<Counter>, taken: &Taken) {
         let reused = taken.dirty.count().0 as u64;
         figures.reused_pages.add(reused);
         figures.pending_pages.subtract(reused);

@@ -5,11 +5,12 @@
 //! as pages enqueued and pages pending, is read together.
 
 use core::array;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::base::counter::Counter;
 use crate::base::histogram::{BUCKETS, bucket_of};
 use crate::geometry::size_class::CLASS_COUNT;
-use crate::os::{self, Nanos, PurgeOutcome};
+use crate::os::sequence::Sequence;
+use crate::os::{Nanos, PurgeOutcome};
 
 /// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,7 @@ pub(crate) struct PurgedBatch {
     pub took: Nanos,
 }
 
-impl Figures<Cell> {
+impl Figures<Counter> {
     /// Counts one purge. Within an update.
     pub fn note_purge(&self, batch: &PurgedBatch) {
         let kernel = batch.outcome.took;
@@ -117,41 +118,6 @@ fn shares(whole: u64, parts: [u64; 5]) -> [u64; 5] {
     })
 }
 
-/// A number with one writer at a time.
-#[repr(transparent)]
-pub(crate) struct Cell(AtomicU64);
-
-impl Cell {
-    /// Only while the lock that guards the writers is held.
-    #[inline]
-    pub fn add(&self, more: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
-    }
-
-    /// As [`Cell::add`].
-    #[inline]
-    pub fn subtract(&self, less: u64) {
-        self.add(less.wrapping_neg());
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// How often to try for a consistent copy: for some tens of milliseconds, in which a writer that was
-/// preempted gets to run again.
-pub(crate) const MAX_ATTEMPTS: u32 = 1000;
-
-/// After so many attempts a reader sleeps between them.
-const BRIEF_ATTEMPTS: u32 = 100;
-const SLEEP: Nanos = Nanos(50_000);
-
-/// Lets a writer go on, after a reader's `attempts` so far.
-pub(crate) fn wait_for_writer(attempts: u32) {
-    if attempts < BRIEF_ATTEMPTS { os::yield_now() } else { os::sleep(SLEEP) }
-}
-
 const WORDS: usize = size_of::<Figures<u64>>() / 8;
 
 /// The figures and their sequence.
@@ -160,63 +126,37 @@ const WORDS: usize = size_of::<Figures<u64>>() / 8;
 /// `sequence` is odd exactly while a writer is between its first and last store.
 #[repr(C)]
 pub(crate) struct Totals {
-    pub sequence: AtomicU64,
-    figures: Figures<Cell>,
+    pub sequence: Sequence,
+    figures: Figures<Counter>,
 }
 
 impl Totals {
     pub const fn new() -> Totals {
-        // SAFETY: `Figures<Cell>` is nothing but 64-bit integers; zero is a value of each.
-        Totals { sequence: AtomicU64::new(0), figures: unsafe { core::mem::zeroed() } }
+        // SAFETY: `Figures<Counter>` is nothing but 64-bit integers; zero is a value of each.
+        Totals { sequence: Sequence::new(), figures: unsafe { core::mem::zeroed() } }
     }
 
     /// Changes figures that belong together. Only with the page heap's lock held; not nested.
     #[inline]
-    pub fn update(&self, change: impl FnOnce(&Figures<Cell>)) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence + 1, Ordering::Relaxed);
-        // Release: a reader that sees a figure stored below also sees the odd sequence.
-        fence(Ordering::Release);
-        change(&self.figures);
-        // Release: partner of the Acquire in `read`.
-        self.sequence.store(sequence + 2, Ordering::Release);
+    pub fn update(&self, change: impl FnOnce(&Figures<Counter>)) {
+        self.sequence.write(|| change(&self.figures));
     }
 
     /// The figures, for the lock's holder.
-    pub fn figures(&self) -> &Figures<Cell> {
+    pub fn figures(&self) -> &Figures<Counter> {
         &self.figures
     }
 
-    /// Was this copy of another process's totals made while nobody wrote? `sequence` is theirs, read
-    /// after the copy was made.
-    pub fn is_settled_at(&self, sequence: u64) -> bool {
-        sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence
-    }
-
-    /// A consistent copy; waits for no one but a writer between its two ends, and not for ever: a
-    /// signal handler may have interrupted that very writer.
+    /// A consistent copy.
     pub fn read(&self) -> Figures<u64> {
-        let mut attempts = 0;
-        loop {
-            // Acquire: partner of the Release in `update`.
-            let before = self.sequence.load(Ordering::Acquire);
-            let figures = self.read_unlocked();
-            // Acquire: the words were read before the sequence is read again.
-            fence(Ordering::Acquire);
-            let whole = before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed);
-            if whole || attempts == MAX_ATTEMPTS {
-                return figures;
-            }
-            wait_for_writer(attempts);
-            attempts += 1;
-        }
+        self.sequence.read(|| self.read_unlocked())
     }
 
     /// The figures as they are, one after the other: whole only in a copy.
     pub fn read_unlocked(&self) -> Figures<u64> {
-        let first = (&raw const self.figures).cast::<Cell>();
+        let first = (&raw const self.figures).cast::<Counter>();
         let words: [u64; WORDS] = array::from_fn(|i| {
-            // SAFETY: `Figures<Cell>` is `WORDS` cells in a row.
+            // SAFETY: `Figures<Counter>` is `WORDS` cells in a row.
             let cell = unsafe { first.add(i) };
             // SAFETY: as above.
             unsafe { &*cell }.get()
@@ -229,7 +169,7 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::AtomicBool;
+    use core::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn an_update_changes_what_it_names_and_nothing_else() {

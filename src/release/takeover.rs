@@ -5,7 +5,9 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::caches::thread_cache::{Bins, Takeovers, ThreadCache};
+use crate::caches::bin::Bins;
+use crate::caches::registry::Takeovers;
+use crate::caches::thread_cache::ThreadCache;
 use crate::heap::Heap;
 use crate::heap::central;
 use crate::hooks::probes;

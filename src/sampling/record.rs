@@ -6,9 +6,11 @@ use super::call_sites::{Amount, StackId, StackTable};
 use super::countdown::Countdowns;
 use super::modules::ModuleTable;
 use super::slots::Place;
+use crate::base::counter::Counter;
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::{MAX_SLOTS, SlotIndex};
+use crate::os::sequence::Sequence;
 use crate::stack::Scratch;
 
 /// One sampled allocation, live or in quarantine. All-zero memory is one that never was used.
@@ -69,17 +71,17 @@ pub(crate) struct Tables {
 /// `sequence` is odd while tables change. The others are written with the lock held, but for `dropped`.
 #[repr(C)]
 pub(crate) struct Readings {
-    pub sequence: AtomicU64,
+    pub sequence: Sequence,
     pub tables: AtomicUsize,
     /// Samples `1..fresh` have been used.
     pub fresh: AtomicU32,
     pub(super) padding: AtomicU32,
-    pub samples: AtomicU64,
+    pub samples: Counter,
     /// Those that could not be kept, or whose stack could not.
     pub dropped: AtomicU64,
     /// Live samples in slots; their pages, and those kept open.
-    pub live_blocks: AtomicU64,
-    pub live_pages: AtomicU64,
+    pub live_blocks: Counter,
+    pub live_pages: Counter,
     pub started: AtomicU64,
     pub peak_at: AtomicU64,
     pub countdowns: Countdowns,

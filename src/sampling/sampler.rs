@@ -1,17 +1,19 @@
 //! The profiler of a heap: its lock, what the lock guards, and what is done with it open.
 
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::call_sites::{StackId, UNKNOWN};
 use super::countdown::Countdowns;
 use super::observer;
 use super::record::{Readings, Sample, Tables};
 use super::slots::{self, Place, Slots, WARM};
+use crate::base::counter::Counter;
 use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
 use crate::hooks::probes;
 use crate::os::lock::{Guard, Lock};
+use crate::os::sequence::Sequence;
 use crate::os::{self, Linux, Nanos};
 use crate::pages::metadata::Metadata;
 use crate::stack::{self, MAX_FRAMES};
@@ -70,14 +72,14 @@ impl Sampler {
     pub const fn new() -> Sampler {
         Sampler {
             readings: Readings {
-                sequence: AtomicU64::new(0),
+                sequence: Sequence::new(),
                 tables: AtomicUsize::new(0),
                 fresh: AtomicU32::new(0),
                 padding: AtomicU32::new(0),
-                samples: AtomicU64::new(0),
+                samples: Counter::new(),
                 dropped: AtomicU64::new(0),
-                live_blocks: AtomicU64::new(0),
-                live_pages: AtomicU64::new(0),
+                live_blocks: Counter::new(),
+                live_pages: Counter::new(),
                 started: AtomicU64::new(0),
                 peak_at: AtomicU64::new(0),
                 countdowns: Countdowns::new(),
@@ -125,7 +127,7 @@ impl Sampler {
     /// A new epoch: a rate that was stretched follows what the last `epochs` would have needed. `rate` is
     /// what it should be. Whoever ticks.
     pub fn pace(&self, arena: &Arena, rate: u64, budget: u64, epochs: u64) {
-        let samples = self.readings.samples.load(Ordering::Relaxed);
+        let samples = self.readings.samples.get();
         let done = samples.saturating_sub(self.paced.swap(samples, Ordering::Relaxed));
         let now = self.countdowns().rate();
         self.set_rate(relaxed_rate(now, rate, done / epochs.max(1), budget), budget);
@@ -183,8 +185,8 @@ impl Sampler {
         let in_slots = || live().filter(|sample| sample.is_in_slot());
         let pages: usize = in_slots().map(|sample| sample.place().pages()).sum();
         let readings = &self.readings;
-        assert_eq!(readings.live_blocks.load(Ordering::Relaxed), in_slots().count() as u64);
-        assert_eq!(readings.live_pages.load(Ordering::Relaxed), (pages + warm) as u64);
+        assert_eq!(readings.live_blocks.get(), in_slots().count() as u64);
+        assert_eq!(readings.live_pages.get(), (pages + warm) as u64);
         let live_bytes: u64 = live().map(|sample| sample.amount.bytes).sum();
         let stacks = &tables.stacks.entries[..tables.stacks.used as usize];
         let by_stack: u64 = stacks.iter().map(|entry| entry.figures.live().bytes).sum();
@@ -278,14 +280,7 @@ impl Open<'_> {
     /// Changes what readers from outside see.
     pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Tables) -> T) -> T {
         let sequence = &self.sampler.readings.sequence;
-        let before = sequence.load(Ordering::Relaxed);
-        sequence.store(before + 1, Ordering::Relaxed);
-        // Release: a reader that sees a change below also sees the odd sequence.
-        fence(Ordering::Release);
-        let result = change(self.tables());
-        // Release: partner of the reader's second look.
-        sequence.store(before + 2, Ordering::Release);
-        result
+        sequence.write(|| change(self.tables()))
     }
 
     /// Counts what has been touched of the tables as the allocator's own memory.
@@ -320,7 +315,7 @@ impl Open<'_> {
     pub(super) fn take_warm(&mut self) -> Option<SlotIndex> {
         let warm = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1)?;
         self.sampler.warm.store(warm, Ordering::Relaxed);
-        subtract(&self.sampler.readings.live_pages, 1);
+        self.sampler.readings.live_pages.subtract(1);
         Some(self.state.warm_slots[warm])
     }
 
@@ -332,7 +327,7 @@ impl Open<'_> {
         }
         self.state.warm_slots[warm] = index;
         self.sampler.warm.store(warm + 1, Ordering::Relaxed);
-        add(&self.sampler.readings.live_pages, 1);
+        self.sampler.readings.live_pages.add(1);
         true
     }
 
@@ -409,11 +404,11 @@ impl Open<'_> {
             readings.peak_at.store(sample.allocated_at, Ordering::Relaxed);
             self.state.peak_pages = used_pages;
         }
-        add(&readings.samples, 1);
-        self.sampler.stretch(readings.samples.load(Ordering::Relaxed));
+        readings.samples.add(1);
+        self.sampler.stretch(readings.samples.get());
         if sample.is_in_slot() {
-            add(&readings.live_blocks, 1);
-            add(&readings.live_pages, sample.place().pages() as u64);
+            readings.live_blocks.add(1);
+            readings.live_pages.add(sample.place().pages() as u64);
         }
         let Sample { address, bytes, amount, stack, .. } = sample;
         probes::sample_alloc(address, bytes, amount.bytes, stack.0 as u64);
@@ -433,8 +428,8 @@ impl Open<'_> {
         });
         let readings = &self.sampler.readings;
         if sample.is_in_slot() {
-            subtract(&readings.live_blocks, 1);
-            subtract(&readings.live_pages, sample.place().pages() as u64);
+            readings.live_blocks.subtract(1);
+            readings.live_pages.subtract(sample.place().pages() as u64);
         }
         let age = Nanos(sample.freed_at).since(Nanos(sample.allocated_at));
         probes::sample_free(sample.address, sample.bytes, age.micros());
@@ -460,19 +455,10 @@ impl Open<'_> {
             old
         });
         let live_pages = &self.sampler.readings.live_pages;
-        add(live_pages, moved.place().pages() as u64);
-        subtract(live_pages, old.place().pages() as u64);
+        live_pages.add(moved.place().pages() as u64);
+        live_pages.subtract(old.place().pages() as u64);
         self.put(from);
     }
-}
-
-/// For numbers that have one writer at a time.
-fn add(number: &AtomicU64, more: u64) {
-    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
-}
-
-fn subtract(number: &AtomicU64, less: u64) {
-    add(number, less.wrapping_neg());
 }
 
 #[cfg(test)]

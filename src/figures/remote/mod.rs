@@ -505,7 +505,7 @@ impl RemoteHeap {
         let head = ProfileHead {
             stacks,
             rate_bytes: sampler.countdowns.rate(),
-            samples_total: sampler.samples.into_inner(),
+            samples_total: sampler.samples.get(),
             dropped_total: sampler.dropped.into_inner(),
             started: sampler.started.into_inner(),
             peak_at: sampler.peak_at.into_inner(),
@@ -721,7 +721,7 @@ impl RemoteHeap {
             let totals = unsafe { totals.assume_init() };
             let sequence = read_word(memory, address + offset_of!(Totals, sequence) as u64)?;
             attempts += 1;
-            if totals.is_settled_at(sequence) || attempts == MAX_ATTEMPTS {
+            if totals.sequence.is_settled_at(sequence) || attempts == MAX_ATTEMPTS {
                 return Ok(totals);
             }
         }
@@ -748,7 +748,7 @@ impl RemoteHeap {
                 let place = address.wrapping_add(offset_of!(ThreadCache, drain_sequence) as u64);
                 let sequence = read_word(memory, place)?;
                 attempts += 1;
-                if copy.is_settled_at(sequence)
+                if copy.drain_sequence.is_settled_at(sequence)
                     || attempts == MAX_ATTEMPTS
                     || rereads == MAX_REREADS
                 {

@@ -68,7 +68,7 @@ fn samples_come_and_go() {
     test.check();
     let readings = &test.heap.sampler.readings;
     assert_eq!(readings.dropped.load(Ordering::Relaxed), 0);
-    assert_eq!(readings.live_blocks.load(Ordering::Relaxed), live.len() as u64);
+    assert_eq!(readings.live_blocks.get(), live.len() as u64);
 }
 
 #[test]
@@ -160,13 +160,13 @@ fn a_sample_that_changes_its_size_within_its_class_remains_one() {
         test.check();
     }
     assert!((2..10).contains(&moves), "to where there is room for more: {moves}");
-    assert_eq!(readings.samples.load(Ordering::Relaxed), 1, "one allocation");
+    assert_eq!(readings.samples.get(), 1, "one allocation");
     assert_eq!(resize_to(address, 1792, SizeClass::for_bytes(1792)), None, "another class");
     assert_eq!(resize_to(address, 40_000, SizeClass::NONE), None, "no class");
     assert_eq!(resize_to(address + 16, 2000, class), None, "no block");
     give(&test, address);
     assert_eq!(resize_to(address, 2000, class), None, "freed");
-    assert_eq!(readings.live_blocks.load(Ordering::Relaxed), 0);
+    assert_eq!(readings.live_blocks.get(), 0);
     test.check();
 }
 

@@ -1,0 +1,201 @@
+//! Bins: the free blocks that a thread has at hand, of one size class each, and what their policy remembers.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::sampling::{Countdown, LONGEST};
+
+/// The longest array of a bin.
+pub(crate) const MAX_BIN_SLOTS: u32 = 1024;
+
+/// The low bits of a tally count allocations, the rest their bytes plus their number.
+const TALLY_COUNT_BITS: u32 = 24;
+
+const TALLY_COUNT_MASK: u64 = (1 << TALLY_COUNT_BITS) - 1;
+
+/// A tally that overflows when so many bytes have been added.
+const fn tally_start(bytes: u32) -> u64 {
+    ((1 << (64 - TALLY_COUNT_BITS)) - bytes as u64) << TALLY_COUNT_BITS
+}
+
+const _: () = assert!(LONGEST as u64 <= TALLY_COUNT_MASK, "each allocation counts one or more");
+
+/// The free blocks of one class. All fields are written by whoever may touch the cache, and read by
+/// anybody (for a snapshot).
+///
+/// # Invariants
+/// `len <= capacity`; `slots[..len]` are distinct free blocks of the class, whose bits are clear.
+/// Class 0's bin has capacity 0, so that what is no span's goes to the slow path.
+#[repr(C, align(32))]
+pub(crate) struct Bin {
+    pub slots: AtomicPtr<AtomicPtr<u8>>,
+    pub len: AtomicU32,
+    pub capacity: AtomicU32,
+    /// Allocations and bytes since the last drain. It overflows when the countdown ends.
+    pub(super) tally: AtomicU64,
+    /// The [`Countdown`] under way: its bytes and its rate.
+    pub(super) countdown: AtomicU32,
+    pub(super) rate: AtomicU32,
+}
+
+impl Bin {
+    /// Counts an allocation of `bytes`. `true`: the tally overflowed and has to be drained.
+    #[inline(always)]
+    pub fn count(&self, bytes: usize) -> bool {
+        let one = (bytes as u64 + 1) << TALLY_COUNT_BITS | 1;
+        let (sum, overflowed) = self.tally.load(Ordering::Relaxed).overflowing_add(one);
+        self.tally.store(sum, Ordering::Relaxed);
+        overflowed
+    }
+
+    /// Empties the tally for the next countdown.
+    pub(super) fn start(&self, countdown: Countdown) {
+        self.countdown.store(countdown.bytes, Ordering::Relaxed);
+        self.rate.store(countdown.rate, Ordering::Relaxed);
+        self.tally.store(tally_start(countdown.bytes), Ordering::Relaxed);
+    }
+
+    /// What the tally has counted: allocations, and their bytes plus their number.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        let tally = self.tally.load(Ordering::Relaxed);
+        // An overflowed tally has wrapped around to the bytes beyond the countdown.
+        let units = (tally >> TALLY_COUNT_BITS)
+            .wrapping_add(self.countdown.load(Ordering::Relaxed) as u64)
+            & (u64::MAX >> TALLY_COUNT_BITS);
+        (tally & TALLY_COUNT_MASK, units)
+    }
+
+    /// Takes the last block, if there is one. Owner only.
+    #[inline(always)]
+    pub fn pop(&self) -> Option<*mut u8> {
+        let len = self.len.load(Ordering::Relaxed);
+        if len == 0 {
+            return None;
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: `slots` has room for `capacity >= len` pointers.
+        let slot = unsafe { slots.add(len as usize - 1) };
+        // SAFETY: as above.
+        let block = unsafe { &*slot }.load(Ordering::Relaxed);
+        self.len.store(len - 1, Ordering::Relaxed);
+        Some(block)
+    }
+
+    /// Adds a block, if there is room. Owner only.
+    #[inline(always)]
+    pub fn push(&self, block: *mut u8) -> bool {
+        let len = self.len.load(Ordering::Relaxed);
+        if len >= self.capacity.load(Ordering::Relaxed) {
+            return false;
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: `slots` has room for `capacity > len` pointers.
+        let slot = unsafe { slots.add(len as usize) };
+        // SAFETY: as above.
+        unsafe { &*slot }.store(block, Ordering::Relaxed);
+        self.len.store(len + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The first `count` slots.
+    ///
+    /// # Safety
+    /// `count <= capacity`, and the caller may touch the cache.
+    #[inline]
+    pub unsafe fn slots(&self, count: u32) -> &[AtomicPtr<u8>] {
+        if count == 0 {
+            return &[];
+        }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: the caller says that there are so many.
+        unsafe { core::slice::from_raw_parts(slots, count as usize) }
+    }
+}
+
+/// What a bin's policy remembers.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct BinHistory {
+    /// The bin was refilled since it was last full. Full next, it swings, and a larger one would not;
+    /// empty next, it is one that only empties. Owner only.
+    pub refilled: AtomicU32,
+    /// What [`unused_bins`](super::thread_cache::ThreadCache::unused_bins) saw the last time, and how often it saw the same in a row.
+    /// For its caller only.
+    pub(super) rested: AtomicU32,
+    pub(super) seen_len: AtomicU32,
+    pub(super) seen_tally: AtomicU64,
+}
+
+/// A set of bins, by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bins(u64);
+
+const _: () = assert!(CLASS_COUNT <= 64);
+
+impl Bins {
+    pub const NONE: Bins = Bins(0);
+    pub const ALL: Bins = Bins(((1 << (CLASS_COUNT - 1)) - 1) << 1);
+
+    pub(super) fn add(&mut self, class: SizeClass) {
+        self.0 |= 1 << class.index();
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn classes(self) -> impl Iterator<Item = SizeClass> {
+        SizeClass::all().filter(move |class| self.0 >> class.index() & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bin_gives_back_what_it_was_given_last_first() {
+        let room = [const { AtomicPtr::new(core::ptr::null_mut()) }; 3];
+        let bin = bin_of(&room);
+        let blocks = [16, 32, 48].map(|address: usize| address as *mut u8);
+        assert!(blocks.iter().all(|&block| bin.push(block)));
+        assert!(!bin.push(64 as *mut u8), "full");
+        let popped: Vec<_> = core::iter::from_fn(|| bin.pop()).collect();
+        assert_eq!(popped, [blocks[2], blocks[1], blocks[0]]);
+    }
+
+    fn bin_of(room: &[AtomicPtr<u8>]) -> Bin {
+        let bin = Bin {
+            slots: AtomicPtr::new(room.as_ptr().cast_mut()),
+            len: AtomicU32::new(0),
+            capacity: AtomicU32::new(room.len() as u32),
+            tally: AtomicU64::new(0),
+            countdown: AtomicU32::new(0),
+            rate: AtomicU32::new(0),
+        };
+        bin.start(Countdown::OFF);
+        bin
+    }
+
+    #[test]
+    fn a_tally_counts_until_the_countdown_ends() {
+        let bin = bin_of(&[]);
+        let mut random = crate::testing::test_random::Random::new(3);
+        for _ in 0..200 {
+            let bytes_left = 1 + random.below(LONGEST as u64);
+            bin.start(Countdown { bytes: bytes_left as u32, rate: 7 });
+            let (mut count, mut bytes) = (0, 0);
+            loop {
+                let size = random.below(if count % 2 == 0 { 32_768 } else { 64 });
+                let has_ended = bin.count(size as usize);
+                count += 1;
+                bytes += size;
+                assert_eq!(bin.counted(), (count, bytes + count));
+                assert_eq!(has_ended, bytes + count >= bytes_left);
+                if has_ended {
+                    break;
+                }
+            }
+        }
+    }
+}
