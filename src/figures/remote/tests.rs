@@ -2,7 +2,20 @@ pub(crate) mod own_memory;
 
 use own_memory::Own;
 
+use super::heap::{MAX_CACHES, MAX_REREADS};
 use super::*;
+use crate::caches::thread_cache::ThreadCache;
+use crate::figures::root::{MAGIC, ROOT, Root};
+use crate::geometry::arena::Arena;
+use crate::geometry::segment::{Chunk, Segment};
+use crate::geometry::size_class::CLASS_COUNT;
+use crate::heap::Uncached;
+use crate::heap::knobs::KnobCells;
+use crate::hooks::sections::Cells;
+use crate::os::Linux;
+use crate::pages::totals::Totals;
+use crate::sampling::{self, ModuleEntry, Sample, StackEntry, Tables};
+use core::mem::offset_of;
 
 #[test]
 fn what_is_no_root_is_refused() {
