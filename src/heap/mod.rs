@@ -3,14 +3,15 @@
 pub(crate) mod central;
 pub mod knobs;
 pub(crate) mod large;
+mod uncached;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use self::knobs::{KnobCells, Knobs};
+pub(crate) use self::uncached::{Uncached, UncachedClass};
 use crate::caches::registry::Registry;
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::Arena;
-use crate::geometry::size_class::CLASS_COUNT;
 use crate::os::lock::Guard;
 use crate::os::{self, Os};
 use crate::pages::HeapPages;
@@ -49,37 +50,6 @@ pub(crate) struct Heap {
 /// A block whose free had to wait, with the next such block's address in it.
 pub(crate) struct Deferred {
     pub(super) next: *mut Deferred,
-}
-
-/// Counters of what is done without a thread cache or to another's, by any thread; and of the time that
-/// ticks take.
-#[repr(C)]
-pub(crate) struct Uncached {
-    pub operations: AtomicU64,
-    pub foreign_frees: AtomicU64,
-    pub allocation_failures: AtomicU64,
-    pub resident_gained: AtomicU64,
-    pub interior_refaults: AtomicU64,
-    pub barriers: AtomicU64,
-    pub takeovers_taken: AtomicU64,
-    pub takeovers_busy: AtomicU64,
-    pub takeovers_unavailable: AtomicU64,
-    /// Nanoseconds in which bins that rest were put away, and of ticks but for that, the purges they
-    /// made and the wait for their assistant's.
-    pub takeover_nanos: AtomicU64,
-    pub tick_nanos: AtomicU64,
-    pub remaps: AtomicU64,
-    pub zeroing_calls: AtomicU64,
-    pub classes: [UncachedClass; CLASS_COUNT],
-}
-
-/// The same by class.
-#[repr(C)]
-pub(crate) struct UncachedClass {
-    pub claimed: AtomicU64,
-    pub spilled: AtomicU64,
-    pub allocations: AtomicU64,
-    pub bytes: AtomicU64,
 }
 
 impl Heap {
@@ -230,33 +200,5 @@ impl Heap {
         unsafe { self.metadata.unlock_after_fork() };
         // SAFETY: the caller says so.
         unsafe { self.pages.page_heap.unlock_after_fork() };
-    }
-}
-
-impl Uncached {
-    const fn new() -> Uncached {
-        Uncached {
-            operations: AtomicU64::new(0),
-            foreign_frees: AtomicU64::new(0),
-            allocation_failures: AtomicU64::new(0),
-            resident_gained: AtomicU64::new(0),
-            interior_refaults: AtomicU64::new(0),
-            barriers: AtomicU64::new(0),
-            takeovers_taken: AtomicU64::new(0),
-            takeovers_busy: AtomicU64::new(0),
-            takeovers_unavailable: AtomicU64::new(0),
-            takeover_nanos: AtomicU64::new(0),
-            tick_nanos: AtomicU64::new(0),
-            remaps: AtomicU64::new(0),
-            zeroing_calls: AtomicU64::new(0),
-            classes: [const {
-                UncachedClass {
-                    claimed: AtomicU64::new(0),
-                    spilled: AtomicU64::new(0),
-                    allocations: AtomicU64::new(0),
-                    bytes: AtomicU64::new(0),
-                }
-            }; CLASS_COUNT],
-        }
     }
 }
