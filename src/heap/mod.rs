@@ -5,7 +5,7 @@ pub mod knobs;
 pub(crate) mod large;
 mod uncached;
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use self::knobs::{KnobCells, Knobs};
 pub(crate) use self::uncached::{Uncached, UncachedClass};
