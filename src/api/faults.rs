@@ -58,12 +58,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         && arena.is_reserved()
         && address.wrapping_sub(samples.start) < samples.bytes;
     if is_ours {
-        HEAP.sampler.explain_fault(
-            &HEAP.pages,
-            &HEAP.metadata,
-            address,
-            Registers::of_context(context),
-        );
+        HEAP.sampler.explain_fault(&HEAP.pages, address, Registers::of_context(context));
     }
     os::set_errno(errno);
     hand_on(signal, info, context);

@@ -106,9 +106,7 @@ fn sample(
     frame: usize,
 ) -> *mut u8 {
     let Some(rate) = cache.end_countdown(class, HEAP.sampler.countdowns()) else { return block };
-    let Some(sampled) =
-        HEAP.sampler.allocate(&HEAP.pages, &HEAP.metadata, bytes, align, rate, frame)
-    else {
+    let Some(sampled) = HEAP.sampler.allocate(&HEAP.pages, bytes, align, rate, frame) else {
         return block;
     };
     if !cache.bin(class).push(block) {
@@ -124,9 +122,8 @@ fn allocate_uncached(
     frame: usize,
 ) -> Option<*mut u8> {
     let rate = HEAP.sampler.countdowns().try_once(bytes as u64);
-    let sampled = rate.and_then(|rate| {
-        HEAP.sampler.allocate(&HEAP.pages, &HEAP.metadata, bytes, align, rate, frame)
-    });
+    let sampled =
+        rate.and_then(|rate| HEAP.sampler.allocate(&HEAP.pages, bytes, align, rate, frame));
     let block = sampled.or_else(|| central::allocate_uncached(&HEAP, class))?;
     central::count_uncached(&HEAP, class, bytes);
     count_uncached();
@@ -278,9 +275,7 @@ fn free_slow(class: SizeClass, address: usize) {
     let frame = stack::address_in_frame();
     let offset = address.wrapping_sub(HEAP.pages.arena.base());
     if HEAP.pages.arena.is_sample(address) {
-        return on_pages(enter_to_free(), || {
-            HEAP.sampler.free(&HEAP.pages, &HEAP.metadata, address, frame)
-        });
+        return on_pages(enter_to_free(), || HEAP.sampler.free(&HEAP.pages, address, frame));
     }
     if large::is_large(class) {
         return on_pages(enter_to_free(), || large::free(&HEAP, offset));
@@ -321,7 +316,7 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
             // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
             let _inside = enter();
             if HEAP.pages.arena.is_sample(block as usize) {
-                HEAP.sampler.usable_bytes(&HEAP.pages, &HEAP.metadata, block as usize)
+                HEAP.sampler.usable_bytes(&HEAP.pages, block as usize)
             } else {
                 large::usable_bytes(&HEAP, offset)
             }
@@ -353,17 +348,8 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
     if class == new_class && !is_sample && (!both_large || resize()) {
         return block;
     }
-    let resize_sample = || {
-        HEAP.sampler.resize(
-            &HEAP.pages,
-            &HEAP.metadata,
-            block as usize,
-            bytes,
-            align,
-            new_class,
-            frame,
-        )
-    };
+    let resize_sample =
+        || HEAP.sampler.resize(&HEAP.pages, block as usize, bytes, align, new_class, frame);
     if is_sample && let Some(resized) = on_pages(enter(), resize_sample) {
         return resized;
     }

@@ -46,9 +46,9 @@ fn attach(word: ThreadWord) -> Option<Entered> {
     }
     // What pthread_setspecific may allocate is served without a cache.
     word.set(BUSY);
-    let Heap { threads, metadata, sampler, pages, .. } = &HEAP;
+    let Heap { threads, sampler, pages, .. } = &HEAP;
     let bound = pages.arena.sample_range().start;
-    let Some(cache) = threads.attach(metadata, sampler.countdowns(), bound, word) else {
+    let Some(cache) = threads.attach(&pages.metadata, sampler.countdowns(), bound, word) else {
         word.set(UNSET);
         return None;
     };

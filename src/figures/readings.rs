@@ -56,8 +56,8 @@ impl Readings {
             is_reserved: heap.pages.arena.is_reserved(),
             sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: Arena::record_bytes(heap.pages.arena.in_use(), figures.records)
-                + heap.metadata.touched_bytes(),
-            metadata_map_calls: heap.metadata.map_calls.load(Ordering::Relaxed) as u64,
+                + heap.pages.metadata.touched_bytes(),
+            metadata_map_calls: heap.pages.metadata.map_calls.load(Ordering::Relaxed) as u64,
             clone_calls: release.ticker.starts.load(Ordering::Relaxed)
                 + release.ticker.failures.load(Ordering::Relaxed),
         }

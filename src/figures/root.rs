@@ -97,8 +97,8 @@ pub(crate) static ROOT: Root = Root {
         oldest: (&raw const HEAP.pages.clock.oldest).cast(),
         ticker_starts: (&raw const RELEASE.ticker.starts).cast(),
         ticker_failures: (&raw const RELEASE.ticker.failures).cast(),
-        metadata_map_calls: (&raw const HEAP.metadata.map_calls).cast(),
-        metadata_touched: (&raw const HEAP.metadata.touched).cast(),
+        metadata_map_calls: (&raw const HEAP.pages.metadata.map_calls).cast(),
+        metadata_touched: (&raw const HEAP.pages.metadata.touched).cast(),
     },
 };
 

@@ -159,7 +159,7 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
     let old = bin.slots.load(Ordering::Relaxed);
     let mut slots = core::ptr::null_mut();
     if capacity > 0 {
-        let Some(memory) = heap.metadata.allocate_array(array_bytes(capacity)) else {
+        let Some(memory) = heap.pages.metadata.allocate_array(array_bytes(capacity)) else {
             return false;
         };
         slots = memory.cast::<AtomicPtr<u8>>();
@@ -173,7 +173,7 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
     cache.capacity_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 {
         // SAFETY: the array came from `allocate_array` with this size; the bin has another one now.
-        unsafe { heap.metadata.give_back(old.cast(), array_bytes(before)) };
+        unsafe { heap.pages.metadata.give_back(old.cast(), array_bytes(before)) };
     }
     true
 }

@@ -95,9 +95,7 @@ pub(crate) fn allocate(
 fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
     let Some(rate) = heap.sampler.countdowns().try_once(bytes as u64) else { return };
     let address = run.address(&heap.pages.arena);
-    if let Some(sample) =
-        heap.sampler.note_large(&heap.pages, &heap.metadata, address, bytes, rate, frame)
-    {
+    if let Some(sample) = heap.sampler.note_large(&heap.pages, address, bytes, rate, frame) {
         *heap.pages.page_heap.lock().sample_at(&heap.pages.arena, run.segment, run.first) = sample;
     }
 }
@@ -148,7 +146,7 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
     release_parts(heap, &mut page_heap, run, Pages(0), resident);
     heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
-    heap.sampler.forget_large(&heap.metadata, sample);
+    heap.sampler.forget_large(&heap.pages, sample);
 }
 
 /// A signal handler frees a large block and has interrupted its thread in the page heap, or in the
@@ -226,7 +224,7 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: u
     }
     drop(page_heap);
     // To the profiler this is the end of one block and the beginning of another.
-    heap.sampler.forget_large(&heap.metadata, before);
+    heap.sampler.forget_large(&heap.pages, before);
     sample(heap, run, bytes, frame);
     true
 }
@@ -267,7 +265,7 @@ pub(crate) fn move_to_larger(
     release_parts(heap, &mut page_heap, old, Pages(0), false);
     heap.pages.totals.update(|figures| figures.large_frees.add(1));
     drop(page_heap);
-    heap.sampler.forget_large(&heap.metadata, sample);
+    heap.sampler.forget_large(&heap.pages, sample);
     Some(block)
 }
 

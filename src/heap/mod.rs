@@ -15,7 +15,6 @@ use crate::geometry::arena::Arena;
 use crate::os::lock::Guard;
 use crate::os::{self, Os};
 use crate::pages::HeapPages;
-use crate::pages::metadata::Metadata;
 use crate::pages::page_heap::PageHeap;
 use crate::sampling::Sampler;
 
@@ -32,7 +31,6 @@ const FAILED: u32 = 3;
 pub(crate) struct Heap {
     pub pages: HeapPages,
     pub threads: Registry,
-    pub metadata: Metadata,
     pub sampler: Sampler,
     pub knobs: KnobCells,
     pub uncached: Uncached,
@@ -57,7 +55,6 @@ impl Heap {
         Heap {
             pages: HeapPages::new(),
             threads: Registry::new(),
-            metadata: Metadata::new(),
             sampler: Sampler::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
@@ -174,7 +171,7 @@ impl Heap {
             self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
         }
         self.pages.page_heap.lock_for_fork();
-        self.metadata.lock_for_fork();
+        self.pages.metadata.lock_for_fork();
         self.sampler.lock_for_fork();
     }
 
@@ -197,7 +194,7 @@ impl Heap {
         // SAFETY: the caller says so.
         unsafe { self.sampler.unlock_after_fork() };
         // SAFETY: the caller says so.
-        unsafe { self.metadata.unlock_after_fork() };
+        unsafe { self.pages.metadata.unlock_after_fork() };
         // SAFETY: the caller says so.
         unsafe { self.pages.page_heap.unlock_after_fork() };
     }

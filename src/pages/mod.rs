@@ -12,6 +12,7 @@ use crate::geometry::arena::Arena;
 use crate::os::lock::Lock;
 
 use clock::Clock;
+use metadata::Metadata;
 use page_heap::PageHeap;
 use totals::Totals;
 
@@ -24,6 +25,8 @@ pub(crate) struct HeapPages {
     pub page_heap: Lock<PageHeap>,
     pub totals: Totals,
     pub clock: Clock,
+    /// Records that lie outside of the arena.
+    pub metadata: Metadata,
 }
 
 impl HeapPages {
@@ -33,6 +36,7 @@ impl HeapPages {
             page_heap: Lock::new(PageHeap::new()),
             totals: Totals::new(),
             clock: Clock::new(),
+            metadata: Metadata::new(),
         }
     }
 }

@@ -145,16 +145,7 @@ fn tick_locked(
     let released = if knobs.release {
         let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
-        release_pages(
-            heap,
-            &release.journal,
-            os,
-            own,
-            assistant,
-            &limits,
-            epoch,
-            &mut last.workspace,
-        )
+        release_pages(heap, &release.journal, os, own, assistant, &limits, &mut last.workspace)
     } else {
         Released { is_at_rest: true, pages: 0, counted: Nanos(0) }
     };
@@ -223,9 +214,9 @@ fn release_pages(
     own: Option<&ThreadCache>,
     assistant: Option<&Assistant>,
     limits: &Limits,
-    epoch: Epoch,
     workspace: &mut Workspace,
 ) -> Released {
+    let epoch = heap.pages.clock.epoch();
     let mut counted = put_unused_bins_away(heap, journal, os, own, limits.bin_epochs);
     let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
@@ -258,7 +249,7 @@ fn release_pages(
         record_limits.pages.saturating_sub(records.pages.0.into()),
         record_limits.calls.saturating_sub(records.calls),
     );
-    let arrays = heap.metadata.give_arrays_back(os, epoch, limits.record_epochs, left);
+    let arrays = heap.pages.metadata.give_arrays_back(os, epoch, limits.record_epochs, left);
     count_array_calls(heap, &arrays);
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
     let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
@@ -354,7 +345,10 @@ pub(crate) fn release_everything(
         purge_interiors(heap, &release.journal, os, Epoch(u64::MAX), &EVERYTHING, interior);
     let epoch = heap.pages.clock.epoch();
     give_records_back(&heap.pages, os, epoch, &ALL_RECORDS, records);
-    count_array_calls(heap, &heap.metadata.give_arrays_back(os, epoch, 0, (u64::MAX, u64::MAX)));
+    count_array_calls(
+        heap,
+        &heap.pages.metadata.give_arrays_back(os, epoch, 0, (u64::MAX, u64::MAX)),
+    );
     Pages(pages.0 + inside.pages.0)
 }
 

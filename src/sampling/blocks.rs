@@ -12,7 +12,6 @@ use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
 use crate::os::{self, Linux};
 use crate::pages::HeapPages;
-use crate::pages::metadata::Metadata;
 use crate::stack::Registers;
 
 impl Sampler {
@@ -23,7 +22,6 @@ impl Sampler {
     pub fn allocate(
         &self,
         pages: &HeapPages,
-        metadata: &Metadata,
         bytes: usize,
         align: usize,
         rate: u32,
@@ -32,7 +30,7 @@ impl Sampler {
         let amount = amount(bytes, rate);
         // One of 0 bytes has a place, too.
         let bytes = bytes.max(1);
-        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        let Some(mut open) = self.lock(pages) else { return self.drop_one() };
         if let Some(watch_faults) = open.state.watch_faults.take() {
             watch_faults();
         }
@@ -42,15 +40,15 @@ impl Sampler {
         let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
         let sample = new_sample(address, bytes, amount, stack, place, class);
         open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
-        open.account(metadata);
+        open.account(pages);
         Some(address as *mut u8)
     }
 
     /// Frees the sampled block at `address`, which is a sample's. What is none is a caller's mistake that
     /// ends the process. A signal handler that interrupted its thread here leaves the block as it is.
     #[cold]
-    pub fn free(&self, pages: &HeapPages, metadata: &Metadata, address: usize, frame: usize) {
-        let Some(mut open) = self.lock(metadata) else { return };
+    pub fn free(&self, pages: &HeapPages, address: usize, frame: usize) {
+        let Some(mut open) = self.lock(pages) else { return };
         let index = slots::index_of(&pages.arena, address);
         let sample = open.tables().samples[index as usize];
         if sample.address != address as u64 || !sample.is_in_slot() {
@@ -73,7 +71,7 @@ impl Sampler {
             open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
             open.put(index);
         }
-        open.account(metadata);
+        open.account(pages);
     }
 
     /// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
@@ -83,7 +81,6 @@ impl Sampler {
     pub fn resize(
         &self,
         pages: &HeapPages,
-        metadata: &Metadata,
         address: usize,
         bytes: usize,
         align: usize,
@@ -91,7 +88,7 @@ impl Sampler {
         frame: usize,
     ) -> Option<*mut u8> {
         let bytes = bytes.max(1);
-        let mut open = self.lock(metadata)?;
+        let mut open = self.lock(pages)?;
         let index = slots::index_of(&pages.arena, address);
         let sample = open.tables().samples[index as usize];
         let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
@@ -123,15 +120,15 @@ impl Sampler {
         };
         open.note_moved(index, to, moved_sample, stack);
         open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
-        open.account(metadata);
+        open.account(pages);
         Some(moved as *mut u8)
     }
 
     /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
     /// interrupted its thread here.
     #[cold]
-    pub fn usable_bytes(&self, pages: &HeapPages, metadata: &Metadata, address: usize) -> usize {
-        let Some(mut open) = self.lock(metadata) else { return 0 };
+    pub fn usable_bytes(&self, pages: &HeapPages, address: usize) -> usize {
+        let Some(mut open) = self.lock(pages) else { return 0 };
         let index = slots::index_of(&pages.arena, address);
         let sample = open.tables().samples[index as usize];
         if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
@@ -145,30 +142,29 @@ impl Sampler {
     pub fn note_large(
         &self,
         pages: &HeapPages,
-        metadata: &Metadata,
         address: usize,
         bytes: usize,
         rate: u32,
         frame: usize,
     ) -> Option<SlotIndex> {
-        let Some(mut open) = self.lock(metadata) else { return self.drop_one() };
+        let Some(mut open) = self.lock(pages) else { return self.drop_one() };
         let Some(index) = open.take(slots::count(&pages.arena)) else { return self.drop_one() };
         let stack = open.allocating_stack(frame);
         let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
         let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
         let sample = new_sample(address, bytes, amount, stack, nowhere, class);
         open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
-        open.account(metadata);
+        open.account(pages);
         Some(index)
     }
 
     /// The end of a large block, which was remembered as sample `index`, or not (0).
-    pub fn forget_large(&self, metadata: &Metadata, index: SlotIndex) {
+    pub fn forget_large(&self, pages: &HeapPages, index: SlotIndex) {
         if index == 0 {
             return;
         }
         // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
-        if let Some(mut open) = self.lock(metadata) {
+        if let Some(mut open) = self.lock(pages) {
             open.note_freed(index, UNKNOWN);
             open.put(index);
         }
@@ -176,14 +172,8 @@ impl Sampler {
 
     /// Tells on standard error what an access at `address` means, an address among the slots. In the handler of
     /// the fault.
-    pub fn explain_fault(
-        &self,
-        pages: &HeapPages,
-        metadata: &Metadata,
-        address: usize,
-        registers: Registers,
-    ) {
-        misuse::explain_fault(self.lock(metadata), &pages.arena, address, registers);
+    pub fn explain_fault(&self, pages: &HeapPages, address: usize, registers: Registers) {
+        misuse::explain_fault(self.lock(pages), &pages.arena, address, registers);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::hooks::probes;
 use crate::os::lock::{Guard, Lock};
 use crate::os::sequence::Sequence;
 use crate::os::{self, Linux, Nanos};
-use crate::pages::metadata::Metadata;
+use crate::pages::HeapPages;
 use crate::stack::{self, MAX_FRAMES};
 
 /// How many freed blocks' slots are left alone before one is used again. They hold no memory, but count
@@ -217,7 +217,7 @@ impl Sampler {
 
     /// The state with its tables, if there is memory for them. `None` too in a signal handler that
     /// interrupted its thread here.
-    pub(super) fn lock(&self, metadata: &Metadata) -> Option<Open<'_>> {
+    pub(super) fn lock(&self, pages: &HeapPages) -> Option<Open<'_>> {
         let mut state = self.state.lock_unless_mine()?;
         if state.tables.is_null() {
             if state.is_refused {
@@ -232,7 +232,7 @@ impl Sampler {
             self.readings.started.store(os::precise_now().0, Ordering::Relaxed);
             let mut open = Open { sampler: self, state, touched: 0 };
             open.change(|tables| tables.stacks.make_ready());
-            open.account(metadata);
+            open.account(pages);
             return Some(open);
         }
         let touched = touched_bytes(&state);
@@ -284,9 +284,9 @@ impl Open<'_> {
     }
 
     /// Counts what has been touched of the tables as the allocator's own memory.
-    pub(super) fn account(&mut self, metadata: &Metadata) {
+    pub(super) fn account(&mut self, pages: &HeapPages) {
         let touched = touched_bytes(&self.state);
-        metadata.add_touched(touched.saturating_sub(self.touched));
+        pages.metadata.add_touched(touched.saturating_sub(self.touched));
         self.touched = touched;
     }
 

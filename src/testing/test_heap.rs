@@ -48,9 +48,9 @@ impl TestHeap {
 
     /// A cache for the thread whose word it is.
     pub fn attach(&self, word: ThreadWord) -> &ThreadCache {
-        let Heap { threads, metadata, sampler, .. } = &self.heap;
-        let bound = self.heap.pages.arena.sample_range().start;
-        threads.attach(metadata, sampler.countdowns(), bound, word).unwrap()
+        let Heap { threads, sampler, pages, .. } = &self.heap;
+        let bound = pages.arena.sample_range().start;
+        threads.attach(&pages.metadata, sampler.countdowns(), bound, word).unwrap()
     }
 
     pub fn figures(&self) -> Figures<u64> {

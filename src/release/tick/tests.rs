@@ -493,7 +493,7 @@ fn a_tick_says_whether_there_is_something_left() {
 
     // The ledger. A page that is in use keeps the segment's record, an array that of others.
     let kept = test.take(1);
-    let array = test.heap.metadata.allocate_array(64).unwrap();
+    let array = test.heap.pages.metadata.allocate_array(64).unwrap();
     test.set_knobs(|knobs| knobs.delay_epochs_idle = 5);
     test.free(test.take(10));
     for _ in 0..4 {
@@ -534,14 +534,14 @@ fn a_tick_says_whether_there_is_something_left() {
 
     // Memory for arrays of bins, of which none is in use.
     // SAFETY: allocated above, with this size.
-    unsafe { test.heap.metadata.give_back(array, 64) };
-    let touched = test.heap.metadata.touched_bytes();
+    unsafe { test.heap.pages.metadata.give_back(array, 64) };
+    let touched = test.heap.pages.metadata.touched_bytes();
     for _ in 0..IDLE_EPOCHS {
         assert_eq!(os.tick(&test), WAITING);
     }
-    assert_eq!(test.heap.metadata.touched_bytes(), touched);
+    assert_eq!(test.heap.pages.metadata.touched_bytes(), touched);
     assert_eq!(os.tick(&test), AT_REST);
-    assert!(test.heap.metadata.touched_bytes() < touched);
+    assert!(test.heap.pages.metadata.touched_bytes() < touched);
     assert_eq!(test.figures().record_calls, 2);
 
     // With nothing to do there is nothing left.
@@ -558,7 +558,7 @@ fn a_cache_whose_owner_is_inside_keeps_the_heap_from_rest() {
     }
     // Its segment stays in use, and an array.
     test.take(1);
-    test.heap.metadata.allocate_array(64).unwrap();
+    test.heap.pages.metadata.allocate_array(64).unwrap();
     let os = Epochs(AtomicU64::new(1));
     let cache = cache_with_a_bin(&test);
     let word = ThreadWord::of_this_thread();

@@ -14,24 +14,12 @@ fn heap() -> TestHeap {
 fn take(test: &TestHeap, bytes: usize, align: usize) -> usize {
     test.heap
         .sampler
-        .allocate(
-            &test.heap.pages,
-            &test.heap.metadata,
-            bytes,
-            align,
-            1000,
-            stack::address_in_frame(),
-        )
+        .allocate(&test.heap.pages, bytes, align, 1000, stack::address_in_frame())
         .expect("a sample") as usize
 }
 
 fn give(test: &TestHeap, address: usize) {
-    test.heap.sampler.free(
-        &test.heap.pages,
-        &test.heap.metadata,
-        address,
-        stack::address_in_frame(),
-    );
+    test.heap.sampler.free(&test.heap.pages, address, stack::address_in_frame());
 }
 
 fn content(address: usize, bytes: usize) -> &'static mut [u8] {
@@ -50,10 +38,7 @@ fn samples_come_and_go() {
             let align = 1 << random.below(16);
             let address = take(&test, bytes, align);
             assert!(address.is_multiple_of(align) && test.heap.pages.arena.is_sample(address));
-            assert_eq!(
-                test.heap.sampler.usable_bytes(&test.heap.pages, &test.heap.metadata, address),
-                bytes.max(1)
-            );
+            assert_eq!(test.heap.sampler.usable_bytes(&test.heap.pages, address), bytes.max(1));
             content(address, bytes).fill(step as u8);
             live.push((address, bytes, step as u8));
         } else if !live.is_empty() {
@@ -137,7 +122,7 @@ fn a_sample_that_changes_its_size_within_its_class_remains_one() {
         let frame = stack::address_in_frame();
         test.heap
             .sampler
-            .resize(&test.heap.pages, &test.heap.metadata, address, bytes, 16, class, frame)
+            .resize(&test.heap.pages, address, bytes, 16, class, frame)
             .map(|block| block as usize)
     };
     let readings = &test.heap.sampler.readings;
@@ -150,10 +135,7 @@ fn a_sample_that_changes_its_size_within_its_class_remains_one() {
         let before = address;
         address = resize_to(before, bytes, class).expect("its class");
         moves += (address != before) as u32;
-        assert_eq!(
-            test.heap.sampler.usable_bytes(&test.heap.pages, &test.heap.metadata, address),
-            bytes
-        );
+        assert_eq!(test.heap.sampler.usable_bytes(&test.heap.pages, address), bytes);
         assert!(content(address, 1793).iter().all(|&byte| byte == 7));
         // Small ones have room to the next multiple of their alignment.
         content(address, bytes)[1793..].fill(9);
@@ -175,14 +157,9 @@ fn what_there_is_no_room_for_is_counted() {
     // 8 MiB of slots.
     let test = TestHeap::new();
     let mut live = Vec::new();
-    while let Some(block) = test.heap.sampler.allocate(
-        &test.heap.pages,
-        &test.heap.metadata,
-        64,
-        16,
-        1000,
-        stack::address_in_frame(),
-    ) {
+    while let Some(block) =
+        test.heap.sampler.allocate(&test.heap.pages, 64, 16, 1000, stack::address_in_frame())
+    {
         live.push(block as usize);
     }
     assert_eq!(live.len(), 127, "all slots but the one with number 0");
@@ -190,28 +167,14 @@ fn what_there_is_no_room_for_is_counted() {
     assert!(
         test.heap
             .sampler
-            .note_large(
-                &test.heap.pages,
-                &test.heap.metadata,
-                4096,
-                100_000,
-                1000,
-                stack::address_in_frame()
-            )
+            .note_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
             .is_none()
     );
     give(&test, live[50]);
     assert!(
         test.heap
             .sampler
-            .note_large(
-                &test.heap.pages,
-                &test.heap.metadata,
-                4096,
-                100_000,
-                1000,
-                stack::address_in_frame()
-            )
+            .note_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
             .is_some()
     );
     test.check();
