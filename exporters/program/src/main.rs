@@ -19,7 +19,6 @@ mod library;
 mod load;
 mod man;
 mod output;
-mod parts;
 mod profile;
 mod proof;
 mod report;

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::dashboards::{self, DASHBOARDS};
+use slackwater_exporters::breakdown::{Breakdown, UNATTRIBUTED};
 use slackwater_exporters::families::FAMILIES;
 
 /// Crates and targets of the workspace whose names look like a metric's.
@@ -85,6 +86,21 @@ fn every_metric_that_exists_is_shown() {
     for record in records() {
         let uses = rules.matches(&record).count() - 1;
         assert!(uses > 0 || queries.contains(&record), "nothing reads {record}");
+    }
+}
+
+/// One panel of each dashboard stacks the parts of RSS up.
+#[test]
+fn every_part_of_rss_is_shown() {
+    let breakdown = Breakdown::default().with_stacks(Some(0));
+    let parts: BTreeSet<&str> = breakdown.parts().map(|part| part.name).collect();
+    for dashboard in DASHBOARDS {
+        let queries: Vec<String> =
+            dashboards::panels(dashboard).into_iter().flat_map(|panel| panel.queries).collect();
+        let named = queries.iter().flat_map(|query| query.split("part=\"").skip(1));
+        let mut named: BTreeSet<&str> = named.filter_map(|rest| rest.split('"').next()).collect();
+        named.insert(UNATTRIBUTED);
+        assert_eq!(named, parts, "{dashboard}");
     }
 }
 

@@ -52,6 +52,20 @@ pub struct Breakdown {
     pub swapped: u64,
 }
 
+/// One part of RSS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The value of the label `part` of `slackwater_rss_bytes`; [`UNATTRIBUTED`] has a family of its own.
+    pub name: &'static str,
+    /// How much of RSS it is.
+    pub bytes: u64,
+    /// What it is: one clause for the person who asks.
+    pub meaning: &'static str,
+}
+
+/// The name of what is backed and in no book.
+pub const UNATTRIBUTED: &str = "unattributed";
+
 /// No part of a heap is larger; a process may say so of its own.
 const MAX_PART: u64 = 1 << 57;
 
@@ -119,21 +133,37 @@ impl Breakdown {
         Breakdown { stacks, other_anon: anonymous - stacks.unwrap_or(0), ..self }
     }
 
-    /// All parts of RSS together.
-    pub fn sum(&self) -> u64 {
+    /// The parts of RSS, in the order in which they are told. They sum to it. The stacks are left out where they
+    /// are not known.
+    pub fn parts(&self) -> impl Iterator<Item = Part> {
         let Breakdown { live, rounding, free_blocks, thread_cache, dirty, metadata, .. } = *self;
         let Breakdown { sampled, stacks, other_anon, file, shmem, unattributed, .. } = *self;
-        live + rounding
-            + free_blocks
-            + thread_cache
-            + dirty
-            + metadata
-            + sampled
-            + stacks.unwrap_or(0)
-            + other_anon
-            + file
-            + shmem
-            + unattributed
+        let part = |name, bytes, meaning| Some(Part { name, bytes, meaning });
+        let other = match stacks {
+            Some(_) => "not the heap: variables, the program's own mappings",
+            None => "not the heap: stacks, variables, the program's own mappings",
+        };
+        let nowhere = "resident at the heap's addresses, and in none of its books";
+        let parts = [
+            part("live", live, "asked for by the program, not freed, and written to"),
+            part("rounding", rounding, "what live blocks have beyond what was asked for"),
+            part("free_blocks", free_blocks, "free blocks on pages that hold live ones too"),
+            part("thread_cache", thread_cache, "free blocks kept at hand for each thread"),
+            part("dirty", dirty, "free pages that wait to be given back"),
+            part("metadata", metadata, "the allocator's own records"),
+            part("sampled", sampled, "blocks that the profiler put on pages of their own"),
+            stacks.and_then(|bytes| part("stacks", bytes, "the stacks of threads")),
+            part("other_anon", other_anon, other),
+            part("file", file, "mapped files: the program and its libraries"),
+            part("shmem", shmem, "memory shared with other processes"),
+            part(UNATTRIBUTED, unattributed, nowhere),
+        ];
+        parts.into_iter().flatten()
+    }
+
+    /// All parts of RSS together.
+    pub fn sum(&self) -> u64 {
+        self.parts().map(|part| part.bytes).sum()
     }
 }
 

@@ -8,149 +8,14 @@
 //! may go back is a gauge. A label never holds anything whose values a program can make without
 //! bound: no thread, address or stack.
 
-use std::fmt;
-
-pub use metrics::Unit;
 use slackwater::sections::{Event, Section};
 use slackwater::snapshot::{
-    ByReason, GateState, Histogram, ReleaseSeconds, SizeClassBytes, Snapshot,
+    ByPurge, ByReason, GateState, ReleaseSeconds, SizeClassBytes, Snapshot,
 };
 
-use crate::figures::observation::Observation;
-
-/// What every metric's name begins with.
-pub const PREFIX: &str = "slackwater_";
-
-/// The value of one label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LabelValue {
-    /// One of a fixed set of words.
-    Word(&'static str),
-    /// A number out of a small set.
-    Number(u64),
-}
-
-impl fmt::Display for LabelValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LabelValue::Word(word) => f.write_str(word),
-            LabelValue::Number(number) => number.fmt(f),
-        }
-    }
-}
-
-/// Receives the series of one family: label values in the order of [`Family::labels`], and the
-/// series' value.
-pub type Put<'a, T> = &'a mut dyn FnMut(&[LabelValue], T);
-
-/// A family's type, with the function that reads its series out of an observation.
-#[derive(Clone, Copy)]
-pub enum Read {
-    /// Never goes back while the process lives.
-    Counter(fn(&Observation, Put<'_, u64>)),
-    /// The same for a fractional number of seconds.
-    Seconds(fn(&Observation, Put<'_, f64>)),
-    /// May go up and down.
-    Gauge(fn(&Observation, Put<'_, f64>)),
-    /// How often a quantity was how large.
-    Histogram(fn(&Observation, Put<'_, Histogram>)),
-}
-
-/// One metric family.
-pub struct Family {
-    /// The name without [`PREFIX`].
-    pub name: &'static str,
-    /// The unit of the values, where they have one.
-    pub unit: Option<Unit>,
-    /// The names of the labels that tell the family's series apart.
-    pub labels: &'static [&'static str],
-    /// One sentence: what the value is.
-    pub help: &'static str,
-    /// Type and values.
-    pub read: Read,
-}
-
-impl Family {
-    /// The name as it appears in Prometheus.
-    pub fn full_name(&self) -> String {
-        format!("{PREFIX}{}", self.name)
-    }
-
-    /// What Prometheus calls the family's type.
-    pub fn type_name(&self) -> &'static str {
-        match self.read {
-            Read::Counter(_) | Read::Seconds(_) => "counter",
-            Read::Gauge(_) => "gauge",
-            Read::Histogram(_) => "histogram",
-        }
-    }
-
-    /// Calls `put` for each series that is a number; histograms have none.
-    pub fn series(&self, observation: &Observation, put: Put<'_, f64>) {
-        match self.read {
-            Read::Counter(read) => {
-                read(observation, &mut |labels, value| put(labels, value as f64))
-            }
-            Read::Seconds(read) | Read::Gauge(read) => read(observation, put),
-            Read::Histogram(_) => {}
-        }
-    }
-
-    /// Calls `put` for each series that is a histogram.
-    pub fn histograms(&self, observation: &Observation, put: Put<'_, Histogram>) {
-        if let Read::Histogram(read) = self.read {
-            read(observation, put);
-        }
-    }
-}
-
-const fn counter(
-    name: &'static str,
-    unit: Unit,
-    labels: &'static [&'static str],
-    help: &'static str,
-    read: fn(&Observation, Put<'_, u64>),
-) -> Family {
-    Family { name, unit: Some(unit), labels, help, read: Read::Counter(read) }
-}
-
-const fn gauge(
-    name: &'static str,
-    unit: Unit,
-    labels: &'static [&'static str],
-    help: &'static str,
-    read: fn(&Observation, Put<'_, f64>),
-) -> Family {
-    Family { name, unit: Some(unit), labels, help, read: Read::Gauge(read) }
-}
-
-const fn histogram(
-    name: &'static str,
-    unit: Unit,
-    help: &'static str,
-    read: fn(&Observation, Put<'_, Histogram>),
-) -> Family {
-    Family { name, unit: Some(unit), labels: &[], help, read: Read::Histogram(read) }
-}
-
-const fn seconds_total(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-    read: fn(&Observation, Put<'_, f64>),
-) -> Family {
-    Family { name, unit: Some(Unit::Seconds), labels, help, read: Read::Seconds(read) }
-}
-
-/// A gauge whose value is a state or a constant, not a quantity.
-const fn state(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-    read: fn(&Observation, Put<'_, f64>),
-) -> Family {
-    Family { name, unit: None, labels, help, read: Read::Gauge(read) }
-}
+use crate::figures::breakdown::{Breakdown, UNATTRIBUTED};
+pub use crate::figures::family::{Family, LabelValue, PREFIX, Put, Read, Unit};
+use crate::figures::family::{counter, gauge, histogram, seconds_total, state};
 
 /// The label value of a field: the field's own name.
 macro_rules! words {
@@ -159,16 +24,17 @@ macro_rules! words {
     }};
 }
 
-/// The same for a figure of each kind of page that is given back.
-macro_rules! by_purge {
-    ($put:expr, $from:expr, $as:ty) => {
-        words!(
-            $put,
-            $from,
-            $as,
-            [small_page_retire, sub4k_run_retire, medium_run_reclaim, large_free, span_interior]
-        )
-    };
+/// A figure of each kind of page that is given back, by the name of its field.
+pub(crate) fn by_purge<T: Copy>(values: &ByPurge<T>) -> [(&'static str, T); 5] {
+    let ByPurge { small_page_retire, sub4k_run_retire, .. } = *values;
+    let ByPurge { medium_run_reclaim, large_free, span_interior, .. } = *values;
+    [
+        ("small_page_retire", small_page_retire),
+        ("sub4k_run_retire", sub4k_run_retire),
+        ("medium_run_reclaim", medium_run_reclaim),
+        ("large_free", large_free),
+        ("span_interior", span_interior),
+    ]
 }
 
 fn by_reason(values: &ByReason<u64>, put: Put<'_, u64>) {
@@ -181,8 +47,9 @@ fn by_stage(seconds: &ReleaseSeconds, put: Put<'_, f64>) {
     put(&[word("tick"), word("none")], seconds.tick);
     put(&[word("takeover"), word("none")], seconds.takeover);
     for (stage, by_reason) in [("purge", &seconds.purge), ("kernel", &seconds.kernel)] {
-        let put: Put<'_, f64> = &mut |labels, value| put(&[word(stage), labels[0]], value);
-        by_purge!(put, by_reason, f64);
+        for (reason, value) in by_purge(by_reason) {
+            put(&[word(stage), word(reason)], value);
+        }
     }
 }
 
@@ -195,7 +62,7 @@ fn by_size_class(snapshot: &Snapshot, put: Put<'_, f64>, bytes: fn(&SizeClassByt
     }
 }
 
-/// Every family, in the order in which METRICS.md groups them: release, memory, work.
+/// Every family, in three groups: release, memory, work.
 pub static FAMILIES: &[Family] = &[
     counter(
         "release_enqueued_total",
@@ -218,7 +85,9 @@ pub static FAMILIES: &[Family] = &[
         "Pages of 4 KiB given back to the system: free ones by the reason of their release, and \
          those inside spans in use.",
         |s, put| {
-            by_purge!(put, s.snapshot.release_purged_pages_total, u64);
+            for (reason, pages) in by_purge(&s.snapshot.release_purged_pages_total) {
+                put(&[LabelValue::Word(reason)], pages);
+            }
         },
     ),
     counter(
@@ -388,17 +257,10 @@ pub static FAMILIES: &[Family] = &[
         "Why RSS is what it is: its parts, which exclude each other. With rss_unattributed_bytes \
          they sum to process_resident_bytes.",
         |s, put| {
-            if let Some(parts) = s.breakdown() {
-                words!(
-                    put,
-                    parts,
-                    f64,
-                    [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled]
-                );
-                if let Some(stacks) = parts.stacks {
-                    put(&[LabelValue::Word("stacks")], stacks as f64);
+            for part in s.breakdown().iter().flat_map(Breakdown::parts) {
+                if part.name != UNATTRIBUTED {
+                    put(&[LabelValue::Word(part.name)], part.bytes as f64);
                 }
-                words!(put, parts, f64, [other_anon, file, shmem]);
             }
         },
     ),
@@ -408,8 +270,8 @@ pub static FAMILIES: &[Family] = &[
         &[],
         "Resident memory at the heap's addresses that the allocator's books do not explain.",
         |s, put| {
-            if let Some(parts) = s.breakdown() {
-                put(&[], parts.unattributed as f64);
+            if let Some(breakdown) = s.breakdown() {
+                put(&[], breakdown.unattributed as f64);
             }
         },
     ),
@@ -419,8 +281,8 @@ pub static FAMILIES: &[Family] = &[
         &[],
         "Live memory that is not resident, as nobody has written to it yet.",
         |s, put| {
-            if let Some(parts) = s.breakdown() {
-                put(&[], parts.untouched as f64);
+            if let Some(breakdown) = s.breakdown() {
+                put(&[], breakdown.untouched as f64);
             }
         },
     ),
@@ -735,9 +597,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use slackwater::sections::SectionCounts;
-    use slackwater::snapshot::ByPurge;
 
-    use crate::figures::observation::FleetFigures;
+    use crate::figures::observation::{FleetFigures, Observation};
     use crate::figures::residency::HeapResidency;
     use crate::kernel::cgroup::CgroupMemory;
     use crate::kernel::process::{ProcessMemory, ProportionalMemory};

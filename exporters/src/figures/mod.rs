@@ -4,6 +4,7 @@
 pub mod amounts;
 pub mod breakdown;
 pub mod families;
+mod family;
 pub mod observation;
 pub mod residency;
 pub(crate) mod stacks;

@@ -39,3 +39,23 @@ pub const PROFILES: &str = concat!(
     include_str!("profiles.html"),
     "</html>\n",
 );
+
+#[cfg(test)]
+mod tests {
+    use crate::figures::breakdown::Breakdown;
+
+    /// What the page stacks up is what there is, under the same names.
+    #[test]
+    fn the_page_shows_each_part_of_rss_once() {
+        let script = include_str!("history.js");
+        let (_, list) = script.split_once("const PARTS = [").expect("the list");
+        let (list, _) = list.split_once("\n];").expect("its end");
+        let rows = list.lines().filter_map(|line| line.trim().strip_prefix("[\""));
+        let mut shown: Vec<&str> = rows.filter_map(|row| row.split('"').next()).collect();
+        let breakdown = Breakdown::default().with_stacks(Some(0));
+        let mut parts: Vec<&str> = breakdown.parts().map(|part| part.name).collect();
+        shown.sort_unstable();
+        parts.sort_unstable();
+        assert_eq!(shown, parts);
+    }
+}

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use slackwater::snapshot::{ByPurge, Snapshot};
+use slackwater::snapshot::Snapshot;
 
 use super::folded::{self, Folded};
 use super::fragmentation::{self, FreeBlocks};
 use super::names::Names;
 use super::reading::ProfileReading;
 use super::{Profile, Stack};
+use crate::figures::families::by_purge;
 
 /// What a flamegraph is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,18 +127,9 @@ fn free_blocks(snapshot: &Snapshot) -> Vec<FreeBlocks> {
 /// the kernel's part is a branch of its own.
 fn release(snapshot: &Snapshot) -> Vec<Folded> {
     let seconds = &snapshot.release_seconds_total;
-    let reasons = |by: &ByPurge<f64>| {
-        [
-            ("small_page_retire", by.small_page_retire),
-            ("sub4k_run_retire", by.sub4k_run_retire),
-            ("medium_run_reclaim", by.medium_run_reclaim),
-            ("large_free", by.large_free),
-            ("span_interior", by.span_interior),
-        ]
-    };
-    let own = reasons(&seconds.purge).map(|(reason, own)| (vec![reason, "purge"], own));
-    let kernel = reasons(&seconds.kernel);
-    let kernel = kernel.map(|(reason, part)| (vec![reason, "purge", "kernel"], part));
+    let own = by_purge(&seconds.purge).map(|(reason, own)| (vec![reason, "purge"], own));
+    let kernel =
+        by_purge(&seconds.kernel).map(|(reason, part)| (vec![reason, "purge", "kernel"], part));
     let ticks = [(vec!["tick"], seconds.tick), (vec!["takeover"], seconds.takeover)];
     let all = ticks.into_iter().chain(own).chain(kernel).filter(|(_, part)| *part > 0.0);
     all.map(|(path, part)| Folded::new(path, part * 1e6)).collect()

@@ -19,7 +19,6 @@ use super::amounts::{bytes, percent, seconds, share};
 use super::arguments::ReportArguments;
 use super::failure::Failure;
 use super::output;
-use super::parts;
 use evidence::{Earlier, Evidence, Heard, heard};
 
 /// How many of the largest mappings are named.
@@ -103,7 +102,7 @@ fn write_parts(text: &mut String, evidence: &Evidence) {
         let line = format!("  {name:<12} {:>11} {share:>7}  {meaning}", bytes(amount));
         let _ = writeln!(text, "{}", line.trim_end());
     };
-    for part in parts::of_rss(&evidence.breakdown) {
+    for part in evidence.breakdown.parts() {
         line(part.name, part.bytes, part.meaning);
     }
     line("RSS", rss, "");

@@ -5,7 +5,6 @@ use slackwater_exporters::breakdown::Breakdown;
 
 use super::evidence::{Evidence, Rule};
 use crate::amounts::{bytes, count, percent, share};
-use crate::parts;
 
 /// Every rule, in the order in which suspects are told.
 pub const RULES: &[Rule] = &[
@@ -61,15 +60,13 @@ fn growth(evidence: &Evidence) -> Option<String> {
     let earlier = evidence.earlier.as_ref()?;
     // What is known apart in one look and not in the other has no growth.
     let stacks = evidence.breakdown.stacks.and(earlier.breakdown.stacks);
-    let parts = |breakdown: &Breakdown| {
-        parts::of_rss(&match stacks {
-            Some(_) => *breakdown,
-            None => breakdown.with_stacks(None),
-        })
+    let alike = |breakdown: &Breakdown| match stacks {
+        Some(_) => *breakdown,
+        None => breakdown.with_stacks(None),
     };
-    let grown: Vec<String> = parts(&evidence.breakdown)
-        .iter()
-        .zip(parts(&earlier.breakdown))
+    let grown: Vec<String> = alike(&evidence.breakdown)
+        .parts()
+        .zip(alike(&earlier.breakdown).parts())
         .map(|(now, before)| (now.name, now.bytes.saturating_sub(before.bytes)))
         .filter(|&(_, more)| more >= 1 << 20)
         .filter(|&(_, more)| share(more, evidence.rss()) >= MIN_GROWTH_SHARE)

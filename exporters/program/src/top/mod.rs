@@ -1,5 +1,6 @@
 //! `slackwater top`: a process, watched.
 
+mod bars;
 mod keys;
 mod panel;
 mod plain;

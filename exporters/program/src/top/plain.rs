@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use super::bars;
 use super::size_classes::{self, Column};
 use super::view::View;
 use crate::amounts::{bytes, percent, share};
-use crate::parts;
 
 /// The bars' width in characters.
 const BAR: usize = 40;
@@ -17,8 +17,8 @@ pub fn text(view: &View) -> String {
     match view.breakdown() {
         None => text.push_str("  the kernel does not tell what it backs of this process\n"),
         Some(breakdown) => {
-            let parts = parts::of_rss(&breakdown);
-            for (part, bar) in parts.iter().zip(parts::bars(&parts, BAR)) {
+            let parts: Vec<_> = breakdown.parts().collect();
+            for (part, bar) in parts.iter().zip(bars::of(&parts, BAR)) {
                 let drawn = format!("{}{}", " ".repeat(bar.start), "#".repeat(bar.len()));
                 let share = percent(share(part.bytes, breakdown.sum()));
                 let amount = bytes(part.bytes);

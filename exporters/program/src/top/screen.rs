@@ -9,12 +9,12 @@ use ratatui::widgets::{
     Axis, Block, Cell, Chart, Clear, Dataset, GraphType, Paragraph, Row, Table, Wrap,
 };
 
+use super::bars;
 use super::keys::{HELP, SHORT_HELP};
 use super::panel::{self, Panel};
 use super::size_classes::{self, Column};
 use super::view::View;
 use crate::amounts::{bytes, percent, seconds, share};
-use crate::parts;
 
 const RSS: Color = Color::Yellow;
 const LIVE: Color = Color::Green;
@@ -153,10 +153,10 @@ fn draw_parts(frame: &mut Frame<'_>, area: Rect, view: &View) {
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return;
     };
-    let parts = parts::of_rss(&breakdown);
+    let parts: Vec<_> = breakdown.parts().collect();
     // The name, the amount and the percentage; what is left is the bar's.
     let width = (area.width as usize).saturating_sub(12 + 1 + 11 + 7 + 1);
-    let bars = parts::bars(&parts, width);
+    let bars = bars::of(&parts, width);
     let lines = parts.iter().zip(bars).map(|(part, bar)| {
         let share = percent(share(part.bytes, breakdown.sum()));
         // What is there and too small for a cell still has its place.
