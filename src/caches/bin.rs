@@ -119,8 +119,8 @@ pub(crate) struct BinHistory {
     /// The bin was refilled since it was last full. Full next, it swings, and a larger one would not;
     /// empty next, it is one that only empties. Owner only.
     pub refilled: AtomicU32,
-    /// What [`unused_bins`](super::thread_cache::ThreadCache::unused_bins) saw the last time, and how often it saw the same in a row.
-    /// For its caller only.
+    /// What [`unused_bins`](super::thread_cache::ThreadCache::unused_bins) saw the last time, and how often
+    /// it saw the same in a row. For its caller only.
     pub(super) rested: AtomicU32,
     pub(super) seen_len: AtomicU32,
     pub(super) seen_tally: AtomicU64,

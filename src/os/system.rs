@@ -1,5 +1,5 @@
-//! What release and growth ask of the system, as a trait, so that tests can put a clock and a kernel of their own in its
-//! place; and the words for it.
+//! What release and growth ask of the system, as a trait, so that tests can put a clock and a kernel of their
+//! own in its place; and the words for it.
 
 use super::cgroup::{MemoryRoom, Scratch};
 

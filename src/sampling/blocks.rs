@@ -124,8 +124,8 @@ impl Sampler {
         Some(moved as *mut u8)
     }
 
-    /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal handler that
-    /// interrupted its thread here.
+    /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal
+    /// handler that interrupted its thread here.
     #[cold]
     pub fn usable_bytes(&self, pages: &HeapPages, address: usize) -> usize {
         let Some(mut open) = self.lock(pages) else { return 0 };
