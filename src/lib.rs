@@ -36,7 +36,7 @@ pub use crate::api::malloc::release_now;
 /// happened. A [`Reader`](journal::Reader) takes the events out.
 pub mod journal {
     pub use crate::figures::journal_reader::Reader;
-    pub use crate::release::journal::{Event, Span};
+    pub use crate::release::journal::{Event, Period};
 }
 
 use crate::api::start;

@@ -290,7 +290,7 @@ fn a_page_is_purged_only_while_all_its_blocks_are_here() {
     loom::model(|| {
         let shared = Arc::new((new_span(), AtomicU64::new(0), UnsafeCell::new(0)));
         let claim = shared.0.claim(BLOCKS, 1).unwrap();
-        assert_eq!(shared.0.note_resident(geometry::size_class::SizeClass, claim).pages.0, 1);
+        assert_eq!(shared.0.mark_resident(geometry::size_class::SizeClass, claim).pages.0, 1);
         shared.0.leave_available();
         bit_pyramid::insert(&[(&shared.1, 5)]);
         let user = {
@@ -317,7 +317,7 @@ fn a_page_is_purged_only_while_all_its_blocks_are_here() {
             if pages != 0 {
                 // SAFETY: the span is held and every block on the page is here.
                 shared.2.with_mut(|page| unsafe { *page = 0 });
-                shared.0.note_purged(pages);
+                shared.0.mark_purged(pages);
                 assert_eq!((shared.0.resident_pages(), shared.0.purged_pages()), (0, 1));
             }
             shared.0.leave_available();

@@ -12,7 +12,7 @@ use own_memory::Own;
 use slackwater::Snapshot;
 use slackwater::malloc::{allocate, free};
 use slackwater::remote::{Memory, RemoteError, RemoteHeap, SegmentPages, own_root};
-use slackwater::sections::{self, Event, Section};
+use slackwater::sections::{self, PerfEvent, Section};
 use slackwater::units::{PAGE_BYTES, SEGMENT_BYTES};
 
 /// This process's own memory, but now and then something else is there.
@@ -82,8 +82,8 @@ fn a_heap_read_from_outside_has_the_figures_it_has_inside() {
     });
     assert!(agreed, "the heap was never quiet");
     assert_eq!(heap.knobs(&Own), Ok(slackwater::knobs()));
-    sections::announce(Event::Cycles);
-    sections::add(Section::Purge, Event::Cycles, 7);
+    sections::announce(PerfEvent::Cycles);
+    sections::add(Section::Purge, PerfEvent::Cycles, 7);
     assert_eq!(heap.sections(&Own), Ok(sections::counts()));
     for block in blocks {
         // SAFETY: allocated above.

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::thread;
 
-use slackwater::sections::{Event, Section, counts};
+use slackwater::sections::{PerfEvent, Section, counts};
 use slackwater_exporters::Observation;
 use slackwater_exporters::perf;
 
@@ -38,7 +38,7 @@ fn descriptors() -> BTreeSet<RawFd> {
 }
 
 fn nanos(section: Section) -> u64 {
-    counts().count(Event::TaskClock, section).expect("counted")
+    counts().count(PerfEvent::TaskClock, section).expect("counted")
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn work_is_counted() {
     slackwater::release_now();
     let observation = Observation::take();
     for section in [Section::Refill, Section::Spill, Section::Purge] {
-        let nanos = observation.sections.count(Event::TaskClock, section);
+        let nanos = observation.sections.count(PerfEvent::TaskClock, section);
         assert!(nanos > Some(0), "{section:?}: {:?}", observation.sections);
     }
 }

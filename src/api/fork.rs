@@ -90,7 +90,7 @@ extern "C" fn after_in_child() {
         unsafe { HEAP.unlock_after_fork() };
         // SAFETY: and this one.
         unsafe { RELEASE.unlock_after_fork() };
-        let empty = |cache: &_| central::put_away(&HEAP, cache, Bins::ALL);
+        let empty = |cache: &_| central::flush(&HEAP, cache, Bins::ALL);
         // SAFETY: `before` held the caches on this thread, which is now the only one.
         unsafe { HEAP.threads.resume_in_child(word, empty) };
     }

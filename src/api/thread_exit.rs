@@ -38,7 +38,7 @@ pub(crate) fn is_announced(cache: &'static ThreadCache) -> bool {
 extern "C" fn thread_ends(_cache: *mut c_void) {
     if let Some(entered) = enter_or(|_, _| None) {
         let cache = entered.cache;
-        central::put_away(&HEAP, cache, Bins::ALL);
+        central::flush(&HEAP, cache, Bins::ALL);
         entered.word.set(DEAD);
         core::mem::forget(entered);
         HEAP.threads.detach(cache);

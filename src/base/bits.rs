@@ -199,7 +199,7 @@ impl PageBits {
     }
 
     /// A mask of the chunks with at least one page set.
-    pub fn touched_chunks(&self) -> u32 {
+    pub fn nonempty_chunks(&self) -> u32 {
         self.fold_chunks(|lane| lane != 0)
     }
 
@@ -276,7 +276,7 @@ mod tests {
             for chunk in 0..32 {
                 let lane = &model.0[chunk * 16..chunk * 16 + 16];
                 assert_eq!(bits.full_chunks() >> chunk & 1 == 1, lane.iter().all(|&set| set));
-                assert_eq!(bits.touched_chunks() >> chunk & 1 == 1, lane.iter().any(|&set| set));
+                assert_eq!(bits.nonempty_chunks() >> chunk & 1 == 1, lane.iter().any(|&set| set));
             }
         }
     }

@@ -116,8 +116,8 @@ impl Bin {
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct BinHistory {
-    /// The bin was refilled since it was last full. Full next, it swings, and a larger one would not;
-    /// empty next, it is one that only empties. Owner only.
+    /// Set by a refill, cleared when the bin is full. Full while set: the bin alternates between full and
+    /// empty, so a larger one is worth it. Refilled while set: the thread only allocates. Owner only.
     pub refilled: AtomicU32,
     /// What [`unused_bins`](super::thread_cache::ThreadCache::unused_bins) saw the last time, and how often
     /// it saw the same in a row. For its caller only.

@@ -118,15 +118,15 @@ impl Registry {
         })
     }
 
-    /// Has every thread's cache been put away?
-    pub fn all_put_away(&self) -> bool {
-        self.all().all(|cache| cache.is_put_away() || !cache.is_of_another(0))
+    /// Has every thread's cache been flushed?
+    pub fn all_are_flushed(&self) -> bool {
+        self.all().all(|cache| cache.is_flushed() || !cache.is_of_another(0))
     }
 
     /// Threads other than the caller that have bins.
     pub fn count_others(&self, own_word: usize) -> u64 {
         let others = self.all().filter(|cache| cache.is_of_another(own_word));
-        others.filter(|cache| !cache.is_put_away()).count() as u64
+        others.filter(|cache| !cache.is_flushed()).count() as u64
     }
 
     /// Takes over the caches of other threads in which `wanted` finds something to do, and does

@@ -131,7 +131,7 @@ impl ThreadCache {
 
     /// Counts what a claim did to its span's pages. Owner only.
     #[inline]
-    pub fn note_gained(&self, gained: Gained, clock: &Clock) {
+    pub fn count_gained(&self, gained: Gained, clock: &Clock) {
         self.resident_gained.add(gained.pages.0 as u64);
         if gained.refaults.0 > 0 {
             self.interior_refaults.add(gained.refaults.0 as u64);
@@ -171,8 +171,8 @@ impl ThreadCache {
         unused
     }
 
-    /// Has every bin been put away? Then its owner's next operation is a slow path.
-    pub fn is_put_away(&self) -> bool {
+    /// Has every bin been flushed? Then its owner's next operation is a slow path.
+    pub fn is_flushed(&self) -> bool {
         self.capacity_bytes.load(Ordering::Relaxed) == 0
     }
 

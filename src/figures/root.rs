@@ -50,7 +50,7 @@ pub(crate) struct Root {
     pub totals: *const Totals,
     pub uncached: *const Uncached,
     pub knobs: *const KnobCells,
-    pub sampler: *const sampling::Readings,
+    pub sampler: *const sampling::ProfilerCounters,
     pub sections: *const sections::Cells,
     /// Where that is which stands alone.
     pub singles: Singles<*const u64>,
@@ -67,7 +67,7 @@ pub(crate) struct Singles<T> {
     pub ticker_starts: T,
     pub ticker_failures: T,
     pub metadata_map_calls: T,
-    pub metadata_touched: T,
+    pub metadata_used: T,
 }
 
 // SAFETY: the pointers are only read, and by other processes.
@@ -98,7 +98,7 @@ pub(crate) static ROOT: Root = Root {
         ticker_starts: (&raw const RELEASE.ticker.starts).cast(),
         ticker_failures: (&raw const RELEASE.ticker.failures).cast(),
         metadata_map_calls: (&raw const HEAP.pages.metadata.map_calls).cast(),
-        metadata_touched: (&raw const HEAP.pages.metadata.touched).cast(),
+        metadata_used: (&raw const HEAP.pages.metadata.touched).cast(),
     },
 };
 

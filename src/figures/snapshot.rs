@@ -8,7 +8,7 @@ use core::fmt;
 
 pub use crate::base::histogram::Histogram;
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
-use crate::figures::readings::Readings;
+use crate::figures::raw_counters::RawCounters;
 use crate::geometry::size_class::{CLASS_COUNT, Kind, SizeClass};
 use crate::heap::Heap;
 use crate::os::Os;
@@ -59,7 +59,7 @@ impl ByPurge<u64> {
 pub struct ReleaseSeconds {
     /// Ticks, without what is below: looking at caches, operations and limits, and deciding.
     pub tick: f64,
-    /// Putting away the bins that rest: one's own, and those of caches taken over.
+    /// Flushing idle bins: one's own, and those of caches taken over.
     pub takeover: f64,
     /// Purges, without the kernel's part: claiming ranges of pages and settling them afterwards. A
     /// batch's time is divided among its kinds of pages as the pages are.
@@ -125,7 +125,7 @@ pub struct ByGate<T> {
 /// Attempts to take over a cache, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Takeovers {
-    /// Its resting bins were put away.
+    /// Its idle bins were flushed.
     pub taken: u64,
     /// Its thread was inside malloc just then: another time.
     pub busy: u64,
@@ -144,7 +144,7 @@ pub struct OsCalls {
     pub madvise: u64,
     /// `mremap`: very large reallocations that move pages, not bytes.
     pub mremap: u64,
-    /// `membarrier`: caches are taken over, or the ticker rests.
+    /// `membarrier`: caches are taken over, or the ticker ends.
     pub membarrier: u64,
     /// `clone`: the ticker is started, or could not be.
     pub clone: u64,
@@ -173,7 +173,7 @@ pub struct SlowPaths {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Ranges accepted by the release boundary (the seed's `enq`).
+    /// Ranges accepted by the release boundary.
     pub release_enqueued_total: ByReason<u64>,
     /// Of those, the ones that joined a range already pending.
     pub release_coalesced_total: u64,
@@ -209,7 +209,7 @@ pub struct Snapshot {
     pub release_seconds_total: ReleaseSeconds,
     /// Attempts to take over the cache of another thread whose blocks rest, by result.
     pub takeovers_total: Takeovers,
-    /// Ticks by gate decision (the seed's `idle_ticks` and `busy_ticks`).
+    /// Ticks by gate decision.
     pub epoch_ticks_total: ByGate<u64>,
     /// The gate's last decision.
     pub gate_state: GateState,
@@ -268,11 +268,11 @@ fn scaled(of: u64, part: u64, whole: u64) -> u64 {
 
 impl Snapshot {
     pub(crate) fn take(heap: &Heap, release: &Release, os: &impl Os) -> Snapshot {
-        Snapshot::new(&Readings::of(heap, release, os.now()))
+        Snapshot::new(&RawCounters::of(heap, release, os.now()))
     }
 
     /// The figures that follow from what was read.
-    pub(crate) fn new(read: &Readings) -> Snapshot {
+    pub(crate) fn new(read: &RawCounters) -> Snapshot {
         let page = PAGE_BYTES as u64;
         let figures = &read.figures;
         let (sums, uncached) = (&read.caches, &read.uncached);

@@ -238,7 +238,7 @@ impl Span {
     /// Adds the pages that the blocks of `claim` lie on to those that may be resident; returns what
     /// that changed. Holder only.
     #[inline]
-    pub fn note_resident(&self, class: SizeClass, claim: Claim) -> Gained {
+    pub fn mark_resident(&self, class: SizeClass, claim: Claim) -> Gained {
         let all = (1u32 << class.block_pages().0) - 1;
         let before = self.residency.load(Ordering::Relaxed);
         if before & all == all {
@@ -298,7 +298,7 @@ impl Span {
     }
 
     /// Records that pages were given back. Holder only.
-    pub fn note_purged(&self, pages: u16) {
+    pub fn mark_purged(&self, pages: u16) {
         let pages = pages as u32;
         let before = self.residency.load(Ordering::Relaxed);
         self.residency.store(before & !pages | pages << PURGED_SHIFT, Ordering::Relaxed);
@@ -427,7 +427,7 @@ mod tests {
             let mut expected = 0u32;
             let mut counted = 0;
             while let Some(claim) = span.claim(blocks, 3) {
-                counted += span.note_resident(class, claim).pages.0;
+                counted += span.mark_resident(class, claim).pages.0;
                 for bit in (0..64).filter(|bit| claim.blocks >> bit & 1 == 1) {
                     let start = (claim.word as usize * 64 + bit) * size;
                     for page in start / PAGE_BYTES..=(start + size - 1) / PAGE_BYTES {

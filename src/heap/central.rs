@@ -61,7 +61,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     cache.refills.add(1);
     if capacity == 0 {
         // No memory for the array: one block will do.
-        let block = take_one(heap, class, |gained| cache.note_gained(gained, &heap.pages.clock))
+        let block = take_one(heap, class, |gained| cache.count_gained(gained, &heap.pages.clock))
             .inspect(|_| cache.classes[class.index()].claimed.add(1));
         probes::refill(class.block_bytes().get() as u64, block.is_some() as u64, 0);
         return block;
@@ -75,7 +75,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
         let blocks = class.blocks_per_span();
         while got < want {
             let Some(claim) = span.claim(blocks, want - got) else { break };
-            cache.note_gained(span.note_resident(class, claim), &heap.pages.clock);
+            cache.count_gained(span.mark_resident(class, claim), &heap.pages.clock);
             got += store_claim(&heap.pages.arena, bin, class, chunk, claim, got);
         }
         give_up_span(heap, class, chunk);
@@ -345,7 +345,7 @@ fn take_one(heap: &Heap, class: SizeClass, gained: impl Fn(Gained)) -> Option<*m
         let span = heap.pages.arena.span(chunk);
         let claim = span.claim(class.blocks_per_span(), 1);
         let block = claim.map(|claim| {
-            gained(span.note_resident(class, claim));
+            gained(span.mark_resident(class, claim));
             let index = claim.word as usize * 64 + claim.blocks.trailing_zeros() as usize;
             heap.pages.arena.chunk_address(chunk) + index * class.block_bytes().get()
         });
@@ -386,7 +386,7 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 /// Empties bins and gives their arrays back: when their thread ends, when they were not used for a
 /// while, or when everything is to be given back. Then no emptiness hides in them, and the budget
 /// goes where it is used. Whoever may touch the cache.
-pub(crate) fn put_away(heap: &Heap, cache: &ThreadCache, bins: Bins) {
+pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
     for class in bins.classes() {
         spill(heap, cache, class, u32::MAX);
         if cache.bin(class).capacity.load(Ordering::Relaxed) > 0 {

@@ -95,7 +95,7 @@ pub(crate) fn allocate(
 fn sample(heap: &Heap, run: LargeRun, bytes: usize, frame: usize) {
     let Some(rate) = heap.sampler.countdowns().try_once(bytes as u64) else { return };
     let address = run.address(&heap.pages.arena);
-    if let Some(sample) = heap.sampler.note_large(&heap.pages, address, bytes, rate, frame) {
+    if let Some(sample) = heap.sampler.sample_large(&heap.pages, address, bytes, rate, frame) {
         *heap.pages.page_heap.lock().sample_at(&heap.pages.arena, run.segment, run.first) = sample;
     }
 }

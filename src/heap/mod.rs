@@ -127,9 +127,9 @@ impl Heap {
         has_barrier
     }
 
-    /// The page heap, for whom a signal handler can interrupt. `None` in a handler that interrupted its
-    /// thread there; or in the sampler, if it would have to wait: others may have been interrupted in the
-    /// page heap by a handler that waits for the sampler.
+    /// Locks the page heap from code that a signal handler may run. `None` where waiting could deadlock: the
+    /// interrupted thread holds this lock; or it holds the sampler's while this one is taken, for whoever
+    /// took it may itself have been interrupted by a handler that waits for the sampler.
     pub fn lock_pages(&self) -> Option<Guard<'_, PageHeap>> {
         if self.sampler.is_interrupted() {
             self.pages.page_heap.try_lock()

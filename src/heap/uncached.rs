@@ -17,8 +17,8 @@ pub(crate) struct Uncached {
     pub takeovers_taken: AtomicU64,
     pub takeovers_busy: AtomicU64,
     pub takeovers_unavailable: AtomicU64,
-    /// Nanoseconds in which bins that rest were put away, and of ticks but for that, the purges they
-    /// made and the wait for their assistant's.
+    /// Nanoseconds in which idle bins were flushed; and nanoseconds of ticks, less those, the purges that
+    /// the ticks made and the wait for their assistant's.
     pub takeover_nanos: AtomicU64,
     pub tick_nanos: AtomicU64,
     pub remaps: AtomicU64,

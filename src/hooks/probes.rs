@@ -74,7 +74,7 @@ probes! {
     /// The same batch is done, after `micros` in the kernel and `calls` system calls; `pages` were
     /// given back.
     purge_end(ranges, pages, calls, micros, interior);
-    /// Caches of other threads were to be put away: `taken` were, `busy` were in use just then.
+    /// Caches of other threads were to be flushed: `taken` were, `busy` were in use just then.
     takeover(taken, busy);
     /// An allocation of `bytes` was sampled: the block at `address`. It stands for `weighted_bytes` of
     /// allocations. `stack` is the number of its call stack in the profile, 0 where that is unknown.

@@ -42,7 +42,7 @@ impl Section {
 /// What can be counted in a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Event {
+pub enum PerfEvent {
     /// Cycles of the processor.
     Cycles = 0,
     /// Instructions it retired.
@@ -59,34 +59,34 @@ pub enum Event {
     ContextSwitches = 6,
 }
 
-impl Event {
+impl PerfEvent {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Event; 7] = [
-        Event::Cycles,
-        Event::Instructions,
-        Event::CacheMisses,
-        Event::DtlbMisses,
-        Event::TaskClock,
-        Event::PageFaults,
-        Event::ContextSwitches,
+    pub const ALL: [PerfEvent; 7] = [
+        PerfEvent::Cycles,
+        PerfEvent::Instructions,
+        PerfEvent::CacheMisses,
+        PerfEvent::DtlbMisses,
+        PerfEvent::TaskClock,
+        PerfEvent::PageFaults,
+        PerfEvent::ContextSwitches,
     ];
 
     /// Its name in figures.
     pub const fn name(self) -> &'static str {
         match self {
-            Event::Cycles => "cycles",
-            Event::Instructions => "instructions",
-            Event::CacheMisses => "cache_misses",
-            Event::DtlbMisses => "dtlb_misses",
-            Event::TaskClock => "task_clock_nanoseconds",
-            Event::PageFaults => "page_faults",
-            Event::ContextSwitches => "context_switches",
+            PerfEvent::Cycles => "cycles",
+            PerfEvent::Instructions => "instructions",
+            PerfEvent::CacheMisses => "cache_misses",
+            PerfEvent::DtlbMisses => "dtlb_misses",
+            PerfEvent::TaskClock => "task_clock_nanoseconds",
+            PerfEvent::PageFaults => "page_faults",
+            PerfEvent::ContextSwitches => "context_switches",
         }
     }
 }
 
 const SECTIONS: usize = Section::ALL.len();
-const EVENTS: usize = Event::ALL.len();
+const EVENTS: usize = PerfEvent::ALL.len();
 
 /// What is told of sections. `thread` tells the calling thread from all others that live; the
 /// release machinery's own, which libc does not know of, are among them.
@@ -187,12 +187,12 @@ pub(crate) static CELLS: Cells = Cells {
 };
 
 /// From now on `event` is counted. Until this is said it has no counts, not even 0.
-pub fn announce(event: Event) {
+pub fn announce(event: PerfEvent) {
     CELLS.events.fetch_or(1 << event as u8, Ordering::Relaxed);
 }
 
 /// `more` events have happened in a section. Any thread, inside malloc too.
-pub fn add(section: Section, event: Event, more: u64) {
+pub fn add(section: Section, event: PerfEvent, more: u64) {
     CELLS.counts[event as usize][section as usize].fetch_add(more, Ordering::Relaxed);
 }
 
@@ -237,7 +237,7 @@ impl SectionCounts {
     }
 
     /// How often the event happened in the section; `None` if it is not counted.
-    pub fn count(&self, event: Event, section: Section) -> Option<u64> {
+    pub fn count(&self, event: PerfEvent, section: Section) -> Option<u64> {
         self.counts[event as usize][section as usize]
     }
 }
@@ -258,17 +258,17 @@ mod tests {
     #[test]
     fn what_is_not_announced_has_no_count() {
         let cells = Cells {
-            events: AtomicU64::new(1 << Event::PageFaults as u8),
+            events: AtomicU64::new(1 << PerfEvent::PageFaults as u8),
             counts: Default::default(),
             uncounted: Default::default(),
         };
-        cells.counts[Event::PageFaults as usize][Section::Purge as usize]
+        cells.counts[PerfEvent::PageFaults as usize][Section::Purge as usize]
             .store(7, Ordering::Relaxed);
         let counts = cells.read();
         assert!(counts.is_counted());
-        assert_eq!(counts.count(Event::PageFaults, Section::Purge), Some(7));
-        assert_eq!(counts.count(Event::PageFaults, Section::Tick), Some(0));
-        assert_eq!(counts.count(Event::Cycles, Section::Purge), None);
+        assert_eq!(counts.count(PerfEvent::PageFaults, Section::Purge), Some(7));
+        assert_eq!(counts.count(PerfEvent::PageFaults, Section::Tick), Some(0));
+        assert_eq!(counts.count(PerfEvent::Cycles, Section::Purge), None);
         assert!(!SectionCounts::default().is_counted());
     }
 
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(heard(), "r.");
         central::spill(&test.heap, cache, class, 0);
         assert_eq!(heard(), "", "nothing to do is no section");
-        central::put_away(&test.heap, cache, Bins::ALL);
+        central::flush(&test.heap, cache, Bins::ALL);
         assert_eq!(heard(), "s.");
         test.tick();
         assert_eq!(heard(), "tp.p..", "the ledger, then the inside of spans");
@@ -314,6 +314,6 @@ mod tests {
     #[test]
     fn numbers_are_places() {
         assert!(Section::ALL.iter().enumerate().all(|(place, &one)| one as usize == place));
-        assert!(Event::ALL.iter().enumerate().all(|(place, &one)| one as usize == place));
+        assert!(PerfEvent::ALL.iter().enumerate().all(|(place, &one)| one as usize == place));
     }
 }

@@ -134,7 +134,7 @@ impl Metadata {
         }
         let start = records.next;
         records.next += bytes;
-        self.add_touched(bytes);
+        self.add_used(bytes);
         Some(start as *mut u8)
     }
 
@@ -153,7 +153,7 @@ impl Metadata {
             if !chunk.is_held
                 && let Some(piece) = chunk.take(at as usize, size)
             {
-                self.add_touched(chunk.note_touched());
+                self.add_used(chunk.count_touched());
                 // Those before it have none.
                 arrays.from[size] = at;
                 return Some(piece.cast());
@@ -181,7 +181,7 @@ impl Metadata {
         };
         // SAFETY: a header fits into the chunk's first page, which was mapped just now and is nobody's.
         unsafe { at.write(chunk) };
-        self.add_touched(PIECES);
+        self.add_used(PIECES);
         if arrays.last.is_null() {
             arrays.first = at;
         } else {
@@ -281,12 +281,12 @@ impl Metadata {
     }
 
     /// Counts records, here or elsewhere, of which so many bytes more have been touched.
-    pub fn add_touched(&self, bytes: usize) {
+    pub fn add_used(&self, bytes: usize) {
         self.touched.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes that may be resident.
-    pub fn touched_bytes(&self) -> u64 {
+    pub fn used_bytes(&self) -> u64 {
         self.touched.load(Ordering::Relaxed) as u64
     }
 
@@ -345,7 +345,7 @@ impl Chunk {
     }
 
     /// Bytes that are touched from now on and were not before.
-    fn note_touched(&mut self) -> usize {
+    fn count_touched(&mut self) -> usize {
         let more = self.fresh.saturating_sub(self.touched);
         self.touched += more;
         more

@@ -17,7 +17,7 @@ use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
 use crate::os::Os;
-use crate::pages::totals::{Figures, Totals};
+use crate::pages::totals::{PageCounters, Totals};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
 const RUN_SETS: usize = 10;
@@ -154,7 +154,7 @@ impl PageHeap {
         }
         if !dirty.is_empty() {
             sets |= 1 << PENDING;
-            if chunks & dirty.touched_chunks() != 0 {
+            if chunks & dirty.nonempty_chunks() != 0 {
                 sets |= 1 << DIRTY_CHUNK;
             }
         } else if longest.0 == SEGMENT_PAGES {
@@ -320,7 +320,7 @@ impl PageHeap {
         let states = self.states(arena, segment);
         let mut chunks = states.allocatable().full_chunks();
         if dirty.is_some() {
-            chunks &= states.dirty().touched_chunks();
+            chunks &= states.dirty().nonempty_chunks();
         }
         let chunk = chunks.trailing_zeros();
         let taken = self.occupy(arena, os, totals, segment, PageRun::of_chunk(chunk));
@@ -402,7 +402,7 @@ impl PageHeap {
         true
     }
 
-    fn count_taken(figures: &Figures<Counter>, taken: &Taken) {
+    fn count_taken(figures: &PageCounters<Counter>, taken: &Taken) {
         let reused = taken.dirty.count().0 as u64;
         figures.reused_pages.add(reused);
         figures.pending_pages.subtract(reused);

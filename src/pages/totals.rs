@@ -15,7 +15,7 @@ use crate::os::{Nanos, PurgeOutcome};
 /// What is counted under the page heap's lock: as cells for the writer, as numbers for a reader.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(crate) struct Figures<T> {
+pub(crate) struct PageCounters<T> {
     /// Ranges accepted by the boundary, by reason.
     pub enqueued: [T; 4],
     /// Their pages that may be resident: what entered the ledger.
@@ -86,9 +86,9 @@ pub(crate) struct PurgedBatch {
     pub took: Nanos,
 }
 
-impl Figures<Counter> {
+impl PageCounters<Counter> {
     /// Counts one purge. Within an update.
-    pub fn note_purge(&self, batch: &PurgedBatch) {
+    pub fn count_purge(&self, batch: &PurgedBatch) {
         let kernel = batch.outcome.took;
         self.madvise_calls.add(batch.outcome.calls);
         self.purge_ranges.add(batch.ranges);
@@ -118,7 +118,7 @@ fn shares(whole: u64, parts: [u64; 5]) -> [u64; 5] {
     })
 }
 
-const WORDS: usize = size_of::<Figures<u64>>() / 8;
+const WORDS: usize = size_of::<PageCounters<u64>>() / 8;
 
 /// The figures and their sequence.
 ///
@@ -127,42 +127,42 @@ const WORDS: usize = size_of::<Figures<u64>>() / 8;
 #[repr(C)]
 pub(crate) struct Totals {
     pub sequence: Sequence,
-    figures: Figures<Counter>,
+    figures: PageCounters<Counter>,
 }
 
 impl Totals {
     pub const fn new() -> Totals {
-        // SAFETY: `Figures<Counter>` is nothing but 64-bit integers; zero is a value of each.
+        // SAFETY: `PageCounters<Counter>` is nothing but 64-bit integers; zero is a value of each.
         Totals { sequence: Sequence::new(), figures: unsafe { core::mem::zeroed() } }
     }
 
     /// Changes figures that belong together. Only with the page heap's lock held; not nested.
     #[inline]
-    pub fn update(&self, change: impl FnOnce(&Figures<Counter>)) {
+    pub fn update(&self, change: impl FnOnce(&PageCounters<Counter>)) {
         self.sequence.write(|| change(&self.figures));
     }
 
     /// The figures, for the lock's holder.
-    pub fn figures(&self) -> &Figures<Counter> {
+    pub fn figures(&self) -> &PageCounters<Counter> {
         &self.figures
     }
 
     /// A consistent copy.
-    pub fn read(&self) -> Figures<u64> {
+    pub fn read(&self) -> PageCounters<u64> {
         self.sequence.read(|| self.read_unlocked())
     }
 
     /// The figures as they are, one after the other: whole only in a copy.
-    pub fn read_unlocked(&self) -> Figures<u64> {
+    pub fn read_unlocked(&self) -> PageCounters<u64> {
         let first = (&raw const self.figures).cast::<Counter>();
         let words: [u64; WORDS] = array::from_fn(|i| {
-            // SAFETY: `Figures<Counter>` is `WORDS` cells in a row.
+            // SAFETY: `PageCounters<Counter>` is `WORDS` cells in a row.
             let cell = unsafe { first.add(i) };
             // SAFETY: as above.
             unsafe { &*cell }.get()
         });
-        // SAFETY: `Figures<u64>` is `WORDS` integers in a row, in the order of the cells.
-        unsafe { core::mem::transmute::<[u64; WORDS], Figures<u64>>(words) }
+        // SAFETY: `PageCounters<u64>` is `WORDS` integers in a row, in the order of the cells.
+        unsafe { core::mem::transmute::<[u64; WORDS], PageCounters<u64>>(words) }
     }
 }
 

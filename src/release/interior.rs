@@ -180,7 +180,7 @@ impl<O: Os> Purge<'_, O> {
                         given_back &= !(mask_below(run.end) & !mask_below(run.start));
                     }
                 }
-                heap.pages.arena.span(held.chunk).note_purged(given_back);
+                heap.pages.arena.span(held.chunk).mark_purged(given_back);
                 purged += given_back.count_ones() as u64;
             }
             let took = self.os.exact_now().since(self.counted_until);
@@ -193,7 +193,7 @@ impl<O: Os> Purge<'_, O> {
             heap.pages.totals.update(|figures| {
                 figures.interior_pages.add(purged);
                 figures.span_pages_retired.add(purged);
-                figures.note_purge(&batch);
+                figures.count_purge(&batch);
             });
         }
         self.pages += purged;

@@ -19,16 +19,16 @@ pub(crate) struct Journal(Ring<EVENTS, WORDS>);
 
 /// When something was done, by `CLOCK_MONOTONIC` in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct Period {
     /// The beginning.
     pub began_nanos: u64,
     /// How long it took.
     pub took_nanos: u64,
 }
 
-impl Span {
-    pub(crate) fn new(began: Nanos, took: Nanos) -> Span {
-        Span { began_nanos: began.0, took_nanos: took.0 }
+impl Period {
+    pub(crate) fn new(began: Nanos, took: Nanos) -> Period {
+        Period { began_nanos: began.0, took_nanos: took.0 }
     }
 
     /// The end.
@@ -45,7 +45,7 @@ pub enum Event {
     /// A tick.
     Tick {
         /// When.
-        span: Span,
+        period: Period,
         /// What the gate decided.
         gate: GateState,
         /// Slow-path operations of all threads since the tick before.
@@ -56,7 +56,7 @@ pub enum Event {
     /// One batch of ranges was given to the kernel.
     Purge {
         /// When: the kernel's part.
-        span: Span,
+        period: Period,
         /// Ranges in the batch.
         ranges: u64,
         /// Pages given back.
@@ -66,11 +66,11 @@ pub enum Event {
         /// The pages were inside spans in use, not free ones.
         is_interior: bool,
     },
-    /// Caches of other threads were put away.
+    /// Caches of other threads were flushed.
     Takeover {
         /// When.
-        span: Span,
-        /// Caches put away.
+        period: Period,
+        /// Caches flushed.
         taken: u64,
         /// Caches left alone, since they were in use just then.
         busy: u64,
@@ -97,17 +97,17 @@ const PRESSURE: u64 = 4;
 
 impl Event {
     fn words(self) -> [u64; WORDS] {
-        let spanned = |kind, span: Span, [a, b, c, d]: [u64; 4]| {
-            [kind, span.began_nanos, span.took_nanos, a, b, c, d]
+        let timed = |kind, period: Period, [a, b, c, d]: [u64; 4]| {
+            [kind, period.began_nanos, period.took_nanos, a, b, c, d]
         };
         match self {
-            Event::Tick { span, gate, operations, pages } => {
-                spanned(TICK, span, [gate as u64, operations, pages, 0])
+            Event::Tick { period, gate, operations, pages } => {
+                timed(TICK, period, [gate as u64, operations, pages, 0])
             }
-            Event::Purge { span, ranges, pages, calls, is_interior } => {
-                spanned(PURGE, span, [ranges, pages, calls, is_interior as u64])
+            Event::Purge { period, ranges, pages, calls, is_interior } => {
+                timed(PURGE, period, [ranges, pages, calls, is_interior as u64])
             }
-            Event::Takeover { span, taken, busy } => spanned(TAKEOVER, span, [taken, busy, 0, 0]),
+            Event::Takeover { period, taken, busy } => timed(TAKEOVER, period, [taken, busy, 0, 0]),
             Event::Pressure { at_nanos, is_scarce, limit_bytes, used_bytes, stalled_percent } => {
                 [PRESSURE, at_nanos, is_scarce as u64, limit_bytes, used_bytes, stalled_percent, 0]
             }
@@ -116,15 +116,15 @@ impl Event {
 
     fn from_words(words: [u64; WORDS]) -> Option<Event> {
         let [kind, began_nanos, took_nanos, a, b, c, d] = words;
-        let span = Span { began_nanos, took_nanos };
+        let period = Period { began_nanos, took_nanos };
         let event = match kind {
             TICK => {
                 let gate =
                     if a == GateState::Idle as u64 { GateState::Idle } else { GateState::Busy };
-                Event::Tick { span, gate, operations: b, pages: c }
+                Event::Tick { period, gate, operations: b, pages: c }
             }
-            PURGE => Event::Purge { span, ranges: a, pages: b, calls: c, is_interior: d != 0 },
-            TAKEOVER => Event::Takeover { span, taken: a, busy: b },
+            PURGE => Event::Purge { period, ranges: a, pages: b, calls: c, is_interior: d != 0 },
+            TAKEOVER => Event::Takeover { period, taken: a, busy: b },
             PRESSURE => Event::Pressure {
                 at_nanos: began_nanos,
                 is_scarce: took_nanos != 0,
@@ -179,14 +179,14 @@ mod tests {
 
     #[test]
     fn an_event_comes_out_as_it_went_in() {
-        let span = Span { began_nanos: 1, took_nanos: 2 };
+        let period = Period { began_nanos: 1, took_nanos: 2 };
         let gate = GateState::Busy;
         let events = [
-            Event::Tick { span, gate, operations: 3, pages: 4 },
-            Event::Tick { span, gate: GateState::Idle, operations: 5, pages: 6 },
-            Event::Purge { span, ranges: 7, pages: 8, calls: 9, is_interior: true },
-            Event::Purge { span, ranges: 7, pages: 8, calls: 9, is_interior: false },
-            Event::Takeover { span, taken: 10, busy: 11 },
+            Event::Tick { period, gate, operations: 3, pages: 4 },
+            Event::Tick { period, gate: GateState::Idle, operations: 5, pages: 6 },
+            Event::Purge { period, ranges: 7, pages: 8, calls: 9, is_interior: true },
+            Event::Purge { period, ranges: 7, pages: 8, calls: 9, is_interior: false },
+            Event::Takeover { period, taken: 10, busy: 11 },
             Event::Pressure {
                 at_nanos: 12,
                 is_scarce: true,

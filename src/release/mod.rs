@@ -8,7 +8,8 @@
 //!
 //! The records of segments that are wholly free and clean follow their pages ([`records`]).
 //!
-//! The design follows the work order `PHASE_HZ3_S65` of the allocator hz3: one boundary, a ledger
+//! The design follows the work order S65 of hz3, an experimental allocator in C (ARCHITECTURE.md has what it
+//! measured): one boundary, a ledger
 //! that merges neighbours, every kind of block covered, one gate that tells idle from busy.
 
 mod assistant;

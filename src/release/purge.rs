@@ -15,7 +15,7 @@ use crate::os::{AddressRange, Nanos, Os, PURGE_BATCH};
 use crate::pages::HeapPages;
 use crate::pages::page_heap::{PENDING, PageHeap};
 use crate::pages::totals::{PurgedBatch, Totals};
-use crate::release::journal::{Event, Journal, Span};
+use crate::release::journal::{Event, Journal, Period};
 
 /// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
 pub(super) const REFUSED_DELAY_EPOCHS: u64 = 64;
@@ -53,7 +53,7 @@ pub(crate) struct Purged {
     pub calls: u64,
     /// There are pages that have to rest longer, or for which there was no budget.
     pub is_waiting: bool,
-    /// How long it took, as far as it was counted as the time of a batch.
+    /// The part of the time that is in a batch's figures; the tick subtracts it from its own.
     pub took: Nanos,
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn purge(
         probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
         let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
         journal.record(purged.event());
-        totals.update(|figures| figures.note_purge(&purged));
+        totals.update(|figures| figures.count_purge(&purged));
     }
     is_waiting |= left == 0 || calls >= limits.calls;
     Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
@@ -126,9 +126,15 @@ pub(crate) fn purge(
 impl PurgedBatch {
     /// For the journal.
     pub fn event(&self) -> Event {
-        let kernel = Span::new(self.outcome.began, self.outcome.took);
+        let kernel = Period::new(self.outcome.began, self.outcome.took);
         let (ranges, pages, calls) = (self.ranges, self.pages, self.outcome.calls);
-        Event::Purge { span: kernel, ranges, pages, calls, is_interior: self.wanted[INTERIOR] > 0 }
+        Event::Purge {
+            period: kernel,
+            ranges,
+            pages,
+            calls,
+            is_interior: self.wanted[INTERIOR] > 0,
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl Ticker {
 
     /// For the ticker to see whether its identity is still the program's. For real threads, once an
     /// epoch: four short system calls.
-    pub fn note_credentials(&self) {
+    pub fn record_credentials(&self) {
         let credentials = os::credentials();
         // Others read what lies beside it all the time.
         if self.credentials.load(Ordering::Relaxed) != credentials {

@@ -1,7 +1,7 @@
-//! Caches that rest: their blocks are free, but no span can know while a bin holds them. Whoever
-//! ticks puts away the bins that were not used for a while, its own and, by taking the cache over,
-//! those of other threads: a thread that is blocked in a system call for ever does not keep its
-//! cache for ever.
+//! Idle caches. A block in an idle cache is free, but its span counts it as used, for no span can see into a bin.
+//! Each tick flushes the bins that nobody used for a while: those of the thread that ticks and, by taking
+//! caches over, those of other threads, so that a thread which is blocked in a system call for ever does not
+//! keep its blocks for ever.
 
 use core::sync::atomic::Ordering;
 
@@ -12,11 +12,11 @@ use crate::heap::Heap;
 use crate::heap::central;
 use crate::hooks::probes;
 use crate::os::{self, Nanos, Os};
-use crate::release::journal::{Event, Journal, Span};
+use crate::release::journal::{Event, Journal, Period};
 
 /// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
 /// is inside. With the ticking lock held. Returns how long it took.
-pub(super) fn put_unused_bins_away(
+pub(super) fn flush_unused_bins(
     heap: &Heap,
     journal: &Journal,
     os: &impl Os,
@@ -25,18 +25,18 @@ pub(super) fn put_unused_bins_away(
 ) -> Nanos {
     let began = os.exact_now();
     if let Some(cache) = own {
-        central::put_away(heap, cache, cache.unused_bins(patience));
+        central::flush(heap, cache, cache.unused_bins(patience));
     }
     let unused = |cache: &ThreadCache| {
-        if cache.is_put_away() { Bins::NONE } else { cache.unused_bins(patience) }
+        if cache.is_flushed() { Bins::NONE } else { cache.unused_bins(patience) }
     };
     take_over(heap, journal, os, began, unused)
 }
 
 /// Puts away every bin of every other thread that is not inside its cache just now.
-pub(super) fn put_all_bins_away(heap: &Heap, journal: &Journal, os: &impl Os) {
+pub(super) fn flush_all_bins(heap: &Heap, journal: &Journal, os: &impl Os) {
     let began = os.exact_now();
-    let all = |cache: &ThreadCache| if cache.is_put_away() { Bins::NONE } else { Bins::ALL };
+    let all = |cache: &ThreadCache| if cache.is_flushed() { Bins::NONE } else { Bins::ALL };
     take_over(heap, journal, os, began, all);
 }
 
@@ -50,7 +50,7 @@ fn take_over(
 ) -> Nanos {
     let (own_word, _) = os::this_thread();
     let done = if heap.has_barrier() {
-        heap.threads.take_over(own_word, wanted, |cache, bins| central::put_away(heap, cache, bins))
+        heap.threads.take_over(own_word, wanted, |cache, bins| central::flush(heap, cache, bins))
     } else {
         Takeovers { unavailable: heap.threads.count_others(own_word), ..Takeovers::default() }
     };
@@ -66,8 +66,8 @@ fn take_over(
     let took = os.exact_now().since(began);
     counters.takeover_nanos.fetch_add(took.0, Ordering::Relaxed);
     if done.taken + done.busy > 0 {
-        let span = Span::new(began, took);
-        journal.record(Event::Takeover { span, taken: done.taken, busy: done.busy });
+        let period = Period::new(began, took);
+        journal.record(Event::Takeover { period, taken: done.taken, busy: done.busy });
     }
     took
 }

@@ -9,7 +9,7 @@ use super::interior::purge_interiors;
 use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
 use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordLimits, give_records_back};
 use super::state::{Assistant, LastTick, Release, Workspace};
-use super::takeover::{put_all_bins_away, put_unused_bins_away};
+use super::takeover::{flush_all_bins, flush_unused_bins};
 use crate::base::units::{Epoch, Pages, SegmentIndex};
 use crate::caches::bin::Bins;
 use crate::caches::entered::Entered;
@@ -24,7 +24,7 @@ use crate::os::{MemoryRoom, Nanos, Os};
 use crate::pages::HeapPages;
 use crate::pages::metadata::GivenBack;
 use crate::pages::page_heap::PENDING;
-use crate::release::journal::{Event, Journal, Span};
+use crate::release::journal::{Event, Journal, Period};
 
 /// A busy tick may give back this part of an idle tick's budget.
 const BUSY_BUDGET_DIVISOR: u64 = 64;
@@ -118,7 +118,7 @@ fn tick_locked(
     if may_look && now.since(last.room_seen).0 >= ROOM_EPOCHS * length.0 {
         let was_scarce = last.room.is_some_and(MemoryRoom::is_scarce);
         last.room = os.memory_room(&mut last.workspace.room);
-        note_pressure(&release.journal, now, last.room, was_scarce);
+        record_pressure(&release.journal, now, last.room, was_scarce);
         last.room_seen = now;
     }
     let epochs = (now.since(last.time).0 / length.0).max(1);
@@ -152,8 +152,8 @@ fn tick_locked(
     find_oldest(&heap.pages);
     let took = os.exact_now().since(began);
     heap.uncached.tick_nanos.fetch_add(took.since(released.counted).0, Ordering::Relaxed);
-    let (span, gate_state, pages) = (Span::new(began, took), gate.state, released.pages);
-    release.journal.record(Event::Tick { span, gate: gate_state, operations: done, pages });
+    let (period, gate_state, pages) = (Period::new(began, took), gate.state, released.pages);
+    release.journal.record(Event::Tick { period, gate: gate_state, operations: done, pages });
     probes::tick(gate.state as u64, done, released.pages, took.micros());
     Ticked {
         is_at_rest: released.is_at_rest && done == 0,
@@ -162,7 +162,7 @@ fn tick_locked(
 }
 
 /// Writes down that memory is scarce, and that it is so no longer.
-fn note_pressure(journal: &Journal, now: Nanos, room: Option<MemoryRoom>, was_scarce: bool) {
+fn record_pressure(journal: &Journal, now: Nanos, room: Option<MemoryRoom>, was_scarce: bool) {
     let Some(room) = room else { return };
     if room.is_scarce() || was_scarce {
         let MemoryRoom { limit_bytes, used_bytes, stalled_percent } = room;
@@ -217,7 +217,7 @@ fn release_pages(
     workspace: &mut Workspace,
 ) -> Released {
     let epoch = heap.pages.clock.epoch();
-    let mut counted = put_unused_bins_away(heap, journal, os, own, limits.bin_epochs);
+    let mut counted = flush_unused_bins(heap, journal, os, own, limits.bin_epochs);
     let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
     if let Some(assistant) = assistant {
@@ -252,7 +252,7 @@ fn release_pages(
     let arrays = heap.pages.metadata.give_arrays_back(os, epoch, limits.record_epochs, left);
     count_array_calls(heap, &arrays);
     // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
-    let caches_are_away = !heap.has_barrier() || heap.threads.all_put_away();
+    let caches_are_away = !heap.has_barrier() || heap.threads.all_are_flushed();
     Released {
         is_at_rest: !given.is_waiting
             && !inside.is_waiting
@@ -336,8 +336,8 @@ pub(crate) fn release_everything(
     // Before the cache: a fork takes this lock first and then waits for caches.
     let Some(mut last) = release.ticking.lock_unless_mine() else { return Pages(0) };
     let Some(entered) = enter() else { return Pages(0) };
-    central::put_away(heap, entered.cache, Bins::ALL);
-    put_all_bins_away(heap, &release.journal, os);
+    central::flush(heap, entered.cache, Bins::ALL);
+    flush_all_bins(heap, &release.journal, os);
     let Workspace { batch, interior, records, .. } = &mut last.workspace;
     let pages = purge_everything_with(heap, &release.journal, os, batch);
     // As if all segments had rested for long.

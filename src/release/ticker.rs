@@ -66,7 +66,7 @@ fn start(heap: &'static Heap, release: &'static Release) {
         return;
     }
     let Some(attempt) = ticker.lifecycle.begin(|| ticker.thread.is_alive()) else { return };
-    ticker.note_credentials();
+    ticker.record_credentials();
     if ticker.thread.start(run) {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
         ticker.lifecycle.has_begun(attempt);
@@ -140,7 +140,8 @@ fn ends(heap: &Heap, release: &Release) -> bool {
         return true;
     }
     heap.uncached.barriers.fetch_add(1, Ordering::Relaxed);
-    let is_quiet =
-        os::barrier_all_threads() && heap.operations() == operations && heap.threads.all_put_away();
+    let is_quiet = os::barrier_all_threads()
+        && heap.operations() == operations
+        && heap.threads.all_are_flushed();
     is_quiet || !release.ticker.lifecycle.goes_on(announced)
 }

@@ -39,7 +39,7 @@ impl Sampler {
         let stack = open.allocating_stack(frame);
         let class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
         let sample = new_sample(address, bytes, amount, stack, place, class);
-        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.record_allocation(index, sample, pages.totals.figures().used_pages.get());
         open.account(pages);
         Some(address as *mut u8)
     }
@@ -60,13 +60,13 @@ impl Sampler {
             misuse::fail(&mut open, Misuse::DoubleFree, address, Some(index), stack);
         }
         let place = sample.place();
-        if let Some(touched) = first_touched(&sample, &place) {
+        if let Some(touched) = first_overwritten(&sample, &place) {
             let stack = open.stack(frame);
             misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
         }
         let is_quarantined = open.has_quarantine();
         let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
-        open.note_freed(index, stack);
+        open.record_free(index, stack);
         if is_quarantined || !place.is_warm() || !open.put_warm(index) {
             open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
             open.put(index);
@@ -96,7 +96,7 @@ impl Sampler {
             return None;
         }
         let place = sample.place();
-        if let Some(touched) = first_touched(&sample, &place) {
+        if let Some(touched) = first_overwritten(&sample, &place) {
             let stack = open.stack(frame);
             misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
         }
@@ -118,7 +118,7 @@ impl Sampler {
             end_page: its_place.end_page as u8,
             ..sample
         };
-        open.note_moved(index, to, moved_sample, stack);
+        open.record_move(index, to, moved_sample, stack);
         open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
         open.account(pages);
         Some(moved as *mut u8)
@@ -139,7 +139,7 @@ impl Sampler {
 
     /// Remembers a large block where it is. `None`: there is no room for it.
     #[cold]
-    pub fn note_large(
+    pub fn sample_large(
         &self,
         pages: &HeapPages,
         address: usize,
@@ -153,7 +153,7 @@ impl Sampler {
         let nowhere = Place { offset: 0, first_page: 0, end_page: 0 };
         let (amount, class) = (amount(bytes, rate), SizeClass::NONE);
         let sample = new_sample(address, bytes, amount, stack, nowhere, class);
-        open.note_allocated(index, sample, pages.totals.figures().used_pages.get());
+        open.record_allocation(index, sample, pages.totals.figures().used_pages.get());
         open.account(pages);
         Some(index)
     }
@@ -165,7 +165,7 @@ impl Sampler {
         }
         // A signal handler that interrupted its thread here leaves the sample: it seems to live on.
         if let Some(mut open) = self.lock(pages) {
-            open.note_freed(index, UNKNOWN);
+            open.record_free(index, UNKNOWN);
             open.put(index);
         }
     }
@@ -209,7 +209,7 @@ fn new_sample(
 }
 
 /// The first byte behind a sample's block that has been written to.
-fn first_touched(sample: &Sample, place: &Place) -> Option<usize> {
+fn first_overwritten(sample: &Sample, place: &Place) -> Option<usize> {
     let end = sample.address as usize + sample.bytes as usize;
     let pad = end as *const u8;
     // SAFETY: these bytes are its pages', which are open while it is live.

@@ -170,7 +170,7 @@ impl StackTable {
     }
 
     /// What is live now is what was live at the peak, until there is another.
-    pub fn note_peak(&mut self) {
+    pub fn record_peak(&mut self) {
         self.peak += 1;
     }
 
@@ -184,7 +184,7 @@ impl StackTable {
     }
 
     /// Bytes of the table that have been touched.
-    pub fn touched_bytes(&self) -> usize {
+    pub fn used_bytes(&self) -> usize {
         self.used as usize * size_of::<StackEntry>() + self.frames_used as usize * 8
     }
 
@@ -289,7 +289,7 @@ mod tests {
                 let now: u64 = live.iter().map(|(_, amount)| amount.bytes).sum();
                 if now > most {
                     most = now;
-                    table.note_peak();
+                    table.record_peak();
                     at_peak.fill(0);
                     live.iter().for_each(|(id, amount)| at_peak[id.0 as usize] += amount.bytes);
                 }

@@ -30,5 +30,5 @@ pub(crate) use call_sites::{
 };
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
 pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
-pub(crate) use record::{Readings, Sample, Tables};
+pub(crate) use record::{ProfilerCounters, Sample, Tables};
 pub(crate) use sampler::Sampler;

@@ -144,7 +144,7 @@ impl ModuleTable {
     }
 
     /// Bytes of the table that have been touched.
-    pub fn touched_bytes(&self) -> usize {
+    pub fn used_bytes(&self) -> usize {
         self.used as usize * size_of::<ModuleEntry>()
     }
 }
@@ -216,6 +216,6 @@ mod tests {
         assert!(table.entry(UNRECORDED).is_none());
         let unrecorded = 8 | (UNRECORDED as u64) << ADDRESS_BITS;
         assert!(!table.is_as_it_was(unrecorded, &mut Box::new(Scratch::new())));
-        assert_eq!(table.touched_bytes(), size_of_val(&table.entries));
+        assert_eq!(table.used_bytes(), size_of_val(&table.entries));
     }
 }

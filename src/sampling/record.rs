@@ -70,7 +70,7 @@ pub(crate) struct Tables {
 /// # Invariants
 /// `sequence` is odd while tables change. The others are written with the lock held, but for `dropped`.
 #[repr(C)]
-pub(crate) struct Readings {
+pub(crate) struct ProfilerCounters {
     pub sequence: Sequence,
     pub tables: AtomicUsize,
     /// Samples `1..fresh` have been used.

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use super::call_sites::{StackId, UNKNOWN};
 use super::countdown::Countdowns;
 use super::observer;
-use super::record::{Readings, Sample, Tables};
+use super::record::{ProfilerCounters, Sample, Tables};
 use super::slots::{self, Place, Slots, WARM};
 use crate::base::counter::Counter;
 use crate::geometry::arena::Arena;
@@ -57,7 +57,7 @@ unsafe impl Send for State {}
 
 /// The profiler of a heap.
 pub(crate) struct Sampler {
-    pub readings: Readings,
+    pub readings: ProfilerCounters,
     state: Lock<State>,
     /// How many samples an epoch may have, and how many there were before this one.
     budget: AtomicU64,
@@ -71,7 +71,7 @@ pub(crate) struct Sampler {
 impl Sampler {
     pub const fn new() -> Sampler {
         Sampler {
-            readings: Readings {
+            readings: ProfilerCounters {
                 sequence: Sequence::new(),
                 tables: AtomicUsize::new(0),
                 fresh: AtomicU32::new(0),
@@ -235,7 +235,7 @@ impl Sampler {
             open.account(pages);
             return Some(open);
         }
-        let touched = touched_bytes(&state);
+        let touched = used_bytes(&state);
         Some(Open { sampler: self, state, touched })
     }
 }
@@ -255,11 +255,11 @@ fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
 }
 
 /// Bytes of the tables that have been touched, more or less.
-fn touched_bytes(state: &State) -> usize {
+fn used_bytes(state: &State) -> usize {
     // SAFETY: the state is locked by the caller, and not null where this is called.
     let tables = unsafe { &*state.tables };
-    tables.stacks.touched_bytes()
-        + tables.modules.touched_bytes()
+    tables.stacks.used_bytes()
+        + tables.modules.used_bytes()
         + state.fresh as usize * size_of::<Sample>()
 }
 
@@ -285,8 +285,8 @@ impl Open<'_> {
 
     /// Counts what has been touched of the tables as the allocator's own memory.
     pub(super) fn account(&mut self, pages: &HeapPages) {
-        let touched = touched_bytes(&self.state);
-        pages.metadata.add_touched(touched.saturating_sub(self.touched));
+        let touched = used_bytes(&self.state);
+        pages.metadata.add_used(touched.saturating_sub(self.touched));
         self.touched = touched;
     }
 
@@ -389,14 +389,14 @@ impl Open<'_> {
     }
 
     /// Fills in sample `index`, and counts it. The heap has so many pages in use.
-    pub(super) fn note_allocated(&mut self, index: SlotIndex, sample: Sample, used_pages: u64) {
+    pub(super) fn record_allocation(&mut self, index: SlotIndex, sample: Sample, used_pages: u64) {
         // By what is exactly known: the highest of many estimates would be one that is too high.
         let is_peak = used_pages > self.state.peak_pages;
         self.change(|tables| {
             tables.samples[index as usize] = sample;
             tables.stacks.allocated(sample.stack, sample.amount);
             if is_peak {
-                tables.stacks.note_peak();
+                tables.stacks.record_peak();
             }
         });
         let readings = &self.sampler.readings;
@@ -415,7 +415,7 @@ impl Open<'_> {
     }
 
     /// Counts the end of sample `index`.
-    pub(super) fn note_freed(&mut self, index: SlotIndex, freed_stack: StackId) {
+    pub(super) fn record_free(&mut self, index: SlotIndex, freed_stack: StackId) {
         let (now, thread) = (os::precise_now(), os::thread());
         let sample = self.change(|tables| {
             let sample = &mut tables.samples[index as usize];
@@ -437,7 +437,7 @@ impl Open<'_> {
 
     /// Sample `from`, which is live, lies in slot `to` from now on. It is counted as before; its old slot
     /// is put into quarantine.
-    pub(super) fn note_moved(
+    pub(super) fn record_move(
         &mut self,
         from: SlotIndex,
         to: SlotIndex,

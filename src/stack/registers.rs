@@ -76,7 +76,7 @@ impl Registers {
     }
 }
 
-/// An address in the frame of the function that this is inlined into, for [`capture`]: every frame
+/// An address in the frame of the function that this is inlined into, for [`capture`](super::capture): every frame
 /// that ends above it is that function's or an outer one's.
 ///
 /// Costs one instruction. It holds whether the function then calls or jumps to the next one.

@@ -21,7 +21,7 @@ use crate::os::{AddressRange, Linux};
 use crate::pages::HeapPages;
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, TakenRun};
-use crate::pages::totals::Figures;
+use crate::pages::totals::PageCounters;
 use crate::release::{Release, tick_if_due};
 use crate::testing::check::check;
 
@@ -53,7 +53,7 @@ impl TestHeap {
         threads.attach(&pages.metadata, sampler.countdowns(), bound, word).unwrap()
     }
 
-    pub fn figures(&self) -> Figures<u64> {
+    pub fn figures(&self) -> PageCounters<u64> {
         self.heap.pages.totals.read()
     }
 
@@ -126,7 +126,7 @@ impl TestHeap {
         span.create(class.blocks_per_span(), resident, totals.figures().spans_created.get());
         arena.set_class(chunk, class);
         while let Some(claim) = span.claim(class.blocks_per_span(), 64) {
-            span.note_resident(class, claim);
+            span.mark_resident(class, claim);
         }
         assert!(span.leave_full(class.blocks_per_span()));
         Some((chunk, resident))

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{Demo, Scraped, Shell};
-use slackwater::sections::{Event, Section};
+use slackwater::sections::{PerfEvent, Section};
 use slackwater_exporters::attach;
 use slackwater_exporters::perf::Plan;
 use slackwater_exporters::perf::threads::{ThreadCounts, Watch};
@@ -40,12 +40,12 @@ fn the_demo_counts_what_is_there_and_says_once_what_is_not() {
     let Some(plan) = plan() else { return };
     let (events, uncounted, said) = demo(common::slackwater());
     let events = events.expect("it was asked to count").series;
-    for event in Event::ALL {
+    for event in PerfEvent::ALL {
         for section in Section::ALL {
             let labels = format!("event=\"{}\",scope=\"{}\"", event.name(), section.name());
             let value = events.get(&labels);
             assert_eq!(value.is_some(), plan.events().any(|one| one == event), "{labels}");
-            if event == Event::TaskClock {
+            if event == PerfEvent::TaskClock {
                 assert!(value > Some(&0.0), "{labels}: {events:?}");
             }
         }
@@ -92,7 +92,10 @@ fn a_report_shows_threads_and_sections() {
     assert_eq!(names, Section::ALL.map(Section::name), "{text}");
     let threads = section(&text, "Perf events of its threads");
     assert!(threads[0].starts_with("  thread            number     on CPU     faults"), "{text}");
-    assert_eq!(threads[0].contains("cycles"), plan.events().any(|event| event == Event::Cycles));
+    assert_eq!(
+        threads[0].contains("cycles"),
+        plan.events().any(|event| event == PerfEvent::Cycles)
+    );
     for name in ["worker-0 ", "worker-3 ", "slackwater ", "all "] {
         let is_named = |line: &&&str| line.trim_start().starts_with(name);
         assert!(threads.iter().find(is_named).is_some(), "{name}: {text}");
@@ -216,14 +219,14 @@ fn a_process_is_watched_from_outside_to_its_end() {
     while only(&watch).name != "sh" {
         watch.look().expect("own child");
     }
-    let before = only(&watch).counts[Event::TaskClock as usize];
+    let before = only(&watch).counts[PerfEvent::TaskClock as usize];
     drop(child.stdin.take());
     child.wait().expect("it ends");
     watch.look().expect("that it has ended is no error");
     let after = only(&watch);
     assert_eq!(after.thread, child.id());
-    assert!(after.counts[Event::TaskClock as usize] > before);
-    for event in Event::ALL {
+    assert!(after.counts[PerfEvent::TaskClock as usize] > before);
+    for event in PerfEvent::ALL {
         let is_counted = after.counts[event as usize].is_some();
         assert_eq!(is_counted, plan.events().any(|one| one == event), "{}", event.name());
     }

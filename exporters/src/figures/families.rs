@@ -8,7 +8,7 @@
 //! may go back is a gauge. A label never holds anything whose values a program can make without
 //! bound: no thread, address or stack.
 
-use slackwater::sections::{Event, Section};
+use slackwater::sections::{PerfEvent, Section};
 use slackwater::snapshot::{
     ByPurge, ByReason, GateState, ReleaseSeconds, SizeClassBytes, Snapshot,
 };
@@ -530,7 +530,7 @@ pub static FAMILIES: &[Family] = &[
         "What the processor and the kernel counted in slow sections of the allocator, in each without \
          those inside it, as far as they can count it here; only in a process that asks for it.",
         |s, put| {
-            for event in Event::ALL {
+            for event in PerfEvent::ALL {
                 for scope in Section::ALL {
                     if let Some(count) = s.sections.count(event, scope) {
                         let labels = [event.name(), scope.name()].map(LabelValue::Word);

@@ -14,7 +14,7 @@
 use std::io;
 use std::time::Duration;
 
-use slackwater::journal::{Event, Reader, Span};
+use slackwater::journal::{Event, Period, Reader};
 use slackwater::snapshot::GateState;
 use tracing::{debug_span, warn};
 
@@ -64,8 +64,8 @@ impl Drain {
         while let Some(event) = self.reader.read() {
             events += 1;
             match event {
-                Event::Tick { span, .. } => {
-                    self.tell_tick(&clock, &event, span);
+                Event::Tick { period, .. } => {
+                    self.tell_tick(&clock, &event, period);
                     is_in_order = true;
                 }
                 event => self.waiting.push(event),
@@ -85,11 +85,11 @@ impl Drain {
     }
 
     /// A tick comes after all that it did.
-    fn tell_tick(&mut self, clock: &UnixClock, tick: &Event, of_tick: Span) {
+    fn tell_tick(&mut self, clock: &UnixClock, tick: &Event, of_tick: Period) {
         let is_inside = |event: &Event| match event {
-            Event::Purge { span, .. } | Event::Takeover { span, .. } => {
-                span.began_nanos >= of_tick.began_nanos
-                    && span.ended_nanos() <= of_tick.ended_nanos()
+            Event::Purge { period, .. } | Event::Takeover { period, .. } => {
+                period.began_nanos >= of_tick.began_nanos
+                    && period.ended_nanos() <= of_tick.ended_nanos()
             }
             _ => false,
         };
@@ -125,14 +125,14 @@ fn in_span(clock: &UnixClock, event: &Event, inside: impl FnOnce()) {
         };
     }
     match *event {
-        Event::Tick { span, gate, operations, pages } => {
+        Event::Tick { period, gate, operations, pages } => {
             let gate = if gate == GateState::Idle { "idle" } else { "busy" };
-            spanned!("tick", span, gate, operations, pages)
+            spanned!("tick", period, gate, operations, pages)
         }
-        Event::Purge { span, ranges, pages, calls, is_interior } => {
-            spanned!("purge", span, ranges, pages, calls, is_interior)
+        Event::Purge { period, ranges, pages, calls, is_interior } => {
+            spanned!("purge", period, ranges, pages, calls, is_interior)
         }
-        Event::Takeover { span, taken, busy } => spanned!("takeover", span, taken, busy),
+        Event::Takeover { period, taken, busy } => spanned!("takeover", period, taken, busy),
         Event::Pressure { at_nanos, is_scarce, limit_bytes, used_bytes, stalled_percent } => warn!(
             target: TARGET,
             unix_nano = clock.unix(at_nanos),

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use perf_event::events::{Cache, CacheOp, CacheResult, Hardware, Software, WhichCache};
 use perf_event::{Builder, ReadFormat, events};
-use slackwater::sections::Event;
+use slackwater::sections::PerfEvent;
 
 /// The most events of a group.
 pub const GROUP_EVENTS: usize = 4;
@@ -15,18 +15,18 @@ const CLOSE_ON_EXEC: libc::c_ulong = 1 << 3;
 const ENABLE: libc::Ioctl = 0x2400;
 const GET_ID: libc::Ioctl = 0x8008_2407_u32 as libc::Ioctl;
 
-fn kind(event: Event) -> events::Event {
+fn kind(event: PerfEvent) -> events::Event {
     match event {
-        Event::Cycles => Hardware::CPU_CYCLES.into(),
-        Event::Instructions => Hardware::INSTRUCTIONS.into(),
-        Event::CacheMisses => Hardware::CACHE_MISSES.into(),
-        Event::DtlbMisses => {
+        PerfEvent::Cycles => Hardware::CPU_CYCLES.into(),
+        PerfEvent::Instructions => Hardware::INSTRUCTIONS.into(),
+        PerfEvent::CacheMisses => Hardware::CACHE_MISSES.into(),
+        PerfEvent::DtlbMisses => {
             Cache { which: WhichCache::DTLB, operation: CacheOp::READ, result: CacheResult::MISS }
                 .into()
         }
-        Event::TaskClock => Software::TASK_CLOCK.into(),
-        Event::PageFaults => Software::PAGE_FAULTS.into(),
-        Event::ContextSwitches => Software::CONTEXT_SWITCHES.into(),
+        PerfEvent::TaskClock => Software::TASK_CLOCK.into(),
+        PerfEvent::PageFaults => Software::PAGE_FAULTS.into(),
+        PerfEvent::ContextSwitches => Software::CONTEXT_SWITCHES.into(),
     }
 }
 
@@ -35,7 +35,7 @@ fn kind(event: Event) -> events::Event {
 /// counts already, before the thread next sleeps. Threads and processes that it starts are not counted.
 /// The descriptor is closed on exec: that is why the builder's own way to open is not used.
 pub fn open(
-    event: Event,
+    event: PerfEvent,
     is_user_only: bool,
     thread: libc::pid_t,
     leader: Option<&impl AsRawFd>,

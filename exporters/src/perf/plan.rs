@@ -4,15 +4,15 @@ use std::fmt;
 use std::fs;
 use std::io;
 
-use slackwater::sections::Event;
+use slackwater::sections::PerfEvent;
 
 use super::events::{self, GROUP_EVENTS};
 
 /// The events that are read at once. Hardware and software apart: of too many hardware events none
 /// runs all the time, while software events do.
-pub const GROUPS: [&[Event]; 2] = [
-    &[Event::TaskClock, Event::PageFaults, Event::ContextSwitches],
-    &[Event::Cycles, Event::Instructions, Event::CacheMisses, Event::DtlbMisses],
+pub const GROUPS: [&[PerfEvent]; 2] = [
+    &[PerfEvent::TaskClock, PerfEvent::PageFaults, PerfEvent::ContextSwitches],
+    &[PerfEvent::Cycles, PerfEvent::Instructions, PerfEvent::CacheMisses, PerfEvent::DtlbMisses],
 ];
 
 const _: () = assert!(GROUPS[0].len() <= GROUP_EVENTS && GROUPS[1].len() <= GROUP_EVENTS);
@@ -22,7 +22,7 @@ const _: () = assert!(GROUPS[0].len() <= GROUP_EVENTS && GROUPS[1].len() <= GROU
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The events of each group that are there, the group's leader first.
-    pub(super) groups: [Vec<Event>; GROUPS.len()],
+    pub(super) groups: [Vec<PerfEvent>; GROUPS.len()],
     /// The kernel counts what happens in user mode alone.
     pub(super) is_user_only: bool,
 }
@@ -65,7 +65,7 @@ impl Plan {
             // In one group, as they will be: it may be full.
             let mut open = Vec::new();
             for &event in wanted {
-                if is_user_only && event == Event::ContextSwitches {
+                if is_user_only && event == PerfEvent::ContextSwitches {
                     continue;
                 }
                 match events::open(event, is_user_only, 0, open.first()) {
@@ -83,7 +83,7 @@ impl Plan {
     }
 
     /// The events that can be counted.
-    pub fn events(&self) -> impl Iterator<Item = Event> {
+    pub fn events(&self) -> impl Iterator<Item = PerfEvent> {
         self.groups.iter().flatten().copied()
     }
 
@@ -154,11 +154,11 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_said_in_one_line_and_what_is_there_is_not() {
-        let groups = GROUPS.map(<[Event]>::to_vec);
+        let groups = GROUPS.map(<[PerfEvent]>::to_vec);
         let all = Plan { groups, is_user_only: false };
         assert_eq!(all.to_string(), "");
         let mut some = all.clone();
-        some.groups[1] = vec![Event::Instructions];
+        some.groups[1] = vec![PerfEvent::Instructions];
         let line = "no cycles, cache_misses, dtlb_misses here: the kernel has no such counters";
         assert_eq!(some.to_string(), line);
         some.is_user_only = true;

@@ -292,7 +292,7 @@ impl Group {
     }
 
     /// Opens the events for the calling thread. `false`: not all of them.
-    fn open(&self, wanted: &[sections::Event], is_user_only: bool) -> bool {
+    fn open(&self, wanted: &[sections::PerfEvent], is_user_only: bool) -> bool {
         let first = FIRST_DESCRIPTOR.load(Ordering::Relaxed);
         let mut leader: Option<RawFd> = None;
         for ((&event, place), id) in wanted.iter().zip(&self.descriptors).zip(&self.ids) {
@@ -380,7 +380,7 @@ fn keep_errno(work: impl FnOnce()) {
 mod tests {
     use super::*;
 
-    use slackwater::sections::{Event, counts};
+    use slackwater::sections::{PerfEvent, counts};
 
     use crate::perf::test_pages::{self, Fresh};
 
@@ -392,7 +392,7 @@ mod tests {
         let Some(plan) = test_pages::plan() else { return };
         let fresh = Fresh::new(1100);
         start(plan);
-        let faults = |section| counts().count(Event::PageFaults, section).expect("counted");
+        let faults = |section| counts().count(PerfEvent::PageFaults, section).expect("counted");
         let round = |from: usize| {
             let before = Section::ALL.map(faults);
             enter(Section::Tick, SOMEBODY);

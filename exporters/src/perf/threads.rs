@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use slackwater::sections::Event;
+use slackwater::sections::PerfEvent;
 
 use super::events::{self, scaled};
 use super::plan::{GROUPS, PerfError, Plan};
@@ -35,8 +35,8 @@ pub struct ThreadCounts {
     pub thread: u32,
     /// Its name, without control characters.
     pub name: String,
-    /// In the order of [`Event::ALL`]; `None`: not counted.
-    pub counts: [Option<u64>; Event::ALL.len()],
+    /// In the order of [`PerfEvent::ALL`]; `None`: not counted.
+    pub counts: [Option<u64>; PerfEvent::ALL.len()],
     /// Some counts are scaled: the events had to take turns on the processor.
     pub is_scaled: bool,
 }
@@ -170,7 +170,7 @@ mod tests {
         let faults = |watch: &Watch| {
             let threads = watch.read();
             let faulty = threads.iter().find(|one| one.name == "faulty").expect("it was there");
-            faulty.counts[Event::PageFaults as usize].expect("a software event")
+            faulty.counts[PerfEvent::PageFaults as usize].expect("a software event")
         };
         touch(100..150);
         let before = faults(&watch);

@@ -4,7 +4,7 @@ use core::mem::{MaybeUninit, offset_of};
 
 use super::memory::{MAX_ATTEMPTS, Memory, RemoteError, read_plain, read_word};
 use crate::caches::thread_cache::ThreadCache;
-use crate::figures::readings::{CacheSums, Readings, SamplingSums, UncachedSums};
+use crate::figures::raw_counters::{CacheSums, RawCounters, SamplingSums, UncachedSums};
 use crate::figures::root::{self, MAGIC, ROOT, Root, Singles};
 use crate::figures::snapshot::Snapshot;
 use crate::geometry::arena::Arena;
@@ -77,7 +77,7 @@ impl RemoteHeap {
     /// When it cannot be read to the end, or holds what no heap can.
     pub fn snapshot(&self, memory: &impl Memory) -> Result<Snapshot, RemoteError> {
         let singles = self.singles(memory)?;
-        // As in `Readings::of`: before the totals.
+        // As in `RawCounters::of`: before the totals.
         let mut caches = CacheSums::default();
         self.each_cache(memory, singles.newest_cache, |cache| {
             let gained = cache.resident_gained.get();
@@ -95,7 +95,7 @@ impl RemoteHeap {
         caches.add_uncached(uncached);
         let place = self.place(memory)?;
         let is_busy = singles.busy & 0xff != 0;
-        Ok(Snapshot::new(&Readings {
+        Ok(Snapshot::new(&RawCounters {
             caches,
             uncached: UncachedSums::of(uncached),
             figures,
@@ -156,13 +156,16 @@ impl RemoteHeap {
             ticker_starts: read(places.ticker_starts)?,
             ticker_failures: read(places.ticker_failures)?,
             metadata_map_calls: read(places.metadata_map_calls)?,
-            metadata_touched: read(places.metadata_touched)?,
+            metadata_used: read(places.metadata_used)?,
         })
     }
 
-    pub(super) fn sampler(&self, memory: &impl Memory) -> Result<sampling::Readings, RemoteError> {
+    pub(super) fn sampler(
+        &self,
+        memory: &impl Memory,
+    ) -> Result<sampling::ProfilerCounters, RemoteError> {
         let address = self.root().sampler.addr() as u64;
-        let readings = read_plain::<sampling::Readings>(memory, address)?;
+        let readings = read_plain::<sampling::ProfilerCounters>(memory, address)?;
         // SAFETY: it was filled, and is nothing but atomic numbers.
         Ok(unsafe { readings.assume_init() })
     }

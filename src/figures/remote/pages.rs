@@ -127,9 +127,9 @@ impl RemoteHeap {
         let segments = field(offset_of!(Arena, in_use))? as u32;
         let samples = field(offset_of!(Arena, samples))?;
         let sampler = self.root().sampler.addr() as u64;
-        let fresh = offset_of!(sampling::Readings, fresh) as u64;
+        let fresh = offset_of!(sampling::ProfilerCounters, fresh) as u64;
         let slots = read_word(memory, sampler.wrapping_add(fresh))? as u32;
-        let pool_bytes = self.single(memory, self.root().singles.metadata_touched)?;
+        let pool_bytes = self.single(memory, self.root().singles.metadata_used)?;
         let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
             && base < ADDRESS_END
             && bytes <= 2 * MAX_BYTES as u64

@@ -27,7 +27,7 @@ pub struct LoadedModule<'a> {
     /// What its linker called this very build, or as much of it as there is room for; nothing if it did
     /// not.
     pub build_id: &'a [u8],
-    /// What its first page came to ([`page_contents`]).
+    /// What its first page came to ([`page_contents`](super::page_contents)).
     pub contents: u64,
     /// The name by which it was loaded, which may be relative to the process's folder of then; that of
     /// the program is empty. Of a very long one the end alone.
@@ -53,7 +53,7 @@ pub struct ProfileHead {
     pub rate_bytes: u64,
     /// Samples taken, and those that were lost or lost their stack.
     pub samples_total: u64,
-    /// See [`Snapshot::profile_dropped_total`].
+    /// See [`Snapshot::profile_dropped_total`](crate::snapshot::Snapshot::profile_dropped_total).
     pub dropped_total: u64,
     /// When the first one was taken, in nanoseconds of the monotonic clock.
     pub started: u64,
@@ -284,7 +284,8 @@ impl RemoteHeap {
         memory: &impl Memory,
         address: u64,
     ) -> Result<MaybeUninit<T>, RemoteError> {
-        let place = (self.root().sampler.addr() + offset_of!(sampling::Readings, sequence)) as u64;
+        let place =
+            (self.root().sampler.addr() + offset_of!(sampling::ProfilerCounters, sequence)) as u64;
         let mut attempts = 0;
         loop {
             let before = read_word(memory, place)?;

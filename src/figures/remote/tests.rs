@@ -47,7 +47,7 @@ fn the_layout_is_that_of_its_version() {
         size_of::<Segment>(),
         size_of::<Chunk>(),
         size_of::<Tables>(),
-        size_of::<sampling::Readings>(),
+        size_of::<sampling::ProfilerCounters>(),
         size_of::<Sample>(),
         size_of::<StackEntry>(),
         size_of::<ModuleEntry>(),

@@ -42,7 +42,7 @@ fn records_are_zero_and_do_not_overlap() {
         content.fill(1);
         records.push(start);
     }
-    assert_eq!(metadata.touched_bytes(), 200 * 5056);
+    assert_eq!(metadata.used_bytes(), 200 * 5056);
     assert_eq!(metadata.map_calls.load(Ordering::Relaxed), 4);
 }
 
@@ -73,7 +73,7 @@ fn an_empty_chunk_goes_after_it_has_rested() {
     let give = |epoch| metadata.give_arrays_back(&os, Epoch(epoch), 5, ALL);
     let pieces: Vec<_> = (0..70).map(|_| allocate(&metadata, 8192)).collect();
     assert_eq!(give(1), GivenBack::default(), "all are in use");
-    let full = metadata.touched_bytes();
+    let full = metadata.used_bytes();
     let all = chunks(&metadata);
     assert_eq!(all.iter().map(|chunk| chunk.1).collect::<Vec<_>>(), [31, 31, 8]);
     assert_eq!(full as usize, all.iter().map(|chunk| chunk.2 + PIECES).sum::<usize>());
@@ -86,7 +86,7 @@ fn an_empty_chunk_goes_after_it_has_rested() {
     assert_eq!(os.purge_calls.get(), 0);
     let bytes = all[1].2 + all[2].2;
     assert_eq!(give(15), GivenBack { bytes, calls: 1, is_waiting: false });
-    assert_eq!(metadata.touched_bytes(), full - bytes as u64);
+    assert_eq!(metadata.used_bytes(), full - bytes as u64);
     assert_eq!(os.purged_bytes(), bytes);
     assert_eq!(give(100), GivenBack::default(), "once");
     // What was in use is untouched, and what was given back is used again.
@@ -97,7 +97,7 @@ fn an_empty_chunk_goes_after_it_has_rested() {
     }
     let calls = metadata.map_calls.load(Ordering::Relaxed);
     let again: Vec<_> = (0..39).map(|_| allocate(&metadata, 8192)).collect();
-    assert_eq!((metadata.touched_bytes(), chunks(&metadata)), (full, all));
+    assert_eq!((metadata.used_bytes(), chunks(&metadata)), (full, all));
     assert_eq!(metadata.map_calls.load(Ordering::Relaxed), calls);
     again.iter().chain(&pieces[..31]).for_each(|&piece| give_back(&metadata, piece));
 }
@@ -135,12 +135,12 @@ fn a_chunk_that_the_kernel_refuses_is_used_on() {
     let give = |epoch| metadata.give_arrays_back(&os, Epoch(epoch), 0, ALL);
     let piece = allocate(&metadata, 4096);
     give_back(&metadata, piece);
-    let touched = metadata.touched_bytes();
+    let touched = metadata.used_bytes();
     os.locked.borrow_mut().push(piece.0);
     assert_eq!(give(1), GivenBack { bytes: 0, calls: 1, is_waiting: false });
     assert_eq!(give(2), GivenBack::default(), "not at each tick");
     assert_eq!(allocate(&metadata, 4096), piece);
-    assert_eq!(metadata.touched_bytes(), touched, "counted once");
+    assert_eq!(metadata.used_bytes(), touched, "counted once");
     give_back(&metadata, piece);
     os.locked.borrow_mut().clear();
     assert_eq!(give(3), GivenBack { bytes: 4096, calls: 1, is_waiting: false });
@@ -212,7 +212,7 @@ fn random_use_loses_no_piece_and_no_content() {
             let used: u32 = all.iter().map(|chunk| chunk.1).sum();
             assert_eq!(used as usize, pieces.len());
             let touched: usize = all.iter().map(|chunk| chunk.2 + PIECES).sum();
-            assert_eq!(metadata.touched_bytes(), touched as u64);
+            assert_eq!(metadata.used_bytes(), touched as u64);
         }
     }
     assert!(os.purge_calls.get() > 0);

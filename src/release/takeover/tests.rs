@@ -1,7 +1,7 @@
 use crate::release::journal::Journal;
 use core::sync::atomic::Ordering;
 
-use super::{put_all_bins_away, put_unused_bins_away};
+use super::{flush_all_bins, flush_unused_bins};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
@@ -48,7 +48,7 @@ fn elsewhere(test: &TestHeap, work: impl FnOnce(&Heap, &Journal) + Send) {
 /// A tick's look at the caches, taken by another thread.
 fn look(test: &TestHeap, patience: u32) {
     elsewhere(test, |heap, journal| {
-        put_unused_bins_away(heap, journal, &Linux, None, patience);
+        flush_unused_bins(heap, journal, &Linux, None, patience);
     });
     test.check();
 }
@@ -83,7 +83,7 @@ fn bins_that_rested_long_enough_are_put_away() {
         }
         assert_eq!(counters(&test.heap), [0, 0, 0, 0], "nobody was disturbed");
         look(&test, patience);
-        assert!(cache.is_put_away());
+        assert!(cache.is_flushed());
         assert_eq!((cached(cache, 64), cached(cache, 3000), cached(cache, 20_000)), (0, 0, 0));
         assert_eq!(
             test.figures().spans,
@@ -120,7 +120,7 @@ fn bins_that_move_stay() {
     for _ in 0..3 {
         look(&test, 2);
     }
-    assert!(cache.is_put_away());
+    assert!(cache.is_flushed());
 }
 
 #[test]
@@ -148,13 +148,13 @@ fn an_owner_that_is_inside_is_left_alone() {
     for _ in 0..4 {
         look(&test, 1);
     }
-    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
+    elsewhere(&test, |heap, journal| flush_all_bins(heap, journal, &Linux));
     assert_eq!((cached(cache, 64), cached(cache, 3000)), held);
     assert!(!cache.lock.is_wanted(), "the owner need not wait");
     word.set(before);
     assert_eq!(counters(&test.heap), [0, 4, 0, 4], "tried each time but the first");
     look(&test, 1);
-    assert!(cache.is_put_away() && !cache.lock.is_wanted());
+    assert!(cache.is_flushed() && !cache.lock.is_wanted());
     assert_eq!(counters(&test.heap), [1, 4, 0, 5]);
 }
 
@@ -162,11 +162,11 @@ fn an_owner_that_is_inside_is_left_alone() {
 fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[64, 3000]);
-    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
+    flush_unused_bins(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
     touch(cache, 64);
-    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
+    flush_unused_bins(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
     assert!(cached(cache, 64) > 0 && cached(cache, 3000) == 0);
-    put_unused_bins_away(&test.heap, &test.release.journal, &Linux, None, 1);
+    flush_unused_bins(&test.heap, &test.release.journal, &Linux, None, 1);
     assert!(cached(cache, 64) > 0, "not inside its cache: it leaves it alone");
     assert_eq!(counters(&test.heap), [0; 4]);
 }
@@ -175,8 +175,8 @@ fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
 fn everything_can_be_put_away_at_once() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[16, 64, 3000, 20_000]);
-    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
-    assert!(cache.is_put_away());
+    elsewhere(&test, |heap, journal| flush_all_bins(heap, journal, &Linux));
+    assert!(cache.is_flushed());
     assert_eq!(counters(&test.heap), [1, 0, 0, 1]);
     test.check();
 }
@@ -186,8 +186,8 @@ fn many_caches_share_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     // All of this thread, as if of 70 threads.
     let caches: Vec<_> = (0..70).map(|_| cache_with(&test, &[64])).collect();
-    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
-    assert!(caches.iter().all(|cache| cache.is_put_away()));
+    elsewhere(&test, |heap, journal| flush_all_bins(heap, journal, &Linux));
+    assert!(caches.iter().all(|cache| cache.is_flushed()));
     let [taken, busy, _, barriers] = counters(&test.heap);
     assert_eq!((taken, busy, barriers), (70, 0, 3), "32 at a time");
     test.check();
@@ -198,7 +198,7 @@ fn the_caches_of_ended_threads_are_nobodys() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[]);
     test.heap.threads.detach(cache);
-    elsewhere(&test, |heap, journal| put_all_bins_away(heap, journal, &Linux));
+    elsewhere(&test, |heap, journal| flush_all_bins(heap, journal, &Linux));
     assert_eq!(counters(&test.heap), [0; 4]);
 }
 

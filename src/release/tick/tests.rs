@@ -121,8 +121,8 @@ fn a_tick_is_written_down_with_what_it_did() {
             stalled_percent: 1,
             ..
         },
-        Event::Purge { span: purge, ranges: 1, pages: 10, calls: 1, is_interior: false },
-        Event::Tick { span: whole, gate: GateState::Idle, operations: 3, pages: 10 },
+        Event::Purge { period: purge, ranges: 1, pages: 10, calls: 1, is_interior: false },
+        Event::Tick { period: whole, gate: GateState::Idle, operations: 3, pages: 10 },
     ] = events[..]
     else {
         panic!("{events:?}");
@@ -507,13 +507,13 @@ fn a_tick_says_whether_there_is_something_left() {
     let cache = cache_with_a_bin(&test);
     assert_eq!(os.tick(&test), WAITING);
     assert_eq!(os.tick(&test), Ticked { is_at_rest: true, has_worked: true });
-    assert!(cache.is_put_away());
+    assert!(cache.is_flushed());
     assert_eq!(os.tick(&test), AT_REST);
 
     // The inside of a span.
     let class = SizeClass::for_bytes(4096);
     let live = central::refill(&test.heap, cache, class).unwrap();
-    central::put_away(&test.heap, cache, Bins::ALL);
+    central::flush(&test.heap, cache, Bins::ALL);
     assert_eq!(tick_elsewhere(&test, &os, true), WAITING, "it rests for an epoch");
     assert_eq!(os.tick(&test), Ticked { is_at_rest: true, has_worked: true });
     assert!(cache.bin(class).capacity.load(Ordering::Relaxed) == 0);
@@ -535,13 +535,13 @@ fn a_tick_says_whether_there_is_something_left() {
     // Memory for arrays of bins, of which none is in use.
     // SAFETY: allocated above, with this size.
     unsafe { test.heap.pages.metadata.give_back(array, 64) };
-    let touched = test.heap.pages.metadata.touched_bytes();
+    let touched = test.heap.pages.metadata.used_bytes();
     for _ in 0..IDLE_EPOCHS {
         assert_eq!(os.tick(&test), WAITING);
     }
-    assert_eq!(test.heap.pages.metadata.touched_bytes(), touched);
+    assert_eq!(test.heap.pages.metadata.used_bytes(), touched);
     assert_eq!(os.tick(&test), AT_REST);
-    assert!(test.heap.pages.metadata.touched_bytes() < touched);
+    assert!(test.heap.pages.metadata.used_bytes() < touched);
     assert_eq!(test.figures().record_calls, 2);
 
     // With nothing to do there is nothing left.
@@ -569,7 +569,7 @@ fn a_cache_whose_owner_is_inside_keeps_the_heap_from_rest() {
     }
     word.set(before);
     assert!(os.tick(&test).is_at_rest);
-    assert!(cache.is_put_away());
+    assert!(cache.is_flushed());
 }
 
 /// What a bin hides becomes free, then pending, and goes in one and the same tick.
@@ -595,7 +595,7 @@ fn the_ledger_comes_before_the_inside_of_spans() {
     let word = ThreadWord::of_this_thread();
     let cache = test.attach(word);
     let _live = central::refill(&test.heap, cache, SizeClass::for_bytes(4096)).unwrap();
-    central::put_away(&test.heap, cache, Bins::ALL);
+    central::flush(&test.heap, cache, Bins::ALL);
     test.free(test.take(100));
     test.set_knobs(|knobs| knobs.purge_budget_pages = 50);
     let purged = || (test.purged(), test.figures().interior_pages > 0);
@@ -613,7 +613,7 @@ fn the_limit_of_calls_is_for_the_whole_tick() {
     let word = ThreadWord::of_this_thread();
     let cache = test.attach(word);
     let _live = central::refill(&test.heap, cache, SizeClass::for_bytes(4096)).unwrap();
-    central::put_away(&test.heap, cache, Bins::ALL);
+    central::flush(&test.heap, cache, Bins::ALL);
     test.pass_epochs(1);
     test.free(test.take(100));
     test.set_knobs(|knobs| knobs.purge_max_calls = 1);
@@ -635,10 +635,10 @@ fn a_busy_tick_leaves_bins_alone_for_as_long_as_pages() {
     let cache = cache_with_a_bin(&test);
     for _ in 0..6 {
         os.tick(&test);
-        assert!(!cache.is_put_away());
+        assert!(!cache.is_flushed());
     }
     os.tick(&test);
-    assert!(cache.is_put_away());
+    assert!(cache.is_flushed());
 }
 
 /// Ticks until what was freed before is gone; returns after how many.
@@ -705,7 +705,7 @@ fn pages_inside_spans_that_are_wanted_again_at_once_rest_longer() {
     test.tick();
     let mut seen = Vec::new();
     for _ in 0..6 {
-        central::put_away(&test.heap, cache, Bins::ALL);
+        central::flush(&test.heap, cache, Bins::ALL);
         let before = test.figures().interior_pages;
         let mut ticks = 0;
         while test.figures().interior_pages == before {

@@ -167,14 +167,14 @@ fn what_there_is_no_room_for_is_counted() {
     assert!(
         test.heap
             .sampler
-            .note_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
+            .sample_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
             .is_none()
     );
     give(&test, live[50]);
     assert!(
         test.heap
             .sampler
-            .note_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
+            .sample_large(&test.heap.pages, 4096, 100_000, 1000, stack::address_in_frame())
             .is_some()
     );
     test.check();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use slackwater::sections::{Event, Section, SectionCounts};
+use slackwater::sections::{PerfEvent, Section, SectionCounts};
 use slackwater_exporters::perf::PerfError;
 use slackwater_exporters::perf::threads::{ThreadCounts, Watch};
 
@@ -64,10 +64,11 @@ pub fn write_threads(text: &mut String, watched: &Result<Watched, PerfError>) {
     };
     let mut threads: Vec<&ThreadCounts> = watched.threads.iter().collect();
     threads.sort_by_key(|thread| {
-        (std::cmp::Reverse(thread.counts[Event::TaskClock as usize]), thread.thread)
+        (std::cmp::Reverse(thread.counts[PerfEvent::TaskClock as usize]), thread.thread)
     });
-    let counted = |event: &Event| threads.iter().any(|one| one.counts[*event as usize].is_some());
-    let events: Vec<Event> = ORDER.into_iter().filter(counted).collect();
+    let counted =
+        |event: &PerfEvent| threads.iter().any(|one| one.counts[*event as usize].is_some());
+    let events: Vec<PerfEvent> = ORDER.into_iter().filter(counted).collect();
     write_head(text, &format!("  {:<15} {:>8}", "thread", "number"), &events);
     for one in threads.iter().take(MAX_LINES) {
         let mut name = one.name.clone();
@@ -77,7 +78,7 @@ pub fn write_threads(text: &mut String, watched: &Result<Watched, PerfError>) {
         let head = format!("  {name:<15} {:>8}", one.thread);
         write_row(text, &head, &events, |event| one.counts[event as usize]);
     }
-    let sum = |threads: &[&ThreadCounts], event: Event| {
+    let sum = |threads: &[&ThreadCounts], event: PerfEvent| {
         let counts = threads.iter().filter_map(|one| one.counts[event as usize]);
         counts.reduce(u64::saturating_add)
     };
@@ -102,8 +103,8 @@ pub fn write_threads(text: &mut String, watched: &Result<Watched, PerfError>) {
 /// The section on the allocator's slow sections.
 pub fn write_sections(text: &mut String, sections: &SectionCounts) {
     text.push_str("\nPerf events in slow sections, as the process has counted them\n");
-    let counted = |event: &Event| sections.count(*event, Section::Refill).is_some();
-    let events: Vec<Event> = ORDER.into_iter().filter(counted).collect();
+    let counted = |event: &PerfEvent| sections.count(*event, Section::Refill).is_some();
+    let events: Vec<PerfEvent> = ORDER.into_iter().filter(counted).collect();
     write_head(text, &format!("  {:<10}", "section"), &events);
     for section in Section::ALL {
         let head = format!("  {:<10}", section.name());
@@ -117,29 +118,29 @@ pub fn write_sections(text: &mut String, sections: &SectionCounts) {
 }
 
 /// The columns, from left to right.
-const ORDER: [Event; Event::ALL.len()] = [
-    Event::TaskClock,
-    Event::PageFaults,
-    Event::ContextSwitches,
-    Event::Cycles,
-    Event::Instructions,
-    Event::CacheMisses,
-    Event::DtlbMisses,
+const ORDER: [PerfEvent; PerfEvent::ALL.len()] = [
+    PerfEvent::TaskClock,
+    PerfEvent::PageFaults,
+    PerfEvent::ContextSwitches,
+    PerfEvent::Cycles,
+    PerfEvent::Instructions,
+    PerfEvent::CacheMisses,
+    PerfEvent::DtlbMisses,
 ];
 
-fn heading(event: Event) -> &'static str {
+fn heading(event: PerfEvent) -> &'static str {
     match event {
-        Event::Cycles => "cycles",
-        Event::Instructions => "instrs",
-        Event::CacheMisses => "LLC misses",
-        Event::DtlbMisses => "TLB misses",
-        Event::TaskClock => "on CPU",
-        Event::PageFaults => "faults",
-        Event::ContextSwitches => "switches",
+        PerfEvent::Cycles => "cycles",
+        PerfEvent::Instructions => "instrs",
+        PerfEvent::CacheMisses => "LLC misses",
+        PerfEvent::DtlbMisses => "TLB misses",
+        PerfEvent::TaskClock => "on CPU",
+        PerfEvent::PageFaults => "faults",
+        PerfEvent::ContextSwitches => "switches",
     }
 }
 
-fn write_head(text: &mut String, head: &str, events: &[Event]) {
+fn write_head(text: &mut String, head: &str, events: &[PerfEvent]) {
     text.push_str(head);
     for &event in events {
         let _ = write!(text, " {:>10}", heading(event));
@@ -150,14 +151,14 @@ fn write_head(text: &mut String, head: &str, events: &[Event]) {
 fn write_row(
     text: &mut String,
     head: &str,
-    events: &[Event],
-    value: impl Fn(Event) -> Option<u64>,
+    events: &[PerfEvent],
+    value: impl Fn(PerfEvent) -> Option<u64>,
 ) {
     text.push_str(head);
     for &event in events {
         let shown = match value(event) {
             None => "-".to_string(),
-            Some(nanos) if event == Event::TaskClock => time(nanos),
+            Some(nanos) if event == PerfEvent::TaskClock => time(nanos),
             Some(number) => count(number as f64),
         };
         let _ = write!(text, " {shown:>10}");
@@ -177,9 +178,9 @@ mod tests {
     use super::*;
 
     fn one(thread: u32, clock: u64) -> ThreadCounts {
-        let mut counts = [None; Event::ALL.len()];
-        counts[Event::TaskClock as usize] = Some(clock);
-        counts[Event::PageFaults as usize] = Some(u64::from(thread));
+        let mut counts = [None; PerfEvent::ALL.len()];
+        counts[PerfEvent::TaskClock as usize] = Some(clock);
+        counts[PerfEvent::PageFaults as usize] = Some(u64::from(thread));
         ThreadCounts { thread, name: format!("worker-{thread}"), counts, is_scaled: thread == 7 }
     }
 
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn sections_have_the_columns_of_what_is_counted() {
         let mut sections = SectionCounts::default();
-        sections.counts[Event::PageFaults as usize] = [Some(1), Some(2), Some(3), Some(4000)];
+        sections.counts[PerfEvent::PageFaults as usize] = [Some(1), Some(2), Some(3), Some(4000)];
         sections.uncounted[0] = 5;
         let mut text = String::new();
         write_sections(&mut text, &sections);

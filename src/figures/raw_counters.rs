@@ -10,15 +10,15 @@ use crate::geometry::arena::Arena;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::heap::{Heap, Uncached, UncachedClass};
 use crate::os::Nanos;
-use crate::pages::totals::Figures;
+use crate::pages::totals::PageCounters;
 use crate::release::{GateState, Release};
 use crate::sampling;
 
 /// Everything the formulas of a snapshot need.
-pub(crate) struct Readings {
+pub(crate) struct RawCounters {
     pub caches: CacheSums,
     pub uncached: UncachedSums,
-    pub figures: Figures<u64>,
+    pub figures: PageCounters<u64>,
     pub threads: u64,
     pub gate_state: GateState,
     pub oldest: Nanos,
@@ -31,8 +31,8 @@ pub(crate) struct Readings {
     pub clone_calls: u64,
 }
 
-impl Readings {
-    pub fn of(heap: &Heap, release: &Release, now: Nanos) -> Readings {
+impl RawCounters {
+    pub fn of(heap: &Heap, release: &Release, now: Nanos) -> RawCounters {
         let mut caches = CacheSums::default();
         // Before the totals: what a claim adds to the pages of spans is counted after the span.
         for cache in heap.threads.all() {
@@ -44,7 +44,7 @@ impl Readings {
             caches.add(cache, ThreadCache::allocations);
         }
         caches.add_uncached(&heap.uncached);
-        Readings {
+        RawCounters {
             caches,
             uncached: UncachedSums::of(&heap.uncached),
             figures,
@@ -56,7 +56,7 @@ impl Readings {
             is_reserved: heap.pages.arena.is_reserved(),
             sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: Arena::record_bytes(heap.pages.arena.in_use(), figures.records)
-                + heap.pages.metadata.touched_bytes(),
+                + heap.pages.metadata.used_bytes(),
             metadata_map_calls: heap.pages.metadata.map_calls.load(Ordering::Relaxed) as u64,
             clone_calls: release.ticker.starts.load(Ordering::Relaxed)
                 + release.ticker.failures.load(Ordering::Relaxed),
@@ -157,7 +157,7 @@ pub(crate) struct SamplingSums {
 }
 
 impl SamplingSums {
-    pub fn of(sampler: &sampling::Readings) -> SamplingSums {
+    pub fn of(sampler: &sampling::ProfilerCounters) -> SamplingSums {
         SamplingSums {
             samples: sampler.samples.get(),
             dropped: sampler.dropped.load(Ordering::Relaxed),
