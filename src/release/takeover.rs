@@ -33,7 +33,7 @@ pub(super) fn flush_unused_bins(
     take_over(heap, journal, os, began, unused)
 }
 
-/// Puts away every bin of every other thread that is not inside its cache just now.
+/// Flushes every bin of every other thread that is not inside its cache just now.
 pub(super) fn flush_all_bins(heap: &Heap, journal: &Journal, os: &impl Os) {
     let began = os.exact_now();
     let all = |cache: &ThreadCache| if cache.is_flushed() { Bins::NONE } else { Bins::ALL };
