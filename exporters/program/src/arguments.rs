@@ -278,7 +278,7 @@ pub struct ResultArguments {
     /// pprof (profile.proto, gzipped), folded (live bytes by stack; what the profile lacks is told on
     /// standard error) or text (a table); without it, pprof for a file and text elsewhere
     #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub format: Option<Format>,
+    pub format: Option<ProfileFormat>,
     /// Whether to look names up: local, or none (what reads the profile looks them up, where it has the
     /// program's files)
     #[arg(long, value_name = "WHERE", default_value = "local", value_parser = symbolize)]
@@ -296,7 +296,7 @@ pub enum Symbolize {
 
 /// How a profile is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ProfileFormat {
     /// Gzipped `profile.proto`.
     Pprof,
     /// A line for each stack.
@@ -416,11 +416,11 @@ fn process(text: &str) -> Result<u32, &'static str> {
     }
 }
 
-fn format(text: &str) -> Result<Format, &'static str> {
+fn format(text: &str) -> Result<ProfileFormat, &'static str> {
     match text {
-        "pprof" => Ok(Format::Pprof),
-        "folded" => Ok(Format::Folded),
-        "text" => Ok(Format::Text),
+        "pprof" => Ok(ProfileFormat::Pprof),
+        "folded" => Ok(ProfileFormat::Folded),
+        "text" => Ok(ProfileFormat::Text),
         _ => Err("expected pprof, folded or text"),
     }
 }

@@ -110,7 +110,7 @@ struct Demo {
 
 /// Whether to go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Watch {
+enum PhaseEnd {
     Over,
     Stopped,
 }
@@ -144,14 +144,14 @@ impl Demo {
         for burst in 1.. {
             let burst_end = begin + self.schedule.burst();
             load.burst(burst_end);
-            if self.watch("burst", burst_end)? == Watch::Stopped {
+            if self.watch("burst", burst_end)? == PhaseEnd::Stopped {
                 break;
             }
             load.wait_until_full();
             let (peak, idle_begin) = (Observation::take(), Instant::now());
             load.drain();
             begin += self.schedule.cycle;
-            if self.watch("idle", begin)? == Watch::Stopped {
+            if self.watch("idle", begin)? == PhaseEnd::Stopped {
                 break;
             }
             let rest = Observation::take();
@@ -167,11 +167,11 @@ impl Demo {
     }
 
     /// Shows the live line until that moment, or until a signal.
-    fn watch(&mut self, phase: &str, until: Instant) -> io::Result<Watch> {
+    fn watch(&mut self, phase: &str, until: Instant) -> io::Result<PhaseEnd> {
         loop {
             let now = Instant::now();
             if now >= until {
-                return Ok(Watch::Over);
+                return Ok(PhaseEnd::Over);
             }
             if now >= self.next_line {
                 self.console.live(live_line(phase, &Observation::take()))?;
@@ -180,7 +180,7 @@ impl Demo {
             let next = until.min(self.next_line);
             match self.stop.recv_timeout(next.saturating_duration_since(now)) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(Watch::Stopped),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(PhaseEnd::Stopped),
             }
         }
     }

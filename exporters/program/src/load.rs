@@ -35,7 +35,7 @@ const TRICKLE_BLOCKS: usize = 16;
 /// Just above the largest size class: allocating it visits the page heap.
 const TRICKLE_LARGE_BYTES: usize = 36 << 10;
 
-enum Message {
+enum Errand {
     /// Fill up, then turn memory over until that moment, then report and wait.
     Burst { until: Instant },
     /// Give everything but the live set back, then be idle.
@@ -48,7 +48,7 @@ enum Message {
 
 /// The threads, and the ends of the channels that drive them.
 pub struct Load {
-    workers: Vec<(SyncSender<Message>, JoinHandle<()>)>,
+    workers: Vec<(SyncSender<Errand>, JoinHandle<()>)>,
     full: Receiver<()>,
 }
 
@@ -57,7 +57,7 @@ impl Load {
     pub fn start() -> io::Result<Load> {
         let (report_full, full) = mpsc::channel();
         let (senders, inboxes): (Vec<_>, Vec<_>) =
-            (0..WORKERS).map(|_| mpsc::sync_channel::<Message>(INBOX_MESSAGES)).unzip();
+            (0..WORKERS).map(|_| mpsc::sync_channel::<Errand>(INBOX_MESSAGES)).unzip();
         let mut workers = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let mut worker = Worker {
@@ -82,7 +82,7 @@ impl Load {
 
     /// Begins a burst that lasts until that moment.
     pub fn burst(&self, until: Instant) {
-        self.tell(|| Message::Burst { until });
+        self.tell(|| Errand::Burst { until });
     }
 
     /// Waits until every thread has finished its burst and holds all it got.
@@ -95,18 +95,18 @@ impl Load {
 
     /// Ends the burst: everything but the live set is freed, half of it by another thread.
     pub fn drain(&self) {
-        self.tell(|| Message::Drain);
+        self.tell(|| Errand::Drain);
     }
 
     /// Ends the threads, wherever they are.
     pub fn stop(self) {
-        self.tell(|| Message::Stop);
+        self.tell(|| Errand::Stop);
         for (_, handle) in self.workers {
             let _ = handle.join();
         }
     }
 
-    fn tell(&self, message: impl Fn() -> Message) {
+    fn tell(&self, message: impl Fn() -> Errand) {
         for (inbox, _) in &self.workers {
             // A thread that has ended needs no message.
             let _ = inbox.send(message());
@@ -118,8 +118,8 @@ impl Load {
 struct Stopped;
 
 struct Worker {
-    inbox: Receiver<Message>,
-    neighbour: SyncSender<Message>,
+    inbox: Receiver<Errand>,
+    neighbour: SyncSender<Errand>,
     report_full: Sender<()>,
     random: Random,
     /// What a service holds between bursts: sessions, caches. Oldest first.
@@ -142,10 +142,10 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, message: Message) -> Result<(), Stopped> {
+    fn handle(&mut self, message: Errand) -> Result<(), Stopped> {
         match message {
-            Message::Burst { until } => self.burst(until),
-            Message::Drain => {
+            Errand::Burst { until } => self.burst(until),
+            Errand::Drain => {
                 while !self.held.is_empty() {
                     self.give_one_back()?;
                 }
@@ -153,11 +153,11 @@ impl Worker {
                 self.held = Vec::new();
                 Ok(())
             }
-            Message::Free(block) => {
+            Errand::Free(block) => {
                 drop(block);
                 Ok(())
             }
-            Message::Stop => Err(Stopped),
+            Errand::Stop => Err(Stopped),
         }
     }
 
@@ -193,7 +193,7 @@ impl Worker {
             drop(block);
             return Ok(());
         }
-        match self.neighbour.try_send(Message::Free(block)) {
+        match self.neighbour.try_send(Errand::Free(block)) {
             Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(Stopped),
         }

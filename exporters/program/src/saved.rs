@@ -45,7 +45,7 @@ pub struct Saved {
 
 /// The part of the head that says whether the rest can be understood.
 #[derive(Deserialize)]
-struct Kind {
+struct FileKind {
     format: String,
     version: u32,
 }
@@ -86,7 +86,7 @@ impl Saved {
         }
         let foreign = |_| named(format!("not a snapshot of Slackwater's; {expected}"));
         let value: Value = serde_json::from_slice(&bytes).map_err(foreign)?;
-        let kind = Kind::deserialize(&value).map_err(foreign)?;
+        let kind = FileKind::deserialize(&value).map_err(foreign)?;
         if kind.format != FORMAT {
             return Err(named(format!("its format is '{}'; expected '{FORMAT}'", kind.format)));
         }

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use slackwater::remote::Place;
 
-use crate::kernel::mappings::Mapping;
+use crate::kernel::mappings::MapsLine;
 use crate::kernel::pagemap::{Expected, Pagemap};
 
 /// How many threads are asked for their stack pointers, at 5 µs each. Of more, an even choice is.
@@ -63,14 +63,14 @@ pub(crate) fn resident_bytes(
 pub(crate) fn find(files: &Path, process: u32, heap: &Range<u64>) -> Option<Vec<Range<u64>>> {
     let maps = fs::read(files.join("maps")).ok()?;
     let maps = String::from_utf8_lossy(&maps);
-    let mappings: Vec<Mapping<'_>> = maps.lines().filter_map(Mapping::parse).collect();
+    let mappings: Vec<MapsLine<'_>> = maps.lines().filter_map(MapsLine::parse).collect();
     let places = stack_places(files, process, list_head)?;
     Some(among(&mappings, &places, heap))
 }
 
 /// Which of these mappings, which are in order, are stacks, if threads have theirs at `places`.
-fn among(mappings: &[Mapping<'_>], places: &[u64], heap: &Range<u64>) -> Vec<Range<u64>> {
-    let is_candidate = |mapping: &Mapping<'_>| {
+fn among(mappings: &[MapsLine<'_>], places: &[u64], heap: &Range<u64>) -> Vec<Range<u64>> {
+    let is_candidate = |mapping: &MapsLine<'_>| {
         let is_named_otherwise =
             mapping.name.starts_with('[') && !mapping.name.starts_with("[anon:");
         mapping.is_private_anonymous()
@@ -78,7 +78,7 @@ fn among(mappings: &[Mapping<'_>], places: &[u64], heap: &Range<u64>) -> Vec<Ran
             && !is_named_otherwise
             && (mapping.end <= heap.start || heap.end <= mapping.start)
     };
-    let size = |mapping: &Mapping<'_>| mapping.end - mapping.start;
+    let size = |mapping: &MapsLine<'_>| mapping.end - mapping.start;
     let shape = |i: usize| {
         let below = mappings.get(i.checked_sub(1)?)?;
         let has_guard = below.is_guard() && below.end == mappings[i].start;
@@ -192,7 +192,7 @@ mod tests {
 
     /// The starts of the mappings that are stacks if threads have theirs at `places`.
     fn starts(places: &[u64], heap: Range<u64>) -> Vec<u64> {
-        let mappings: Vec<_> = MAPS.lines().filter_map(Mapping::parse).collect();
+        let mappings: Vec<_> = MAPS.lines().filter_map(MapsLine::parse).collect();
         among(&mappings, places, &heap).into_iter().map(|stack| stack.start).collect()
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// One mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping<'a> {
+pub(crate) struct MapsLine<'a> {
     pub start: u64,
     pub end: u64,
     /// As the kernel writes it: `rw-p`.
@@ -21,9 +21,9 @@ pub(crate) struct Mapping<'a> {
     pub name: &'a str,
 }
 
-impl<'a> Mapping<'a> {
+impl<'a> MapsLine<'a> {
     /// Reads a line of `maps`, or a first line of `smaps`; `None` for any other.
-    pub(crate) fn parse(line: &'a str) -> Option<Mapping<'a>> {
+    pub(crate) fn parse(line: &'a str) -> Option<MapsLine<'a>> {
         // The name may have blanks in it, the five fields before it may not.
         let mut fields = line.splitn(6, ' ');
         let address = |digits| u64::from_str_radix(digits, 16).ok();
@@ -34,7 +34,7 @@ impl<'a> Mapping<'a> {
         let device = fields.next()?;
         let inode = fields.next()?.parse().ok()?;
         let name = fields.next().unwrap_or("").trim_start_matches(' ');
-        let mapping = Mapping { start, end, access, offset, device, inode, name };
+        let mapping = MapsLine { start, end, access, offset, device, inode, name };
         (start < end).then_some(mapping)
     }
 
@@ -80,7 +80,7 @@ pub(crate) fn largest(
     let mut by_name: BTreeMap<String, u64> = BTreeMap::new();
     let mut name = None;
     for line in smaps.lines() {
-        if let Some(mapping) = Mapping::parse(line) {
+        if let Some(mapping) = MapsLine::parse(line) {
             let is_left_out =
                 except.iter().any(|one| mapping.start < one.end && one.start < mapping.end);
             name = (!is_left_out).then(|| match mapping.name {
@@ -113,7 +113,7 @@ mod tests {
     fn lines_are_read_and_others_left_alone() {
         let line =
             "7f00a000-7f00b000 rw-s 00001000 fe:01 1234                 /dev/shm/a b (deleted)";
-        let expected = Mapping {
+        let expected = MapsLine {
             start: 0x7f00_a000,
             end: 0x7f00_b000,
             access: "rw-s",
@@ -122,8 +122,8 @@ mod tests {
             inode: 1234,
             name: "/dev/shm/a b (deleted)",
         };
-        assert_eq!(Mapping::parse(line), Some(expected));
-        let unnamed = Mapping::parse("7f00a000-7f00b000 ---p 00000000 00:00 0").expect("one");
+        assert_eq!(MapsLine::parse(line), Some(expected));
+        let unnamed = MapsLine::parse("7f00a000-7f00b000 ---p 00000000 00:00 0").expect("one");
         assert_eq!((unnamed.name, unnamed.is_guard()), ("", true));
         for line in [
             "",
@@ -133,7 +133,7 @@ mod tests {
             "x-y rw-p 0 00:00 0",
             "1-2 rw 0 00:00 0",
         ] {
-            assert_eq!(Mapping::parse(line), None, "{line}");
+            assert_eq!(MapsLine::parse(line), None, "{line}");
         }
     }
 

@@ -40,7 +40,7 @@ static FIRST_DESCRIPTOR: AtomicI32 = AtomicI32::new(0);
 static OPEN_THREADS: AtomicUsize = AtomicUsize::new(0);
 static MAX_OPEN_THREADS: AtomicUsize = AtomicUsize::new(0);
 
-static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
+static TABLE: [ThreadSlot; SLOTS] = [const { ThreadSlot::new() }; SLOTS];
 
 /// By group and section, for how long events were to be counted while they had no registers, and for
 /// which no count has been scaled up yet.
@@ -79,7 +79,7 @@ fn descriptor_limit() -> usize {
 }
 
 fn enter(section: Section, thread: usize) {
-    keep_errno(|| match Slot::of(thread).or_else(|| Slot::claim(thread)) {
+    keep_errno(|| match ThreadSlot::of(thread).or_else(|| ThreadSlot::claim(thread)) {
         Some(slot) => slot.enter(section),
         None => sections::add_uncounted(section),
     });
@@ -87,7 +87,7 @@ fn enter(section: Section, thread: usize) {
 
 fn leave(thread: usize) {
     keep_errno(|| {
-        if let Some(slot) = Slot::of(thread) {
+        if let Some(slot) = ThreadSlot::of(thread) {
             slot.leave();
         }
     });
@@ -95,7 +95,7 @@ fn leave(thread: usize) {
 
 fn thread_ends(thread: usize) {
     keep_errno(|| {
-        if let Some(slot) = Slot::of(thread) {
+        if let Some(slot) = ThreadSlot::of(thread) {
             slot.close();
             slot.give_back();
         }
@@ -122,12 +122,12 @@ fn forked() {
 /// # Invariants
 /// While `thread` is not 0, that thread alone reads and writes the rest; or, in a forked child, the
 /// only one there is. A signal handler may come in between, which costs a count and no more.
-struct Slot {
+struct ThreadSlot {
     thread: AtomicUsize,
     /// In how many sections it is, and in which.
     depth: AtomicUsize,
     sections: [AtomicU8; DEPTH],
-    groups: [Group; GROUPS.len()],
+    groups: [EventGroup; GROUPS.len()],
 }
 
 /// Events that are read at once.
@@ -135,7 +135,7 @@ struct Slot {
 /// # Invariants
 /// The descriptors of the events that are there come first; after them, and where nothing is open,
 /// there is [`NONE`].
-struct Group {
+struct EventGroup {
     descriptors: [AtomicI32; GROUP_EVENTS],
     /// What the kernel calls the events. A program may close what it does not know, and get the same
     /// number for a file of its own.
@@ -146,39 +146,39 @@ struct Group {
     counts: [AtomicU64; GROUP_EVENTS],
 }
 
-impl Slot {
-    const fn new() -> Slot {
-        Slot {
+impl ThreadSlot {
+    const fn new() -> ThreadSlot {
+        ThreadSlot {
             thread: AtomicUsize::new(0),
             depth: AtomicUsize::new(0),
             sections: [const { AtomicU8::new(0) }; DEPTH],
-            groups: [const { Group::new() }; GROUPS.len()],
+            groups: [const { EventGroup::new() }; GROUPS.len()],
         }
     }
 
     /// The slots where a thread's may be.
-    fn places(thread: usize) -> impl Iterator<Item = &'static Slot> {
+    fn places(thread: usize) -> impl Iterator<Item = &'static ThreadSlot> {
         // Threads' words lie at the same place in pages of their own.
         let first = (thread >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         (first..first + REACH).map(|place| &TABLE[place % SLOTS])
     }
 
     /// The thread's slot.
-    fn of(thread: usize) -> Option<&'static Slot> {
+    fn of(thread: usize) -> Option<&'static ThreadSlot> {
         // Relaxed: the calling thread wrote it.
-        Slot::places(thread).find(|slot| slot.thread.load(Ordering::Relaxed) == thread)
+        ThreadSlot::places(thread).find(|slot| slot.thread.load(Ordering::Relaxed) == thread)
     }
 
     /// A slot for the calling thread, with open counters where they are to be had.
-    fn claim(thread: usize) -> Option<&'static Slot> {
+    fn claim(thread: usize) -> Option<&'static ThreadSlot> {
         if PROCESS.load(Ordering::Relaxed) != std::process::id() {
             return None;
         }
         // Acquire: partner of the Release in `give_back`.
-        let is_mine = |slot: &&Slot| {
+        let is_mine = |slot: &&ThreadSlot| {
             slot.thread.compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
-        let slot = Slot::places(thread).find(is_mine)?;
+        let slot = ThreadSlot::places(thread).find(is_mine)?;
         slot.open();
         Some(slot)
     }
@@ -244,7 +244,7 @@ impl Slot {
 
     /// Are the descriptors what they were when they were opened?
     fn is_sound(&self) -> bool {
-        self.groups.iter().all(Group::is_sound)
+        self.groups.iter().all(EventGroup::is_sound)
     }
 
     /// Opens every event, or none.
@@ -268,13 +268,13 @@ impl Slot {
     }
 
     fn close_groups(&self) {
-        self.groups.iter().for_each(Group::close);
+        self.groups.iter().for_each(EventGroup::close);
     }
 }
 
-impl Group {
-    const fn new() -> Group {
-        Group {
+impl EventGroup {
+    const fn new() -> EventGroup {
+        EventGroup {
             descriptors: [const { AtomicI32::new(NONE) }; GROUP_EVENTS],
             ids: [const { AtomicU64::new(0) }; GROUP_EVENTS],
             enabled: AtomicU64::new(0),
@@ -430,13 +430,13 @@ mod tests {
         assert_eq!(round(500), [7, 0, 40, 20]);
 
         // The descriptors are the thread's, and go with it.
-        let slot = Slot::of(SOMEBODY).expect("it has counted");
+        let slot = ThreadSlot::of(SOMEBODY).expect("it has counted");
         let (leader, id) = (slot.groups[0].leader(), slot.groups[0].ids[0].load(Ordering::Relaxed));
         assert!(leader >= FIRST_DESCRIPTOR.load(Ordering::Relaxed));
         assert_eq!(events::id(leader), Some(id));
         thread_ends(SOMEBODY);
         assert_ne!(events::id(leader), Some(id));
-        assert!(Slot::of(SOMEBODY).is_none());
+        assert!(ThreadSlot::of(SOMEBODY).is_none());
         assert_eq!(OPEN_THREADS.load(Ordering::Relaxed), 0);
 
         what_has_no_room_is_said();
@@ -457,7 +457,7 @@ mod tests {
 
         // So many at the same place that there is none for the last.
         let crowd: Vec<usize> = (1..=REACH).map(|i| SOMEBODY + i).collect();
-        crowd.iter().for_each(|&thread| assert!(Slot::claim(thread).is_some()));
+        crowd.iter().for_each(|&thread| assert!(ThreadSlot::claim(thread).is_some()));
         enter(Section::Spill, SOMEBODY);
         leave(SOMEBODY);
         assert_eq!(uncounted() - before, 3);

@@ -45,7 +45,7 @@ const MAX_GLANCES: u32 = 100;
 
 /// Why there is no result.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ApartError {
     /// No child can be had, or none may be: the work can be done here.
     NoChild,
     /// The child did not come to an end: the same work here might harm this process. What became of it.
@@ -84,12 +84,12 @@ pub fn run(
     bytes: u64,
     patience: Duration,
     work: impl FnOnce() -> Vec<u8>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, ApartError> {
     if !may_be_copied() {
-        return Err(Failure::NoChild);
+        return Err(ApartError::NoChild);
     }
     let limit_bytes = data_bytes().saturating_add(bytes.saturating_mul(SLACK));
-    let (reader, writer) = io::pipe().map_err(|_| Failure::NoChild)?;
+    let (reader, writer) = io::pipe().map_err(|_| ApartError::NoChild)?;
     let deadline = Instant::now() + patience;
     let signals = block_signals();
     let clone = || {
@@ -106,20 +106,20 @@ pub fn run(
     restore_signals(&signals);
     drop(writer);
     if process < 0 {
-        return Err(Failure::NoChild);
+        return Err(ApartError::NoChild);
     }
     let found = read_until(reader, deadline);
     let status = end_of(process as libc::pid_t, found.is_none());
     match (found, status) {
         // Somebody else may have waited for it.
         (Some(found), None | Some(0)) if !found.is_empty() => Ok(found),
-        (None, _) => Err(Failure::Lost(format!("was ended after {} s", patience.as_secs()))),
+        (None, _) => Err(ApartError::Lost(format!("was ended after {} s", patience.as_secs()))),
         (_, Some(status)) if libc::WIFSIGNALED(status) => match libc::WTERMSIG(status) {
             // A filter of system calls: here none of those calls is made.
-            libc::SIGSYS => Err(Failure::NoChild),
-            signal => Err(Failure::Lost(format!("was ended by signal {signal}"))),
+            libc::SIGSYS => Err(ApartError::NoChild),
+            signal => Err(ApartError::Lost(format!("was ended by signal {signal}"))),
         },
-        _ => Err(Failure::Lost("failed".to_string())),
+        _ => Err(ApartError::Lost("failed".to_string())),
     }
 }
 

@@ -26,87 +26,116 @@ pub fn brief(line: &str) -> &str {
 /// A line for each thing that is missing; none for a profile that lacks nothing. What is missing stands before its
 /// first colon, and why behind it ([`brief`]).
 pub fn lacks(profile: &Profile, names: &Names) -> Vec<String> {
-    let mut lines = Vec::new();
-    let asked = bytes(profile.asked_rate_bytes as f64);
-    if profile.stacks.is_empty() {
-        lines.push(match profile.asked_rate_bytes {
-            0 => "no samples: none are taken (SLACKWATER_PROFILE_RATE_BYTES=0)".to_string(),
-            _ => format!(
-                "no samples: one is taken for each {asked} that is allocated, on average, and that \
-                 much has not been allocated, or was so in a run that has just begun"
-            ),
-        });
-    }
-    let share = |is: &dyn Fn(&[u64]) -> bool| {
-        let of = |is: &dyn Fn(&[u64]) -> bool| -> f64 {
-            let stacks = profile.stacks.iter().filter(|stack| is(&stack.frames));
-            stacks.map(|stack| stack.allocated.bytes).sum()
-        };
-        let all = of(&|_| true);
-        if all > 0.0 { of(is) / all } else { 0.0 }
-    };
-    let unknown = share(&|frames| frames.is_empty());
-    if unknown >= MIN_SHARE {
+    let lacks = [
+        samples(profile),
+        stacks(profile),
+        records_of_modules(profile),
+        unloaded_modules(profile),
+        outermost_functions(profile),
+        dropped_samples(profile),
+        density(profile),
+        names
+            .lack()
+            .map(|why| format!("functions have no names, but for those that were known: {why}")),
+    ];
+    lacks.into_iter().flatten().collect()
+}
+
+fn samples(profile: &Profile) -> Option<String> {
+    profile.stacks.is_empty().then(|| match profile.asked_rate_bytes {
+        0 => "no samples: none are taken (SLACKWATER_PROFILE_RATE_BYTES=0)".to_string(),
+        asked => format!(
+            "no samples: one is taken for each {} that is allocated, on average, and that \
+             much has not been allocated, or was so in a run that has just begun",
+            bytes(asked as f64)
+        ),
+    })
+}
+
+fn stacks(profile: &Profile) -> Option<String> {
+    let unknown = share(profile, &|frames| frames.is_empty());
+    (unknown >= MIN_SHARE).then(|| {
         let full = if profile.dropped > 0 { ", or the allocator's tables were full" } else { "" };
-        lines.push(format!(
+        format!(
             "{:.0}% of what was allocated has no call stack: there were neither unwind tables (feature \
              `unwind` of the allocator, and glibc 2.35 or later) nor frame pointers \
              (-fno-omit-frame-pointer), or the stack may not be read (a filter of system calls){full}",
             100.0 * unknown
-        ));
-    }
-    let unrecorded = share(&|frames| {
-        frames.iter().any(|&frame| remote::split_frame(frame).1 == UNRECORDED_MODULE)
-    });
-    if unrecorded > 0.0 {
-        lines.push(format!(
+        )
+    })
+}
+
+/// The sampler had no room to say which module some addresses are in.
+fn records_of_modules(profile: &Profile) -> Option<String> {
+    let is_unrecorded = |&frame: &u64| remote::split_frame(frame).1 == UNRECORDED_MODULE;
+    let unrecorded = share(profile, &|frames| frames.iter().any(is_unrecorded));
+    (unrecorded > 0.0).then(|| {
+        format!(
             "{:.0}% of what was allocated has functions of libraries beyond those that the allocator has \
              room to remember (1,024 in all, also unloaded ones), as addresses: {UNRECORDED}",
             100.0 * unrecorded
-        ));
-    }
+        )
+    })
+}
+
+fn unloaded_modules(profile: &Profile) -> Option<String> {
     let mut unloaded: Vec<&str> = Vec::new();
     for mapping in profile.modules.mappings().iter().filter(|mapping| mapping.is_unloaded) {
         if !unloaded.contains(&mapping.name()) {
             unloaded.push(mapping.name());
         }
     }
-    if !unloaded.is_empty() {
-        let all = unloaded.len();
-        let more = if all > MAX_LISTED {
-            format!(" and {} more", all - MAX_LISTED)
-        } else {
-            String::new()
-        };
-        unloaded.truncate(MAX_LISTED);
-        lines.push(format!(
+    let more = match unloaded.len().saturating_sub(MAX_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    unloaded.truncate(MAX_LISTED);
+    (!unloaded.is_empty()).then(|| {
+        format!(
             "{}{more} on these stacks: unloaded since; functions there are named from the file of then, if \
              it is still the same build",
             unloaded.join(", ")
-        ));
-    }
-    let cut = share(&|frames| frames.len() >= MAX_FRAMES);
-    if cut >= MIN_SHARE {
-        lines.push(format!(
+        )
+    })
+}
+
+fn outermost_functions(profile: &Profile) -> Option<String> {
+    let cut = share(profile, &|frames| frames.len() >= MAX_FRAMES);
+    (cut >= MIN_SHARE).then(|| {
+        format!(
             "{:.0}% of what was allocated has stacks of {MAX_FRAMES} functions, and no more are kept: outermost \
              functions may be missing",
             100.0 * cut
-        ));
-    }
-    if profile.dropped > 0 {
-        lines.push(format!("{} samples found no place in the allocator's tables", profile.dropped));
-    }
-    if profile.rate_bytes > profile.asked_rate_bytes && profile.asked_rate_bytes > 0 {
-        lines.push(format!(
-            "samples are further apart than was asked for ({} instead of {asked}), as there would be more \
+        )
+    })
+}
+
+fn dropped_samples(profile: &Profile) -> Option<String> {
+    let dropped = profile.dropped;
+    (dropped > 0).then(|| format!("{dropped} samples found no place in the allocator's tables"))
+}
+
+/// Samples are taken less often than was asked for.
+fn density(profile: &Profile) -> Option<String> {
+    let (rate, asked) = (profile.rate_bytes, profile.asked_rate_bytes);
+    (rate > asked && asked > 0).then(|| {
+        format!(
+            "samples are further apart than was asked for ({} instead of {}), as there would be more \
              than SLACKWATER_PROFILE_EPOCH_SAMPLES: sums are right, and less certain",
-            bytes(profile.rate_bytes as f64)
-        ));
+            bytes(rate as f64),
+            bytes(asked as f64)
+        )
+    })
+}
+
+/// How much of what was allocated has such a stack.
+fn share(profile: &Profile, is_meant: &dyn Fn(&[u64]) -> bool) -> f64 {
+    let (mut all, mut meant) = (0.0, 0.0);
+    for stack in &profile.stacks {
+        all += stack.allocated.bytes;
+        meant += if is_meant(&stack.frames) { stack.allocated.bytes } else { 0.0 };
     }
-    if let Some(why) = names.lack() {
-        lines.push(format!("functions have no names, but for those that were known: {why}"));
-    }
-    lines
+    if all > 0.0 { meant / all } else { 0.0 }
 }
 
 #[cfg(test)]

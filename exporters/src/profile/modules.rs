@@ -9,7 +9,7 @@ use slackwater::remote::{self, LoadedModule, Memory, UNRECORDED_MODULE};
 use slackwater::units::PAGE_BYTES;
 
 use crate::kernel::elf::Module;
-use crate::kernel::mappings::Mapping as Line;
+use crate::kernel::mappings::MapsLine;
 
 /// The type of the note (named `GNU`) by which linkers tell builds apart.
 const BUILD_ID: u32 = 3;
@@ -121,10 +121,10 @@ impl Modules {
     pub fn parse(maps: &str) -> Modules {
         let mut mappings = Vec::new();
         // The beginning of the file whose mappings these are.
-        let mut first: Option<Line<'_>> = None;
-        for line in maps.lines().filter_map(Line::parse).filter(|line| !line.name.is_empty()) {
+        let mut first: Option<MapsLine<'_>> = None;
+        for line in maps.lines().filter_map(MapsLine::parse).filter(|line| !line.name.is_empty()) {
             let is_same_file =
-                |first: Line<'_>| (first.file(), first.name) == (line.file(), line.name);
+                |first: MapsLine<'_>| (first.file(), first.name) == (line.file(), line.name);
             if !first.is_some_and(is_same_file) || line.offset == 0 {
                 first = Some(line);
             }
@@ -250,7 +250,7 @@ const DEBUG_FOLDERS: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 const DELETED: &str = " (deleted)";
 
 /// A line of `/proc/PID/maps` as a mapping with this bias.
-fn mapping_of(line: &Line<'_>, bias: u64) -> Mapping {
+fn mapping_of(line: &MapsLine<'_>, bias: u64) -> Mapping {
     let path = line.name.strip_suffix(DELETED);
     Mapping {
         start: line.start,

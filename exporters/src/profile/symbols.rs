@@ -191,8 +191,10 @@ fn answers_apart(modules: &Modules, questions: &[Question<'_>]) -> Result<Vec<Fr
             message::read(&message, asked)
                 .ok_or_else(|| "their lookup, in a child process, failed".to_string())
         }
-        Err(apart::Failure::NoChild) => Ok(answers(modules, questions)),
-        Err(apart::Failure::Lost(how)) => Err(format!("their lookup, in a child process, {how}")),
+        Err(apart::ApartError::NoChild) => Ok(answers(modules, questions)),
+        Err(apart::ApartError::Lost(how)) => {
+            Err(format!("their lookup, in a child process, {how}"))
+        }
     }
 }
 
@@ -377,19 +379,19 @@ impl FileKey {
     }
 }
 
-static CACHE: Mutex<Cache> = Mutex::new(Cache { files: BTreeMap::new(), bytes: 0 });
+static CACHE: Mutex<NameCache> = Mutex::new(NameCache { files: BTreeMap::new(), bytes: 0 });
 
 /// What was found before. When it is full it begins anew: what is asked for again comes back.
 ///
 /// # Invariants
 ///
 /// - `bytes` is about what the names take, and at most `CACHE_BYTES`.
-struct Cache {
+struct NameCache {
     files: BTreeMap<FileKey, BTreeMap<u64, Frames>>,
     bytes: usize,
 }
 
-impl Cache {
+impl NameCache {
     fn get(&self, file: &FileKey, address: u64) -> Option<Frames> {
         self.files.get(file)?.get(&address).cloned()
     }
@@ -401,7 +403,7 @@ impl Cache {
         let names = names.map(|one| size_of::<Frame>() + one.function.len() + one.file.len());
         let bytes = ENTRY_BYTES + names.sum::<usize>();
         if self.bytes + bytes > CACHE_BYTES {
-            *self = Cache { files: BTreeMap::new(), bytes: 0 };
+            *self = NameCache { files: BTreeMap::new(), bytes: 0 };
         }
         if self.files.entry(file.clone()).or_default().insert(address, frames).is_none() {
             self.bytes += bytes;
@@ -483,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_cache_has_a_bound() {
-        let mut cache = Cache { files: BTreeMap::new(), bytes: 0 };
+        let mut cache = NameCache { files: BTreeMap::new(), bytes: 0 };
         let file = FileKey("file".to_string());
         let frames = |number: u64| -> Frames {
             let function = format!("{number:0>1000}");

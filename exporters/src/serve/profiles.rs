@@ -47,7 +47,7 @@ pub fn answer(request: &Request) -> Option<Answer> {
 
 /// The values that the routes take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Query {
+struct ProfileQuery {
     /// Over how long to look.
     window: Option<Duration>,
     /// Text instead of a message.
@@ -56,22 +56,22 @@ struct Query {
     is_bare: bool,
 }
 
-impl Query {
+impl ProfileQuery {
     /// What the addresses of a reading are called, if that is wanted.
     fn names(&self, reading: &ProfileReading) -> Names {
         if self.is_bare { Names::default() } else { reading.names() }
     }
 
     /// Reads the values of those names. The error is for who asked: one line.
-    fn parse(request: &Request, names: &[&str]) -> Result<Query, String> {
-        Query::read(request.parameters(), names)
+    fn parse(request: &Request, names: &[&str]) -> Result<ProfileQuery, String> {
+        ProfileQuery::read(request.parameters(), names)
     }
 
     fn read<'a>(
         parameters: impl Iterator<Item = (&'a str, &'a str)>,
         names: &[&str],
-    ) -> Result<Query, String> {
-        let mut query = Query::default();
+    ) -> Result<ProfileQuery, String> {
+        let mut query = ProfileQuery::default();
         for (name, value) in parameters {
             match name {
                 _ if !names.contains(&name) => {
@@ -136,7 +136,7 @@ fn unreadable(error: impl Display) -> String {
 }
 
 fn profile(request: &Request, default: DefaultType) -> Result<Answer, String> {
-    let query = Query::parse(request, &["seconds", "debug", "gc", "symbolize"])?;
+    let query = ProfileQuery::parse(request, &["seconds", "debug", "gc", "symbolize"])?;
     Ok(later(move |caller| {
         let (before, after) = look(query.window, caller)?;
         let names = query.names(&after);
@@ -215,7 +215,7 @@ mod named {
 
     pub fn answer(request: &Request, path: &str) -> Option<Result<Answer, String>> {
         if path == "/debug/leaks" {
-            let query = Query::parse(request, &["symbolize"]);
+            let query = ProfileQuery::parse(request, &["symbolize"]);
             return Some(query.map(|query| later(move |caller| suspects(query, caller))));
         }
         let kind = path.strip_prefix("/debug/flame/")?.strip_suffix(".svg")?;
@@ -223,7 +223,7 @@ mod named {
     }
 
     fn flame(request: &Request, kind: Kind) -> Result<Answer, String> {
-        let query = Query::parse(request, &["seconds", "symbolize"])?;
+        let query = ProfileQuery::parse(request, &["seconds", "symbolize"])?;
         Ok(later(move |caller| {
             let (before, after) = look(query.window, caller)?;
             let has_names = kind.has_stacks();
@@ -236,7 +236,7 @@ mod named {
         }))
     }
 
-    fn suspects(query: Query, caller: &Caller) -> Result<Response, String> {
+    fn suspects(query: ProfileQuery, caller: &Caller) -> Result<Response, String> {
         let (_, reading) = look(None, caller)?;
         let names = query.names(&reading);
         Ok(Response::ok(TEXT, leaks::render(&reading.profile, &names)))
@@ -261,22 +261,22 @@ mod named {
 mod tests {
     use super::*;
 
-    fn read(query: &str, names: &[&str]) -> Result<Query, String> {
+    fn read(query: &str, names: &[&str]) -> Result<ProfileQuery, String> {
         let parameters = query.split('&').filter(|one| !one.is_empty());
-        Query::read(parameters.map(|one| one.split_once('=').unwrap_or((one, ""))), names)
+        ProfileQuery::read(parameters.map(|one| one.split_once('=').unwrap_or((one, ""))), names)
     }
 
     #[test]
     fn queries_are_read_strictly() {
         let names = ["seconds", "debug", "gc", "symbolize"];
-        assert_eq!(read("", &names), Ok(Query::default()));
+        assert_eq!(read("", &names), Ok(ProfileQuery::default()));
         let window = Some(Duration::from_secs(5));
         let query = read("gc=1&seconds=5&debug=1", &names);
-        assert_eq!(query, Ok(Query { window, is_text: true, is_bare: false }));
+        assert_eq!(query, Ok(ProfileQuery { window, is_text: true, is_bare: false }));
         assert!(read("symbolize=none", &names).is_ok_and(|query| query.is_bare));
         let local = read("symbolize=local", &names);
         if cfg!(feature = "profiles") {
-            assert_eq!(local, Ok(Query::default()));
+            assert_eq!(local, Ok(ProfileQuery::default()));
         } else {
             assert!(local.is_err_and(|line| line.contains("feature `profiles`")));
         }

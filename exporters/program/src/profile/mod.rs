@@ -15,7 +15,9 @@ use slackwater_exporters::profile::pprof::{self, DefaultType};
 use slackwater_exporters::profile::reading::ProfileReading;
 use slackwater_exporters::profile::table;
 
-use super::arguments::{Format, ProfileArguments, ProfileCommand, ResultArguments, Symbolize};
+use super::arguments::{
+    ProfileArguments, ProfileCommand, ProfileFormat, ResultArguments, Symbolize,
+};
 use super::failure::Failure;
 use super::flame::look;
 use super::output;
@@ -33,7 +35,7 @@ pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
     let mut target = Target::open(process).map_err(Failure::not_opened)?;
     let (before, after) = look(&mut target, arguments.seconds)?;
     let content = render(form, before.as_ref(), &after);
-    if form.format == Format::Folded {
+    if form.format == ProfileFormat::Folded {
         // The format has no place for it.
         for line in lacks(&after.profile, &Names::default()) {
             let _ = writeln!(io::stderr(), "slackwater: {line}");
@@ -44,22 +46,24 @@ pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
 }
 
 /// The format that is meant. What nobody can read is not written to a terminal.
-fn format(arguments: &ResultArguments) -> Result<Format, Failure> {
+fn format(arguments: &ResultArguments) -> Result<ProfileFormat, Failure> {
     let has_file = arguments.output.is_some();
     match arguments.format {
-        Some(Format::Pprof) if !has_file && io::stdout().is_terminal() => Err(Failure::bad_input(
-            "--format pprof: standard output is a terminal; expected -o FILE, or --format text",
-        )),
+        Some(ProfileFormat::Pprof) if !has_file && io::stdout().is_terminal() => {
+            Err(Failure::bad_input(
+                "--format pprof: standard output is a terminal; expected -o FILE, or --format text",
+            ))
+        }
         Some(format) => Ok(format),
-        None if has_file => Ok(Format::Pprof),
-        None => Ok(Format::Text),
+        None if has_file => Ok(ProfileFormat::Pprof),
+        None => Ok(ProfileFormat::Text),
     }
 }
 
 /// What is written of a profile.
 #[derive(Clone, Copy)]
 struct Form {
-    format: Format,
+    format: ProfileFormat,
     symbolize: Symbolize,
 }
 
@@ -70,9 +74,9 @@ fn render(form: Form, before: Option<&ProfileReading>, after: &ProfileReading) -
     };
     let (profile, seconds) = after.since(before);
     match form.format {
-        Format::Pprof => pprof::render(&profile, &names, DefaultType::InuseSpace, seconds),
-        Format::Text => table::render(&profile, &names, seconds).into_bytes(),
-        Format::Folded => match before {
+        ProfileFormat::Pprof => pprof::render(&profile, &names, DefaultType::InuseSpace, seconds),
+        ProfileFormat::Text => table::render(&profile, &names, seconds).into_bytes(),
+        ProfileFormat::Folded => match before {
             None => folded::render(&Kind::Live.folded(after, &names)).into_bytes(),
             Some(before) => {
                 let [before, after] = [before, after].map(|one| Kind::Alloc.folded(one, &names));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use slackwater_exporters::attach::{AttachError, Target};
 use slackwater_exporters::profile::reading::ProfileReading;
 
-use super::super::arguments::{Format, ProfileRunArguments, ResultArguments};
+use super::super::arguments::{ProfileFormat, ProfileRunArguments, ResultArguments};
 use super::super::executable;
 use super::super::failure::Failure;
 use super::super::output;
@@ -45,12 +45,12 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
     let mut command = under_slackwater(&arguments.command)?;
     let format = match (arguments.result.format, &arguments.result.output) {
-        (Some(Format::Pprof), None) => {
+        (Some(ProfileFormat::Pprof), None) => {
             return Err(Failure::bad_input("--format pprof: expected -o FILE"));
         }
         (Some(format), _) => format,
-        (None, Some(_)) => Format::Pprof,
-        (None, None) => Format::Text,
+        (None, Some(_)) => ProfileFormat::Pprof,
+        (None, None) => ProfileFormat::Text,
     };
     let form = Form { format, symbolize: arguments.result.symbolize };
     let no_socket = |error| Failure::broken(format_args!("a socket for the end: {error}"));

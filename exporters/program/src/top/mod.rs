@@ -86,7 +86,7 @@ fn begin(target: &mut Target, arguments: &TopArguments) -> Result<(View, Instant
 }
 
 /// What can happen while a view is on the screen.
-enum Message {
+enum Input {
     Key(KeyEvent),
     /// The terminal has another size.
     Resized,
@@ -101,7 +101,7 @@ fn full_screen(target: &mut Target, arguments: &TopArguments) -> Result<(), Fail
     let tell_stop = tell.clone();
     signals::on_stop(move || {
         // Nobody listens any more when the view is already on its way out.
-        let _ = tell_stop.send(Message::Stop);
+        let _ = tell_stop.send(Input::Stop);
     })?;
     let (view, begin) = begin(target, arguments)?;
     let screen = Screen::take().map_err(terminal_failure)?;
@@ -120,21 +120,21 @@ fn watch(
     mut view: View,
     begin: Instant,
     mut screen: Screen,
-    messages: &Receiver<Message>,
+    messages: &Receiver<Input>,
 ) -> Result<(), Failure> {
     let mut last = begin;
     loop {
         screen.show(&view).map_err(terminal_failure)?;
         let until_next = (last + view.interval).saturating_duration_since(Instant::now());
         match messages.recv_timeout(until_next) {
-            Ok(Message::Key(key)) => match keys::meaning(key) {
+            Ok(Input::Key(key)) => match keys::meaning(key) {
                 Meaning::Quit => return Ok(()),
                 Meaning::Do(action) => view.apply(action),
                 Meaning::Nothing => {}
             },
-            Ok(Message::Resized) => {}
-            Ok(Message::Stop) => return Ok(()),
-            Ok(Message::Lost(error)) => return Err(terminal_failure(error)),
+            Ok(Input::Resized) => {}
+            Ok(Input::Stop) => return Ok(()),
+            Ok(Input::Lost(error)) => return Err(terminal_failure(error)),
             Err(RecvTimeoutError::Timeout) => {
                 last = Instant::now();
                 if !view.is_paused {
@@ -146,15 +146,15 @@ fn watch(
     }
 }
 
-fn forward_events(tell: &Sender<Message>) {
+fn forward_events(tell: &Sender<Input>) {
     loop {
         let message = match event::read() {
-            Ok(Event::Key(key)) if key.kind == KeyEventKind::Press => Message::Key(key),
-            Ok(Event::Resize(..)) => Message::Resized,
+            Ok(Event::Key(key)) if key.kind == KeyEventKind::Press => Input::Key(key),
+            Ok(Event::Resize(..)) => Input::Resized,
             Ok(_) => continue,
-            Err(error) => Message::Lost(error),
+            Err(error) => Input::Lost(error),
         };
-        let is_lost = matches!(message, Message::Lost(_));
+        let is_lost = matches!(message, Input::Lost(_));
         if tell.send(message).is_err() || is_lost {
             return;
         }
