@@ -247,8 +247,14 @@ fn trace(
         thread::sleep(Duration::from_millis(5));
     }
     // Before the program ends, whose memory has the names of the functions in it.
-    // SAFETY: kill reads and writes no memory; the child is not reaped yet.
-    unsafe { libc::kill(tracer.0.id().cast_signed(), libc::SIGINT) };
+    let deadline = Instant::now() + LIMIT;
+    while tracer.is_running() {
+        assert!(Instant::now() < deadline, "it does not end: {}", read("tracer.err"));
+        // Again: one that comes while it is still at its beginning is forgotten.
+        // SAFETY: kill reads and writes no memory; the child is not reaped yet.
+        unsafe { libc::kill(tracer.0.id().cast_signed(), libc::SIGINT) };
+        thread::sleep(Duration::from_secs(1));
+    }
     assert!(tracer.finish().success(), "{}", read("tracer.err"));
     drop(input);
     assert!(program.finish().success());
