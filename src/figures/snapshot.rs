@@ -12,6 +12,7 @@ use crate::figures::raw_counters::RawCounters;
 use crate::geometry::size_class::{CLASS_COUNT, Kind, SizeClass};
 use crate::heap::Heap;
 use crate::os::Os;
+use crate::pages::totals::PageCounters;
 use crate::release::Release;
 
 /// One value for each [`ReleaseReason`](crate::ReleaseReason): which kind of memory became free.
@@ -273,61 +274,12 @@ impl Snapshot {
 
     /// The figures that follow from what was read.
     pub(crate) fn new(read: &RawCounters) -> Snapshot {
-        let page = PAGE_BYTES as u64;
         let figures = &read.figures;
         let (sums, uncached) = (&read.caches, &read.uncached);
-        let mut memory = MemoryBytes::default();
-        let mut size_classes = [SizeClassBytes::default(); CLASS_COUNT];
-        let mut allocations_total = ByKind::default();
-        let mut allocated_bytes_total = 0u64;
-        let mut frees_total = 0u64;
-        let mut live_blocks_bytes = 0u64;
-        for class in SizeClass::all() {
-            let of_class = &sums.classes[class.index()];
-            let block_bytes = class.block_bytes().get() as u64;
-            let live_bytes = of_class.live_blocks().saturating_mul(block_bytes);
-            let asked_at_most = of_class.allocations.saturating_mul(block_bytes);
-            let requested = scaled(live_bytes, of_class.bytes, asked_at_most);
-            add(&mut live_blocks_bytes, live_bytes);
-            add(&mut memory.live, requested);
-            add(&mut memory.rounding, live_bytes - requested);
-            add(&mut memory.thread_cache, of_class.in_bins.saturating_mul(block_bytes));
-            size_classes[class.index()] = SizeClassBytes {
-                block_bytes,
-                live_bytes,
-                span_bytes: figures.spans[class.index()].saturating_mul(SPAN_BYTES as u64),
-            };
-            let of_kind = match class.kind() {
-                Kind::Small => &mut allocations_total.small,
-                Kind::Sub4k => &mut allocations_total.sub4k,
-                Kind::Medium | Kind::Large => &mut allocations_total.medium,
-            };
-            add(of_kind, of_class.allocations);
-            add(&mut allocated_bytes_total, of_class.bytes);
-            add(&mut frees_total, of_class.allocations.saturating_sub(of_class.live_blocks()));
-        }
-        let large_bytes = figures.large_pages.saturating_mul(page);
-        let large_taken = figures.large_pages_taken.saturating_mul(page);
-        let large_live = scaled(large_bytes, figures.large_bytes, large_taken);
-        add(&mut memory.live, large_live);
-        add(&mut memory.rounding, large_bytes - large_live);
-        let span_pages = figures.span_pages_inherited.saturating_add(sums.resident_gained);
-        memory.free_blocks = span_pages
-            .saturating_sub(figures.span_pages_retired)
-            .saturating_mul(page)
-            .saturating_sub(live_blocks_bytes)
-            .saturating_sub(memory.thread_cache);
-        memory.dirty = figures.pending_pages.saturating_mul(page);
-        memory.metadata = read.metadata_bytes;
-        memory.sampled = read.sampling.live_pages.saturating_mul(page);
-        allocations_total.large = figures.large_allocations;
-
+        let blocks = Blocks::of(read);
+        let memory = memory_bytes(read, &blocks);
         let [small, sub4k, medium, large] = figures.purged_pages;
         let purged_pages = ByPurge::from([small, sub4k, medium, large, figures.interior_pages]);
-        let left = [purged_pages.sum(), figures.reused_pages, figures.pending_pages]
-            .iter()
-            .fold(0u64, |sum, pages| sum.saturating_add(*pages))
-            .saturating_sub(figures.interior_pages);
         let oldest_age = match figures.pending_pages {
             0 => 0.0,
             _ => read.now.since(read.oldest).0 as f64 / 1e9,
@@ -336,10 +288,10 @@ impl Snapshot {
             release_enqueued_total: ByReason::from(figures.enqueued),
             release_coalesced_total: figures.coalesced,
             release_purged_pages_total: purged_pages,
-            release_purged_bytes_total: purged_pages.sum().saturating_mul(page),
+            release_purged_bytes_total: purged_pages.sum().saturating_mul(PAGE_BYTES as u64),
             release_madvise_calls_total: figures.madvise_calls,
             release_purge_ranges_total: figures.purge_ranges,
-            release_dropped_total: figures.enqueued_pages.saturating_sub(left),
+            release_dropped_total: dropped_pages(figures, purged_pages),
             release_reused_pages_total: figures.reused_pages,
             release_refault_pages_total: figures
                 .refault_pages
@@ -347,24 +299,13 @@ impl Snapshot {
             release_errors_total: figures.errors,
             release_pending_bytes: memory.dirty,
             release_oldest_age_seconds: oldest_age,
-            purge_duration_seconds: Histogram::new(
-                figures.purge_micros,
-                1e-6,
-                seconds(
-                    figures.kernel_nanos.iter().fold(0, |sum, nanos| sum.saturating_add(*nanos)),
-                ),
-            ),
+            purge_duration_seconds: purge_durations(figures),
             purge_batch_pages: Histogram::new(
                 figures.purge_batch_pages,
                 1.0,
                 figures.purge_batch_pages_sum as f64,
             ),
-            release_seconds_total: ReleaseSeconds {
-                tick: seconds(uncached.tick_nanos),
-                takeover: seconds(uncached.takeover_nanos),
-                purge: ByPurge::from(figures.purge_nanos.map(seconds)),
-                kernel: ByPurge::from(figures.kernel_nanos.map(seconds)),
-            },
+            release_seconds_total: release_seconds(read),
             takeovers_total: Takeovers {
                 taken: uncached.takeovers_taken,
                 busy: uncached.takeovers_busy,
@@ -375,27 +316,18 @@ impl Snapshot {
             memory_bytes: memory,
             mapped_bytes: read.segments_in_use as u64 * SEGMENT_BYTES as u64,
             resident_bytes: memory.sum(),
-            size_classes,
+            size_classes: blocks.size_classes,
             threads: read.threads,
-            allocations_total,
-            allocated_bytes_total: allocated_bytes_total.saturating_add(figures.large_bytes),
+            allocations_total: blocks.allocations,
+            allocated_bytes_total: blocks.allocated_bytes.saturating_add(figures.large_bytes),
             // Live blocks in slots are in no class's count of live blocks.
-            frees_total: frees_total
+            frees_total: blocks
+                .frees
                 .saturating_sub(read.sampling.live_blocks)
                 .saturating_add(figures.large_frees),
             refills_total: sums.refills,
             spills_total: sums.spills,
-            os_calls_total: OsCalls {
-                mmap: read.metadata_map_calls.saturating_add(read.is_reserved as u64),
-                mprotect: figures.mprotect_calls,
-                madvise: figures
-                    .madvise_calls
-                    .saturating_add(figures.record_calls)
-                    .saturating_add(uncached.zeroing_calls),
-                mremap: uncached.remaps,
-                membarrier: uncached.barriers,
-                clone: read.clone_calls,
-            },
+            os_calls_total: os_calls(read),
             slow_path_total: SlowPaths {
                 uncached: uncached.operations,
                 span_create: figures.spans_created,
@@ -408,6 +340,126 @@ impl Snapshot {
             profile_dropped_total: read.sampling.dropped,
             profile_rate_bytes: read.sampling.rate,
         }
+    }
+}
+
+/// What the blocks of all size classes come to.
+struct Blocks {
+    size_classes: [SizeClassBytes; CLASS_COUNT],
+    /// Bytes that were asked for of the live blocks, what they are rounded up by, and both together.
+    requested_bytes: u64,
+    rounding_bytes: u64,
+    live_bytes: u64,
+    /// Bytes of free blocks in bins.
+    cached_bytes: u64,
+    /// Allocations, of large blocks too; bytes asked for and frees, of those without.
+    allocations: ByKind<u64>,
+    allocated_bytes: u64,
+    frees: u64,
+}
+
+impl Blocks {
+    fn of(read: &RawCounters) -> Blocks {
+        let mut blocks = Blocks {
+            size_classes: [SizeClassBytes::default(); CLASS_COUNT],
+            requested_bytes: 0,
+            rounding_bytes: 0,
+            live_bytes: 0,
+            cached_bytes: 0,
+            allocations: ByKind { large: read.figures.large_allocations, ..ByKind::default() },
+            allocated_bytes: 0,
+            frees: 0,
+        };
+        for class in SizeClass::all() {
+            blocks.add(read, class);
+        }
+        blocks
+    }
+
+    fn add(&mut self, read: &RawCounters, class: SizeClass) {
+        let of_class = &read.caches.classes[class.index()];
+        let block_bytes = class.block_bytes().get() as u64;
+        let live_bytes = of_class.live_blocks().saturating_mul(block_bytes);
+        let asked_at_most = of_class.allocations.saturating_mul(block_bytes);
+        let requested = scaled(live_bytes, of_class.bytes, asked_at_most);
+        add(&mut self.live_bytes, live_bytes);
+        add(&mut self.requested_bytes, requested);
+        add(&mut self.rounding_bytes, live_bytes - requested);
+        add(&mut self.cached_bytes, of_class.in_bins.saturating_mul(block_bytes));
+        self.size_classes[class.index()] = SizeClassBytes {
+            block_bytes,
+            live_bytes,
+            span_bytes: read.figures.spans[class.index()].saturating_mul(SPAN_BYTES as u64),
+        };
+        let of_kind = match class.kind() {
+            Kind::Small => &mut self.allocations.small,
+            Kind::Sub4k => &mut self.allocations.sub4k,
+            Kind::Medium | Kind::Large => &mut self.allocations.medium,
+        };
+        add(of_kind, of_class.allocations);
+        add(&mut self.allocated_bytes, of_class.bytes);
+        add(&mut self.frees, of_class.allocations.saturating_sub(of_class.live_blocks()));
+    }
+}
+
+/// Where the heap's bytes are.
+fn memory_bytes(read: &RawCounters, blocks: &Blocks) -> MemoryBytes {
+    let page = PAGE_BYTES as u64;
+    let figures = &read.figures;
+    let large_bytes = figures.large_pages.saturating_mul(page);
+    let large_taken = figures.large_pages_taken.saturating_mul(page);
+    let large_live = scaled(large_bytes, figures.large_bytes, large_taken);
+    let span_pages = figures.span_pages_inherited.saturating_add(read.caches.resident_gained);
+    MemoryBytes {
+        live: blocks.requested_bytes.saturating_add(large_live),
+        rounding: blocks.rounding_bytes.saturating_add(large_bytes - large_live),
+        thread_cache: blocks.cached_bytes,
+        free_blocks: span_pages
+            .saturating_sub(figures.span_pages_retired)
+            .saturating_mul(page)
+            .saturating_sub(blocks.live_bytes)
+            .saturating_sub(blocks.cached_bytes),
+        dirty: figures.pending_pages.saturating_mul(page),
+        metadata: read.metadata_bytes,
+        sampled: read.sampling.live_pages.saturating_mul(page),
+    }
+}
+
+/// Pages that entered the ledger and did not leave it in any way that is known.
+fn dropped_pages(figures: &PageCounters<u64>, purged: ByPurge<u64>) -> u64 {
+    let left = [purged.sum(), figures.reused_pages, figures.pending_pages]
+        .iter()
+        .fold(0u64, |sum, pages| sum.saturating_add(*pages))
+        .saturating_sub(figures.interior_pages);
+    figures.enqueued_pages.saturating_sub(left)
+}
+
+fn purge_durations(figures: &PageCounters<u64>) -> Histogram {
+    let nanos = figures.kernel_nanos.iter().fold(0u64, |sum, nanos| sum.saturating_add(*nanos));
+    Histogram::new(figures.purge_micros, 1e-6, seconds(nanos))
+}
+
+fn release_seconds(read: &RawCounters) -> ReleaseSeconds {
+    ReleaseSeconds {
+        tick: seconds(read.uncached.tick_nanos),
+        takeover: seconds(read.uncached.takeover_nanos),
+        purge: ByPurge::from(read.figures.purge_nanos.map(seconds)),
+        kernel: ByPurge::from(read.figures.kernel_nanos.map(seconds)),
+    }
+}
+
+fn os_calls(read: &RawCounters) -> OsCalls {
+    let (figures, uncached) = (&read.figures, &read.uncached);
+    OsCalls {
+        mmap: read.metadata_map_calls.saturating_add(read.is_reserved as u64),
+        mprotect: figures.mprotect_calls,
+        madvise: figures
+            .madvise_calls
+            .saturating_add(figures.record_calls)
+            .saturating_add(uncached.zeroing_calls),
+        mremap: uncached.remaps,
+        membarrier: uncached.barriers,
+        clone: read.clone_calls,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
 use crate::geometry::arena::Arena;
 use crate::geometry::reason::ReleaseReason;
+use crate::geometry::segment::PageStates;
 use crate::heap::knobs::Coverage;
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
@@ -168,6 +169,24 @@ impl Scan {
     }
 }
 
+/// The dirty pages of a segment, left alone for `rested` epochs, that may go; and whether there are others,
+/// which have to rest longer.
+fn rested_pages(states: &PageStates, limits: &PurgeLimits, rested: u64) -> (PageBits, bool) {
+    let (mut wanted, mut is_resting) = (PageBits::EMPTY, false);
+    for reason in ReleaseReason::ALL {
+        if !limits.coverage.includes(reason) {
+            continue;
+        }
+        let pages = states.with_reason(&states.dirty(), reason);
+        if rested >= limits.delay_epochs[reason as usize] {
+            wanted = wanted.or(&pages);
+        } else {
+            is_resting |= !pages.is_empty();
+        }
+    }
+    (wanted, is_resting)
+}
+
 /// Claims the next ranges. Returns whether there were pages that have to rest longer.
 fn claim_batch(
     pages: &mut PageHeap,
@@ -188,18 +207,8 @@ fn claim_batch(
         let states = pages.states(arena, segment);
         let rested = now.since(states.dirty_last);
         if now >= states.no_purge_before {
-            let mut wanted = PageBits::EMPTY;
-            for reason in ReleaseReason::ALL {
-                if !limits.coverage.includes(reason) {
-                    continue;
-                }
-                let pages = states.with_reason(&states.dirty(), reason);
-                if rested >= limits.delay_epochs[reason as usize] {
-                    wanted = wanted.or(&pages);
-                } else {
-                    is_waiting |= !pages.is_empty();
-                }
-            }
+            let (wanted, is_resting) = rested_pages(states, limits, rested);
+            is_waiting |= is_resting;
             let clean = states.clean();
             let mut from = 0;
             while let Some(run) = wanted.next_run(from) {
