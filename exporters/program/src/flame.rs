@@ -18,8 +18,7 @@ pub fn flame(arguments: &FlameArguments) -> Result<(), Failure> {
     let mut target = Target::open(arguments.process).map_err(Failure::not_opened)?;
     let (before, after) = look(&mut target, arguments.seconds)?;
     let names = if kind.has_stacks() { after.names() } else { Names::default() };
-    let whose = format!("{} ({})", target.comm(), target.pid());
-    let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names)
+    let picture = flamegraph::draw(kind, &target.name(), before.as_ref(), &after, &names)
         .map_err(|error| Failure::broken(format_args!("flamegraph: {error}")))?;
     output::write_or_print(arguments.output.as_deref(), picture)
 }

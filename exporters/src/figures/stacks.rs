@@ -26,6 +26,7 @@ use slackwater::remote::Place;
 
 use crate::kernel::mappings::MapsLine;
 use crate::kernel::pagemap::{Expected, Pagemap};
+use crate::kernel::process::numbers_in;
 
 /// How many threads are asked for their stack pointers, at 5 µs each. Of more, an even choice is.
 const MAX_ASKED: usize = 256;
@@ -109,9 +110,7 @@ fn stack_places(
     process: u32,
     list_head: impl Fn(u32) -> Option<u64>,
 ) -> Option<Vec<u64>> {
-    let entries = fs::read_dir(files.join("task")).ok()?.flatten();
-    let threads: Vec<u32> =
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let threads: Vec<u32> = numbers_in(&files.join("task")).ok()?.collect();
     let (mut places, mut is_refused, mut is_told) = (Vec::new(), false, false);
     let every = threads.len().div_ceil(MAX_ASKED).max(1);
     for &thread in threads.iter().step_by(every) {

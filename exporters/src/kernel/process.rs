@@ -4,6 +4,8 @@
 //! has no peak, and does not tell shared memory from files.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What the kernel counts as a process's resident memory.
@@ -119,14 +121,22 @@ pub(crate) fn field_bytes(status: &[u8], name: &[u8]) -> Option<u64> {
 
 /// The numbers of all processes that can be seen.
 pub fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    numbers_in(Path::new("/proc")).into_iter().flatten()
+}
+
+/// The numbers that a folder lists: processes, or a process's threads.
+///
+/// # Errors
+///
+/// When it cannot be read, as that of a process that has ended.
+pub(crate) fn numbers_in(folder: &Path) -> io::Result<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir(folder)?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 /// A process as people know it: `redis-server (1234)`.
-#[cfg(feature = "profiles")]
-pub(crate) fn name(process: u32) -> String {
-    format!("{} ({process})", comm(process))
+pub(crate) fn name_of(comm: &str, process: u32) -> String {
+    format!("{comm} ({process})")
 }
 
 /// A process's name, or a thread's. Anything may be in it, and it ends up on terminals.

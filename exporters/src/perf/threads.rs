@@ -1,15 +1,15 @@
 //! Events of a process's threads, counted from outside: nothing is injected, and the threads run on.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use slackwater::sections::PerfEvent;
 
 use super::events::{self, scaled};
 use super::plan::{GROUPS, PerfError, Plan};
-use crate::kernel::process::comm;
+use crate::kernel::process::{comm, numbers_in};
 
 /// Counts for the threads of a process from when they are first seen.
 ///
@@ -60,8 +60,8 @@ impl Watch {
     ///
     /// As [`Watch::begin`].
     pub fn look(&mut self) -> Result<(), PerfError> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process)).into_iter().flatten();
-        let threads = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+        let tasks = format!("/proc/{}/task", self.process);
+        let threads = numbers_in(Path::new(&tasks)).into_iter().flatten();
         for thread in threads {
             if let Some(known) = self.threads.get_mut(&thread) {
                 // It may have got its name after it was first seen.

@@ -14,11 +14,8 @@ use crate::formats::{json, map};
 use crate::page;
 #[cfg(feature = "profiles")]
 use crate::profile::apart;
-use crate::serve::http::{self, Address, Answer, Request, Response, Server};
+use crate::serve::http::{self, Address, Answer, HTML, JSON, Request, Response, Server};
 use crate::serve::profiles;
-
-const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
 
 /// A served address, until this is dropped.
 ///
@@ -117,8 +114,7 @@ pub fn map<E: Display>(
         Ok(Ok(json)) => Response::ok(JSON, json),
         Ok(Err(line)) => Response::refusal(StatusCode::BAD_REQUEST, line),
         Err(error) => {
-            let line = format!("the heap cannot be read: {error}");
-            Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, line)
+            Response::refusal(StatusCode::INTERNAL_SERVER_ERROR, profiles::unreadable(error))
         }
     }
 }

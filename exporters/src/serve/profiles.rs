@@ -15,7 +15,7 @@ use crate::profile::legacy;
 use crate::profile::names::Names;
 use crate::profile::pprof::{self, DefaultType};
 use crate::profile::reading::ProfileReading;
-use crate::serve::http::{Answer, Caller, PACKED, Request, Response, TEXT};
+use crate::serve::http::{Answer, Caller, HTML, PACKED, Request, Response, TEXT};
 
 /// The longest window. A client waits for as long, and takes one of few places.
 const MAX_SECONDS: u64 = 600;
@@ -34,7 +34,7 @@ pub fn answer(request: &Request) -> Option<Answer> {
         // Its links lead on from there.
         "/debug/pprof" => Ok(Response::moved("pprof/").into()),
         "/debug/pprof/" => {
-            let page = Response::ok("text/html; charset=utf-8", page::PROFILES);
+            let page = Response::ok(HTML, page::PROFILES);
             Ok(page.with_header(header::CONTENT_SECURITY_POLICY, page::PROFILES_POLICY).into())
         }
         "/debug/pprof/heap" => profile(request, DefaultType::InuseSpace),
@@ -131,7 +131,8 @@ fn look(
     Ok((before, read()?))
 }
 
-fn unreadable(error: impl Display) -> String {
+/// What is said where a heap cannot be read.
+pub(super) fn unreadable(error: impl Display) -> String {
     format!("the heap cannot be read: {error}")
 }
 
@@ -228,7 +229,8 @@ mod named {
             let (before, after) = look(query.window, caller)?;
             let has_names = kind.has_stacks();
             let names = if has_names { query.names(&after) } else { Names::default() };
-            let whose = process::name(std::process::id());
+            let own = std::process::id();
+            let whose = process::name_of(&process::comm(own), own);
             let picture = flamegraph::draw(kind, &whose, before.as_ref(), &after, &names);
             let picture = picture.map_err(|error| format!("it cannot be drawn: {error}"))?;
             Ok(Response::ok("image/svg+xml", picture)

@@ -26,7 +26,7 @@ use crate::kernel::cgroup::{CgroupMemory, GroupName};
 use crate::kernel::mappings::{self, MappingUse};
 use crate::kernel::memory::ProcessMemoryReader;
 use crate::kernel::pagemap::Pagemap;
-use crate::kernel::process::{LastProportional, ProcessMemory, comm, is_kernel_thread};
+use crate::kernel::process::{LastProportional, ProcessMemory, comm, is_kernel_thread, name_of};
 pub use crate::kernel::process::{parent, processes, start_time};
 
 /// A running process that has a heap of Slackwater's. Holds no file of `/proc` open: what is bound to the
@@ -90,6 +90,11 @@ impl Target {
     /// The name of its program, as the kernel has it, without control characters.
     pub fn comm(&self) -> &str {
         &self.comm
+    }
+
+    /// The process as people know it: `redis-server (1234)`.
+    pub fn name(&self) -> String {
+        name_of(&self.comm, self.process)
     }
 
     /// The short id of the container that its control group says it is in, or nothing.

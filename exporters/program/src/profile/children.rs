@@ -15,7 +15,7 @@ use slackwater_exporters::profile::reading::ProfileReading;
 
 use super::super::executable;
 use super::super::output;
-use super::{Form, render};
+use super::form::{Form, render};
 
 /// Files of children that are written. A build starts thousands.
 const MAX_FILES: usize = 64;

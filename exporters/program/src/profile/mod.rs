@@ -1,26 +1,21 @@
 //! `slackwater profile`: where a process's memory comes from, for `pprof` and for people.
 
 mod children;
+mod form;
 mod run;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use slackwater_exporters::attach::Target;
-use slackwater_exporters::profile::folded;
-use slackwater_exporters::profile::kind::Kind;
 use slackwater_exporters::profile::lacks::lacks;
 use slackwater_exporters::profile::names::Names;
-use slackwater_exporters::profile::pprof::{self, DefaultType};
-use slackwater_exporters::profile::reading::ProfileReading;
-use slackwater_exporters::profile::table;
 
-use super::arguments::{
-    ProfileArguments, ProfileCommand, ProfileFormat, ResultArguments, Symbolize,
-};
+use super::arguments::{ProfileArguments, ProfileCommand, ProfileFormat, ResultArguments};
 use super::failure::Failure;
 use super::flame::look;
 use super::output;
+use form::{Form, render};
 
 /// Writes the profile of a process, or of a program that is run for it. The exit code is that of the
 /// program.
@@ -57,41 +52,5 @@ fn format(arguments: &ResultArguments) -> Result<ProfileFormat, Failure> {
         Some(format) => Ok(format),
         None if has_file => Ok(ProfileFormat::Pprof),
         None => Ok(ProfileFormat::Text),
-    }
-}
-
-/// What is written of a profile.
-#[derive(Clone, Copy)]
-struct Form {
-    format: ProfileFormat,
-    symbolize: Symbolize,
-}
-
-fn render(form: Form, before: Option<&ProfileReading>, after: &ProfileReading) -> Vec<u8> {
-    let names = match form.symbolize {
-        Symbolize::None => Names::default(),
-        Symbolize::Local => after.names(),
-    };
-    let (profile, seconds) = after.since(before);
-    match form.format {
-        ProfileFormat::Pprof => pprof::render(&profile, &names, DefaultType::InuseSpace, seconds),
-        ProfileFormat::Text => table::render(&profile, &names, seconds).into_bytes(),
-        ProfileFormat::Folded => match before {
-            None => folded::render(&Kind::Live.folded(after, &names)).into_bytes(),
-            Some(before) => {
-                let [before, after] = [before, after].map(|one| Kind::Alloc.folded(one, &names));
-                folded::render_growth(&before, &after).into_bytes()
-            }
-        },
-    }
-}
-
-/// Writes to the file, or to standard error: standard output is the program's.
-fn write_beside(arguments: &ResultArguments, content: &[u8]) -> Result<(), Failure> {
-    match &arguments.output {
-        Some(path) => output::write_file(path, content),
-        None => io::stderr()
-            .write_all(content)
-            .map_err(|error| Failure::broken(format_args!("standard error: {error}"))),
     }
 }

@@ -24,7 +24,7 @@ use super::super::output;
 use super::super::run::{not_started, under_slackwater};
 use super::super::signals::{self, Held};
 use super::children::Children;
-use super::{Form, render, write_beside};
+use super::form::{Form, render, write_beside};
 
 /// How far the readings are apart that are for a sudden end.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -47,7 +47,7 @@ pub fn report(arguments: &ReportArguments) -> Result<(), Failure> {
     let profile = target.reading().map_err(Failure::not_read)?.profile;
     let lacks = lacks(&profile, &Names::default());
     let evidence = Evidence { observation, breakdown, mappings, knobs, earlier, watched, lacks };
-    output::print(&text(&format!("{} ({})", target.comm(), target.pid()), &evidence))
+    output::print(&text(&target.name(), &evidence))
 }
 
 fn look(target: &mut Target) -> Result<(Observation, Breakdown), Failure> {

@@ -78,7 +78,7 @@ fn one_view(target: &mut Target, arguments: &TopArguments) -> Result<(), Failure
 
 fn begin(target: &mut Target, arguments: &TopArguments) -> Result<(View, Instant), Failure> {
     let observation = look(target)?;
-    let mut name = format!("{} ({})", target.comm(), target.pid());
+    let mut name = target.name();
     if !target.container().is_empty() {
         name += &format!(" in {}", target.container());
     }

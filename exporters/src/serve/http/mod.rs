@@ -83,6 +83,12 @@ const FINISH_PAUSE: Duration = Duration::from_millis(5);
 /// The type of a line of text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The type of a page.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// The type of an object for scripts.
+pub const JSON: &str = "application/json";
+
 /// The type of what is packed already, and gains nothing by being packed again.
 pub const PACKED: &str = "application/octet-stream";
 
