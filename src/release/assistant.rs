@@ -4,13 +4,10 @@
 use core::ffi::{c_int, c_void};
 
 use super::purge::{Batch, PurgeLimits, purge};
-use super::state::{Assistant, RELEASE};
-use crate::caches::thread_cache::DEAD;
+use super::state::{Assistant, RELEASE, thread_begins};
 use crate::heap::HEAP;
 use crate::hooks::sections;
-use crate::os::biased_lock::OwnerWord;
-use crate::os::tls::ThreadWord;
-use crate::os::{self, Linux};
+use crate::os::Linux;
 
 /// Pending pages from which on help pays: 256 MiB, a tenth of a second's work.
 pub(super) const WORTHWHILE_PAGES: u64 = 1 << 16;
@@ -30,9 +27,7 @@ impl Assistant {
 }
 
 extern "C" fn run(_: *mut c_void) -> c_int {
-    ThreadWord::of_this_thread().set(DEAD);
-    os::name_thread(c"slackwater");
-    os::share_affinity_of_process();
+    thread_begins();
     let (pages, journal) = (&HEAP.pages, &RELEASE.journal);
     let limits = *RELEASE.ticker.assistant.limits.lock();
     purge(pages, journal, &Linux, pages.clock.epoch(), limits, &mut Batch::new());

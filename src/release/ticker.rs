@@ -16,13 +16,10 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::Ordering;
 
-use super::state::{RELEASE, Release};
+use super::state::{RELEASE, Release, thread_begins};
 use super::tick::tick;
-use crate::caches::thread_cache::DEAD;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
-use crate::os::biased_lock::OwnerWord;
-use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux, Nanos, Os};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
@@ -79,10 +76,7 @@ fn start(heap: &'static Heap, release: &'static Release) {
 
 /// The thread.
 extern "C" fn run(_: *mut c_void) -> c_int {
-    // It never allocates; if it did, it would be past the caches.
-    ThreadWord::of_this_thread().set(DEAD);
-    os::name_thread(c"slackwater");
-    os::share_affinity_of_process();
+    thread_begins();
     let (heap, release) = (&HEAP, &RELEASE);
     let credentials = os::credentials();
     let has_descriptors = os::leave_descriptors();
