@@ -33,49 +33,49 @@ function rounded(value) {
   return Math.round(value * 10) / 10;
 }
 
-/* The window that all charts show, and the sample under the cursor. */
+/* The window that all charts show, and the observation under the cursor. */
 class View {
   charts = [];
-  samples = [];
+  observations = [];
   seconds = 60;
   cursor = null;
 
-  show(samples, windowSeconds) {
-    this.samples = samples;
+  show(observations, windowSeconds) {
+    this.observations = observations;
     this.seconds = windowSeconds;
-    if (!samples.includes(this.cursor)) this.cursor = null;
+    if (!observations.includes(this.cursor)) this.cursor = null;
     this.charts.forEach(chart => chart.draw());
   }
 
-  pointAt(sample) {
-    this.cursor = sample ?? null;
+  pointAt(observation) {
+    this.cursor = observation ?? null;
     this.charts.forEach(chart => chart.drawCursor());
   }
 
-  /* The sample whose figures are shown. */
+  /* The observation whose figures are shown. */
   get shown() {
-    return this.cursor ?? this.samples.at(-1);
+    return this.cursor ?? this.observations.at(-1);
   }
 
   get end() {
-    return this.samples.at(-1).time;
+    return this.observations.at(-1).time;
   }
 
   nearest(time) {
-    const distance = sample => Math.abs(sample.time - time);
-    return this.samples.reduce((best, sample) => distance(sample) < distance(best) ? sample : best);
+    const distance = observation => Math.abs(observation.time - time);
+    return this.observations.reduce((best, one) => distance(one) < distance(best) ? one : best);
   }
 
-  /* For the keyboard: so many samples on, and off the cursor beyond the last. */
+  /* For the keyboard: so many observations on, and off the cursor beyond the last. */
   move(steps) {
-    const place = this.samples.indexOf(this.shown) + steps;
-    this.pointAt(place < this.samples.length ? this.samples[Math.max(0, place)] : null);
+    const place = this.observations.indexOf(this.shown) + steps;
+    this.pointAt(place < this.observations.length ? this.observations[Math.max(0, place)] : null);
   }
 }
 
 /* One chart in the figure of that id. Its lanes have a height, a scale and series; a series has a
    class for its colour, a label, a mark ("line", "bars", "stack" or "band") and a value for each
-   sample. With `shares`, the legend gives each series' part of that value. */
+   observation. With `shares`, the legend gives each series' part of that value. */
 class Chart {
   constructor(view, id, { lanes, shares }) {
     this.view = view;
@@ -103,7 +103,7 @@ class Chart {
     }).observe(this.plot);
     const point = event => {
       const x = event.clientX - this.plot.getBoundingClientRect().left;
-      if (this.view.samples.length) this.view.pointAt(this.view.nearest(this.timeAt(x)));
+      if (this.view.observations.length) this.view.pointAt(this.view.nearest(this.timeAt(x)));
     };
     this.plot.addEventListener("pointermove", point);
     this.plot.addEventListener("pointerdown", point);
@@ -135,7 +135,7 @@ class Chart {
   }
 
   draw() {
-    if (!this.view.samples.length) return;
+    if (!this.view.observations.length) return;
     // Until the browser has laid the plot out there is no width; the legend needs none.
     if (this.width) this.drawMarks();
     this.drawCursor();
@@ -178,10 +178,10 @@ class Chart {
     const drawn = lane.series.filter(series => series.mark !== "band");
     const [stacked, single] = [drawn.filter(({ mark }) => mark === "stack"),
       drawn.filter(({ mark }) => mark !== "stack")];
-    return this.view.samples.reduce((peak, sample) => Math.max(
+    return this.view.observations.reduce((peak, observation) => Math.max(
       peak,
-      ...single.map(series => series.value(sample) ?? 0),
-      stacked.reduce((sum, series) => sum + (series.value(sample) ?? 0), 0),
+      ...single.map(series => series.value(observation) ?? 0),
+      stacked.reduce((sum, series) => sum + (series.value(observation) ?? 0), 0),
     ), 0);
   }
 
@@ -195,42 +195,42 @@ class Chart {
 
   linePath(series, y) {
     let [path, pen] = ["", "M"];
-    for (const sample of this.view.samples) {
-      const value = series.value(sample);
-      if (sample.gap || value === null) pen = "M";
+    for (const observation of this.view.observations) {
+      const value = series.value(observation);
+      if (observation.gap || value === null) pen = "M";
       if (value === null) continue;
-      path += `${pen}${this.x(sample.time)} ${y(value)}`;
+      path += `${pen}${this.x(observation.time)} ${y(value)}`;
       pen = "L";
     }
     return path;
   }
 
-  /* What happened between two samples is a bar from the one to the other. */
+  /* What happened between two observations is a bar from the one to the other. */
   barsPath(series, y) {
     let path = "";
-    for (const sample of this.view.samples) {
-      const value = series.value(sample);
+    for (const observation of this.view.observations) {
+      const value = series.value(observation);
       if (!value) continue;
-      const right = this.x(sample.time);
-      const left = Math.min(this.x(sample.since) + 0.5, right - 1.5);
+      const right = this.x(observation.time);
+      const left = Math.min(this.x(observation.since) + 0.5, right - 1.5);
       path += `M${left} ${y(0)}V${Math.min(y(value), y(0) - 1)}H${right}V${y(0)}Z`;
     }
     return path;
   }
 
-  /* An area on what is stacked already; `floor` has its height at each sample. */
+  /* An area on what is stacked already; `floor` has its height at each observation. */
   stackPath(series, y, floor) {
     let [path, upper, lower] = ["", "", ""];
     const close = () => {
       if (upper) path += `M${upper.slice(1)}${lower}Z`;
       [upper, lower] = ["", ""];
     };
-    for (const sample of this.view.samples) {
-      const value = series.value(sample);
-      if (sample.gap || value === null) close();
+    for (const observation of this.view.observations) {
+      const value = series.value(observation);
+      if (observation.gap || value === null) close();
       if (value === null) continue;
-      const [x, base] = [this.x(sample.time), floor.get(sample) ?? 0];
-      floor.set(sample, base + value);
+      const [x, base] = [this.x(observation.time), floor.get(observation) ?? 0];
+      floor.set(observation, base + value);
       upper += `L${x} ${y(base + value)}`;
       lower = `L${x} ${y(base)}${lower}`;
     }
@@ -238,14 +238,14 @@ class Chart {
     return path;
   }
 
-  /* A ground that is as strong as the value, a share, was between two samples. */
+  /* A ground that is as strong as the value, a share, was between two observations. */
   drawBand(series, top, height) {
-    return this.view.samples
-      .filter(sample => series.value(sample) && !sample.gap)
-      .map(sample => {
-        const x = this.x(sample.since);
-        const width = rounded(this.x(sample.time) - x);
-        const opacity = series.value(sample);
+    return this.view.observations
+      .filter(observation => series.value(observation) && !observation.gap)
+      .map(observation => {
+        const x = this.x(observation.since);
+        const width = rounded(this.x(observation.time) - x);
+        const opacity = series.value(observation);
         const name = `band ${series.name}`;
         return svgElement("rect", { class: name, x, y: top, width, height, opacity });
       });
@@ -290,11 +290,11 @@ class Chart {
     );
   }
 
-  drawLegend(sample) {
-    const whole = this.shares?.(sample) ?? null;
+  drawLegend(observation) {
+    const whole = this.shares?.(observation) ?? null;
     const share = value => element("span", { class: "share" }, percent(value / whole));
     this.legend.replaceChildren(...this.series.map(series => {
-      const value = series.value(sample);
+      const value = series.value(observation);
       const format = series.format ?? SCALES[series.lane.scale].format;
       const item = element("li", { class: `${series.name} ${series.mark}` },
         element("span", {}, series.label),

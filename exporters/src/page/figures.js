@@ -1,12 +1,12 @@
 /* Figures outside the charts, from the latest snapshot. `grown` is what the counters grew by over
    the time that the charts show. */
 
-function showHeadline(snapshot, sample, grown) {
-  const { purgedPages, calls, purgedBytes } = sample.counts;
-  show("rss", figure(sample.rss, bytes));
+function showHeadline(snapshot, observation, grown) {
+  const { purgedPages, calls, purgedBytes } = observation.counts;
+  show("rss", figure(observation.rss, bytes));
   show("rss-more", "peak ", figure(snapshot.rss_peak_bytes, bytes));
-  show("live", figure(sample.live, bytes));
-  show("live-more", figure(ratio(sample.live, sample.rss), percent), " of RSS");
+  show("live", figure(observation.live, bytes));
+  show("live-more", figure(ratio(observation.live, observation.rss), percent), " of RSS");
   show("purged", figure(purgedBytes, bytes));
   show("purged-more", figure(purgedPages, count), " pages");
   show("per-call", calls === 0 ? "no call yet" : figure(ratio(purgedPages, calls), decimal));

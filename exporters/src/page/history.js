@@ -1,8 +1,8 @@
-/* Snapshots become samples; samples become a history. */
+/* Snapshots become observations; observations become a history. */
 
 const KEPT_MS = 16 * 60 * 1000;
 
-/* Samples further apart have a gap between them: the page was hidden or paused. */
+/* Observations further apart have a gap between them: the page was hidden or paused. */
 const GAP_MS = 5000;
 
 /* What holds resident memory, from the bottom of the stack to its top: the name that rss_bytes has
@@ -48,7 +48,7 @@ function residentParts(snapshot) {
   return { ...snapshot.rss_bytes, unattributed: snapshot.rss_unattributed_bytes ?? 0 };
 }
 
-/* What each counter grew by from one sample's counts to another's. Nothing is known of it when one
+/* What each counter grew by from one observation's counts to another's. Nothing is known of it when one
    of them went back: then another process has taken the place of the first. */
 function growth(before, now) {
   const names = Object.keys(COUNTERS);
@@ -58,7 +58,7 @@ function growth(before, now) {
   return { restarted, ...Object.fromEntries(names.map(name => [name, grown(name)])) };
 }
 
-function toSample(snapshot, time, before, cutOff) {
+function toObservation(snapshot, time, before, cutOff) {
   const counts = Object.fromEntries(
     Object.entries(COUNTERS).map(([name, read]) => [name, read(snapshot)]));
   const grown = growth(before?.counts, counts);
@@ -77,34 +77,34 @@ function toSample(snapshot, time, before, cutOff) {
     pagesRate: ratio(grown.purgedPages, elapsed),
     callsRate: ratio(grown.calls, elapsed),
     pagesPerCall: ratio(grown.purgedPages, grown.calls),
-    // Without a tick since the sample before, the gate is as it was.
+    // Without a tick since the observation before, the gate is as it was.
     busyShare: grown.ticks ? ratio(grown.busyTicks, grown.ticks) : snapshot.gate_state ?? null,
   };
 }
 
-class SampleHistory {
-  samples = [];
+class ObservationHistory {
+  observations = [];
 
   get latest() {
-    return this.samples.at(-1);
+    return this.observations.at(-1);
   }
 
-  /* With `cutOff`, a question between the sample before and this one got no answer. */
+  /* With `cutOff`, a question between the observation before and this one got no answer. */
   add(snapshot, time, cutOff) {
-    this.samples.push(toSample(snapshot, time, this.latest, cutOff));
-    while (this.samples[0].time < time - KEPT_MS) this.samples.shift();
+    this.observations.push(toObservation(snapshot, time, this.latest, cutOff));
+    while (this.observations[0].time < time - KEPT_MS) this.observations.shift();
   }
 
-  /* The samples of the last so many seconds. */
+  /* The observations of the last so many seconds. */
   within(windowSeconds) {
     const from = this.latest.time - windowSeconds * 1000;
-    return this.samples.slice(this.samples.findIndex(sample => sample.time >= from));
+    return this.observations.slice(this.observations.findIndex(one => one.time >= from));
   }
 
   /* What the counters grew by over those, and in how many seconds. */
   growthWithin(windowSeconds) {
-    const samples = this.within(windowSeconds);
-    const elapsed = (this.latest.time - samples[0].time) / 1000;
-    return { elapsed, ...growth(samples[0].counts, this.latest.counts) };
+    const observations = this.within(windowSeconds);
+    const elapsed = (this.latest.time - observations[0].time) / 1000;
+    return { elapsed, ...growth(observations[0].counts, this.latest.counts) };
   }
 }

@@ -12,9 +12,9 @@ const choices = {
 const line = (name, label, value, more = {}) => ({ name, label, value, mark: "line", ...more });
 const bars = (name, label, value, more = {}) => ({ name, label, value, mark: "bars", ...more });
 const part = ([key, name, label]) =>
-  ({ name, label, mark: "stack", value: sample => sample.parts?.[key] ?? null });
+  ({ name, label, mark: "stack", value: observation => observation.parts?.[key] ?? null });
 
-const past = new SampleHistory();
+const past = new ObservationHistory();
 const view = new View();
 
 new Chart(view, "memory", {
@@ -22,18 +22,18 @@ new Chart(view, "memory", {
     height: 250,
     scale: "bytes",
     series: [
-      bars("purged", "purged since the sample before", sample => sample.purgedBytes),
-      line("live", "live", sample => sample.live),
-      line("rss", "RSS", sample => sample.rss),
+      bars("purged", "purged since the look before", observation => observation.purgedBytes),
+      line("live", "live", observation => observation.live),
+      line("rss", "RSS", observation => observation.rss),
       {
         name: "busy", label: "gate busy, part of its ticks", mark: "band", format: percent,
-        value: sample => sample.busyShare,
+        value: observation => observation.busyShare,
       },
     ],
   }],
 });
 new Chart(view, "breakdown", {
-  shares: sample => sample.rss,
+  shares: observation => observation.rss,
   lanes: [{
     height: 270,
     scale: "bytes",
@@ -41,9 +41,9 @@ new Chart(view, "breakdown", {
       ...PARTS.map(part),
       {
         name: "sum", label: "sum of the parts", mark: "total",
-        value: sample => total(sample.parts),
+        value: observation => total(observation.parts),
       },
-      line("rss", "RSS, as the kernel has it", sample => sample.rss),
+      line("rss", "RSS, as the kernel has it", observation => observation.rss),
     ],
   }],
 });
@@ -51,11 +51,11 @@ new Chart(view, "ledger", {
   lanes: [
     {
       label: "Pending", height: 105, scale: "bytes",
-      series: [line("dirty", "pending", sample => sample.pending)],
+      series: [line("dirty", "pending", observation => observation.pending)],
     },
     {
       label: "Age of the oldest", height: 80, scale: "seconds",
-      series: [line("age", "age", sample => sample.age)],
+      series: [line("age", "age", observation => observation.age)],
     },
   ],
 });
@@ -63,16 +63,16 @@ new Chart(view, "calls", {
   lanes: [
     {
       label: "Pages purged each second", height: 53, scale: "number",
-      series: [bars("purged", "pages/s", sample => sample.pagesRate)],
+      series: [bars("purged", "pages/s", observation => observation.pagesRate)],
     },
     {
       label: "Calls each second", height: 53, scale: "number",
-      series: [bars("rate", "calls/s", sample => sample.callsRate)],
+      series: [bars("rate", "calls/s", observation => observation.callsRate)],
     },
     {
       label: "Pages per call", height: 53, scale: "number",
       series: [
-        bars("purged", "pages per call", sample => sample.pagesPerCall, { none: "no call" }),
+        bars("purged", "pages per call", one => one.pagesPerCall, { none: "no call" }),
       ],
     },
   ],

@@ -52,12 +52,12 @@ pub enum ApartError {
     Lost(String),
 }
 
-/// How many filters of system calls there were when [`note_filters`] was first called.
+/// How many filters of system calls there were when [`remember_filters`] was first called.
 static FILTERS: OnceLock<u64> = OnceLock::new();
 
-/// Notes under how many filters of system calls this thread runs. Those that come later are the program's own,
+/// Remembers under how many filters of system calls this thread runs. Those that come later are the program's own,
 /// and may end it for a call that it does not make itself; those of before are a container's.
-pub fn note_filters() {
+pub fn remember_filters() {
     FILTERS.get_or_init(filters);
 }
 
@@ -74,7 +74,7 @@ fn filters() -> u64 {
 fn may_be_copied() -> bool {
     let is_our_heap = malloc::is_ours(ptr::from_ref(&*hint::black_box(Box::new(0u8))));
     let resident = ProcessMemory::read().map_or(u64::MAX, |memory| memory.resident_bytes());
-    note_filters();
+    remember_filters();
     is_our_heap && resident <= MAX_COPIED_BYTES && FILTERS.get() == Some(&filters())
 }
 

@@ -43,7 +43,7 @@ impl Endpoint {
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
         #[cfg(feature = "profiles")]
-        apart::note_filters();
+        apart::remember_filters();
         Ok(Endpoint { server: http::serve(&address, answer)? })
     }
 
