@@ -16,9 +16,9 @@ use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,8 +27,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::Method;
 pub use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
+use hyper::header;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,13 +41,19 @@ use tokio::time::{sleep, timeout};
 use crate::kernel::observer;
 
 mod address;
+mod answer;
 mod encoding;
+mod message;
 
 pub use crate::formats::preference::Preference;
 pub use address::{Address, BadAddress};
+pub use answer::{Answer, Caller, Work, WorkOnBody};
+pub use message::{HTML, JSON, PACKED, Request, Response, TEXT};
 
 use address::Listener;
+use answer::Connected;
 use encoding::Encoding;
+use message::joined;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -79,166 +84,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How often to look meanwhile whether they are done.
 const FINISH_PAUSE: Duration = Duration::from_millis(5);
-
-/// The type of a line of text.
-pub const TEXT: &str = "text/plain; charset=utf-8";
-
-/// The type of a page.
-pub const HTML: &str = "text/html; charset=utf-8";
-
-/// The type of an object for scripts.
-pub const JSON: &str = "application/json";
-
-/// The type of what is packed already, and gains nothing by being packed again.
-pub const PACKED: &str = "application/octet-stream";
-
-/// The head of a GET (or HEAD) request without a body, or of a POST request.
-pub struct Request(Parts);
-
-impl Request {
-    /// Whether it is a POST. Only [`Answer::ToBody`] is an answer to one.
-    pub fn is_post(&self) -> bool {
-        self.0.method == Method::POST
-    }
-
-    /// The path, as sent.
-    pub fn path(&self) -> &str {
-        self.0.uri.path()
-    }
-
-    /// The query as sent, without its question mark.
-    pub fn query(&self) -> &str {
-        self.0.uri.query().unwrap_or_default()
-    }
-
-    /// Names and values of the query, in its order and as sent.
-    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        let parameters = self.query().split('&').filter(|parameter| !parameter.is_empty());
-        parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
-    }
-
-    /// The header that says which formats the client prefers; empty if it does not care.
-    pub fn accept(&self) -> String {
-        joined(&self.0.headers, header::ACCEPT)
-    }
-}
-
-/// A header that may come in several lines, in one.
-fn joined(headers: &HeaderMap, name: HeaderName) -> String {
-    let lines: Vec<&str> =
-        headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
-    lines.join(",")
-}
-
-/// What a request is answered with.
-#[derive(Debug)]
-pub struct Response {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Response {
-    /// What was asked for.
-    pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response {
-        Response::new(StatusCode::OK, content_type, body.into())
-    }
-
-    /// A refusal: one line, without its end, that names the value and what was expected.
-    pub fn refusal(status: StatusCode, line: impl Into<String>) -> Response {
-        Response::new(status, TEXT, Bytes::from(line.into() + "\n"))
-    }
-
-    /// What was asked for is elsewhere, for good: `place` is relative to where it was looked for.
-    pub fn moved(place: &'static str) -> Response {
-        Response::new(StatusCode::MOVED_PERMANENTLY, TEXT, Bytes::from(format!("{place}\n")))
-            .with_header(header::LOCATION, place)
-    }
-
-    fn new(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
-        Response { status, headers: HeaderMap::new(), body }
-            .with_header(header::CONTENT_TYPE, content_type)
-            .with_header(header::CACHE_CONTROL, "no-store")
-            .with_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-    }
-
-    /// The same in another encoding, if it is long enough to gain by one.
-    fn encoded(mut self, encoding: Encoding) -> Response {
-        let is_packed = self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == PACKED);
-        if self.body.len() < encoding::MIN_BYTES || is_packed {
-            return self;
-        }
-        if encoding == Encoding::Gzip {
-            self.body = encoding::gzip(&self.body).into();
-            self = self.with_header(header::CONTENT_ENCODING, "gzip");
-        }
-        // After any that the answer itself depends on.
-        self.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
-        self
-    }
-
-    /// The same with one more header.
-    #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Response {
-        self.headers.insert(name, HeaderValue::from_static(value));
-        self
-    }
-}
-
-/// How a request is answered.
-pub enum Answer {
-    /// On the server's thread: nobody else is served meanwhile, so it takes a few milliseconds at
-    /// most.
-    Now(Response),
-    /// On a thread of its own, where it may take as long as it likes.
-    Later(Work),
-    /// The same from the body of a POST request, of 1 MiB at most. Every other answer to one is
-    /// replaced by a refusal.
-    ToBody(WorkOnBody),
-}
-
-/// What makes a response.
-pub type Work = Box<dyn FnOnce(&Caller) -> Response + Send>;
-
-/// What makes a response from a body.
-pub type WorkOnBody = Box<dyn FnOnce(&[u8]) -> Response + Send>;
-
-/// The client that waits for an answer which lasts.
-#[derive(Debug, Default)]
-pub struct Caller {
-    has_gone: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Caller {
-    /// Waits that long. `false`, and at once: the client has closed its side of the connection, or the
-    /// server is stopped, so nobody waits for the answer any more.
-    pub fn wait(&self, time: Duration) -> bool {
-        let has_gone = self.has_gone.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(has_gone, time, |has_gone| !*has_gone);
-        !*waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn leave(&self) {
-        *self.has_gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-}
-
-/// Tells the work when its connection ends, in whatever way.
-struct Connected(Arc<Caller>);
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
-impl From<Response> for Answer {
-    fn from(response: Response) -> Answer {
-        Answer::Now(response)
-    }
-}
 
 /// An address that is served. Dropping it closes the address at once, and gives the requests that are
 /// being answered a second; [`Server::detach`] serves for as long as the process lives.
@@ -627,13 +472,4 @@ async fn hung_up(descriptor: RawFd) {
         }
     }
     pending().await
-}
-
-impl From<Response> for hyper::Response<Full<Bytes>> {
-    fn from(response: Response) -> hyper::Response<Full<Bytes>> {
-        let mut to_send = hyper::Response::new(Full::new(response.body));
-        *to_send.status_mut() = response.status;
-        *to_send.headers_mut() = response.headers;
-        to_send
-    }
 }
