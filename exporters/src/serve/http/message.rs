@@ -25,7 +25,7 @@ pub const PACKED: &str = "application/octet-stream";
 pub struct Request(pub(super) Parts);
 
 impl Request {
-    /// Whether it is a POST. Only [`Answer::ToBody`] is an answer to one.
+    /// Whether it is a POST. Only [`Answer::ToBody`](super::Answer::ToBody) is an answer to one.
     pub fn is_post(&self) -> bool {
         self.0.method == Method::POST
     }
