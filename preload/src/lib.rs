@@ -7,6 +7,7 @@
 //! This is the only place with `no_mangle`, and nothing but argument checks happens here, and one
 //! question to the loader: where this library is, whose functions are no part of its users' stacks.
 
+mod atfork;
 mod exit;
 
 use core::ffi::{c_int, c_void};

@@ -110,6 +110,20 @@ mod lifecycle {
     );
 }
 
+mod forks {
+    crate::checks::checks!(
+        "forks.c",
+        crate::succeeds,
+        [
+            handlers_of_a_library_may_allocate,
+            handlers_may_start_and_join_threads,
+            handlers_may_take_a_mutex_that_others_allocate_under,
+            streams_are_flushed_and_read_around_forks,
+            a_childs_threads_find_the_streams_unlocked,
+        ]
+    );
+}
+
 mod rest {
     crate::checks::checks!(
         "rest.c",

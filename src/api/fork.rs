@@ -1,37 +1,13 @@
-//! fork: the child gets a heap whose locks are free, whose records are whole, and in which the
-//! blocks that other threads had cached are free again.
+//! Children that can allocate: made by libc's `fork`, for which nothing has to be done, or by [`around`].
 
-use core::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::api::fork_handlers;
 use crate::api::start;
-use crate::caches::bin::Bins;
-use crate::heap::HEAP;
-use crate::heap::central;
-use crate::hooks::sections;
-use crate::os;
-use crate::os::pin;
-use crate::release::RELEASE;
-use crate::sampling::observer;
 
-/// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
-/// inside malloc (a signal handler forks) do nothing: whatever the interrupted call holds stays held.
-static HOLDER: AtomicUsize = AtomicUsize::new(0);
-
-/// Was it this thread that took the locks? If so it has to give them back.
-fn was_this_thread(word: usize) -> bool {
-    HOLDER.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-/// Before `main`, and before any fork: libc may allocate for its list of handlers, so this is not
-/// done while the heap starts.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static REGISTER: extern "C" fn() = register;
-
-extern "C" fn register() {
-    pin::pin();
-    // SAFETY: the handlers are functions of the right type that stay where they are.
-    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+/// Registers the allocator's handlers around `fork`, if they are not yet: the first allocation does. libc calls the
+/// handlers that were registered first last before a fork; so whoever lets libraries register theirs before that
+/// calls this before. Any thread; a load, mostly.
+pub fn register() {
+    fork_handlers::register();
 }
 
 /// Makes a child by `clone` that can allocate: with the heap's locks taken before it and given back after it, in
@@ -48,50 +24,12 @@ extern "C" fn register() {
 pub unsafe fn around(clone: impl FnOnce() -> i64) -> i64 {
     // A child of a thread that waits for another one to start the heap would wait for ever.
     start::is_ready();
-    before();
+    let is_held = fork_handlers::hold();
     let result = clone();
     if result == 0 {
-        after_in_child();
-    } else {
-        after_in_parent();
+        fork_handlers::let_go_in_child(is_held);
+    } else if is_held {
+        fork_handlers::let_go_in_parent();
     }
     result
-}
-
-extern "C" fn before() {
-    let (word, inside) = os::this_thread();
-    start::wait_for_start();
-    // No tick is under way from here on. It fails where the calling thread ticks: a signal handler forks.
-    if !inside && RELEASE.lock_for_fork() {
-        HEAP.hold_for_fork(word);
-        HOLDER.store(word, Ordering::Relaxed);
-    }
-}
-
-extern "C" fn after_in_parent() {
-    if was_this_thread(os::this_thread().0) {
-        // SAFETY: `before` took the locks on this thread.
-        unsafe { HEAP.unlock_after_fork() };
-        // SAFETY: and this one.
-        unsafe { RELEASE.unlock_after_fork() };
-        // SAFETY: `before` held the caches on this thread.
-        unsafe { HEAP.threads.resume_in_parent() };
-    }
-}
-
-extern "C" fn after_in_child() {
-    HEAP.belongs_to_this_process();
-    RELEASE.ticker.is_gone_in_child();
-    sections::forked();
-    observer::forked();
-    let (word, _) = os::this_thread();
-    if was_this_thread(word) {
-        // SAFETY: `before` took the locks on this thread, which is now the only one.
-        unsafe { HEAP.unlock_after_fork() };
-        // SAFETY: and this one.
-        unsafe { RELEASE.unlock_after_fork() };
-        let empty = |cache: &_| central::flush(&HEAP, cache, Bins::ALL);
-        // SAFETY: `before` held the caches on this thread, which is now the only one.
-        unsafe { HEAP.threads.resume_in_child(word, empty) };
-    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod exit_summary;
 pub(crate) mod faults;
 pub mod fork;
+pub(crate) mod fork_handlers;
 pub(crate) mod global;
 pub mod malloc;
 pub(crate) mod start;

@@ -1,6 +1,7 @@
 //! How the process's heap comes into being: once, when something is first asked of it.
 
 use crate::api::faults;
+use crate::api::fork_handlers;
 use crate::api::thread_exit;
 use crate::figures::root;
 use crate::heap::HEAP;
@@ -14,16 +15,9 @@ pub(crate) fn is_ready() -> bool {
     HEAP.is_ready() || start()
 }
 
-/// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
-pub(crate) fn wait_for_start() {
-    if HEAP.is_starting() {
-        start();
-    }
-}
-
 #[cold]
 fn start() -> bool {
-    HEAP.start_once(os::this_thread().0, || {
+    let is_ready = HEAP.start_once(os::this_thread().0, || {
         // Readers from outside find the heap by what this brings into the program.
         core::hint::black_box(root::address());
         os::find_purge_call();
@@ -35,5 +29,9 @@ fn start() -> bool {
             Line::new().text("the system grants no address space for a heap").send();
         }
         is_reserved
-    })
+    });
+    if is_ready {
+        fork_handlers::register();
+    }
+    is_ready
 }

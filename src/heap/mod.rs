@@ -73,9 +73,14 @@ impl Heap {
         self.ready.load(Ordering::Acquire) == READY
     }
 
-    /// Is some thread making it ready just now?
-    pub fn is_starting(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) == STARTING
+    /// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
+    /// The calling thread's word is at `word`.
+    pub fn wait_for_start(&self, word: usize) {
+        while self.ready.load(Ordering::Acquire) == STARTING
+            && self.starter.load(Ordering::Relaxed) != word
+        {
+            os::yield_now();
+        }
     }
 
     /// Makes the heap usable by `start`, once, whoever comes first; returns whether it is then. The calling

@@ -19,6 +19,7 @@ mod purge;
 pub(crate) mod raw_thread;
 pub(crate) mod report;
 pub(crate) mod sequence;
+pub(crate) mod streams;
 mod system;
 mod threads;
 mod time;

@@ -7,11 +7,16 @@ use std::sync::Mutex;
 
 use crate::support::{LIMIT, installed, plain, run};
 
+/// Sources that make libraries.
+const LIBRARIES: [&str; 2] = ["plugin.c", "early.c"];
+
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
 
 /// The program made from `source`, made now if this process has not made it yet.
 pub fn built(source: &str) -> Option<PathBuf> {
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    // Before the lock is taken, which building it takes, too.
+    let library = if source == "forks.c" { Some(built("early.c")?) } else { None };
     let compiler = installed(source, if source.ends_with(".cpp") { "c++" } else { "cc" })?;
     // Held while compiling: other tests wait for the same program rather than make it again. A
     // failed build poisons it, and every test that needs it says so.
@@ -26,10 +31,14 @@ pub fn built(source: &str) -> Option<PathBuf> {
     let mut compile = plain(compiler);
     compile.args(["-O2", "-g", "-fno-builtin", "-pthread"]);
     compile.arg(if source.ends_with(".cpp") { "-std=c++17" } else { "-std=gnu11" });
-    if source == "plugin.c" {
+    if LIBRARIES.contains(&source) {
         compile.args(["-shared", "-fPIC"]);
     }
-    compile.arg(Path::new(SOURCES).join(source)).arg("-o").arg(&aside).arg("-ldl");
+    compile.arg(Path::new(SOURCES).join(source)).arg("-o").arg(&aside);
+    if let Some(library) = library {
+        compile.arg(library);
+    }
+    compile.arg("-ldl");
     run(&mut compile, "", LIMIT).expect_success();
     fs::rename(&aside, &target).expect("put the program in its place");
     programs.insert(source.to_owned(), target.clone());
