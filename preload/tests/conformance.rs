@@ -124,6 +124,10 @@ mod forks {
     );
 }
 
+mod interposed {
+    crate::checks::checks!("interposed.c", crate::succeeds, [the_clock_of_others_is_theirs]);
+}
+
 mod rest {
     crate::checks::checks!(
         "rest.c",

@@ -20,6 +20,7 @@ fn start() -> bool {
     let is_ready = HEAP.start_once(os::this_thread().0, || {
         // Readers from outside find the heap by what this brings into the program.
         core::hint::black_box(root::address());
+        os::find_clock();
         os::find_purge_call();
         let is_reserved = HEAP.reserve(&Linux, faults::watch);
         if is_reserved {

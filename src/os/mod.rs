@@ -24,6 +24,7 @@ mod system;
 mod threads;
 mod time;
 pub(crate) mod tls;
+mod vdso;
 
 pub(crate) use cgroup::MemoryRoom;
 pub(crate) use errno::*;
@@ -35,3 +36,4 @@ pub(crate) use system::*;
 pub(crate) use threads::*;
 pub(crate) use time::*;
 pub(crate) use tls::this_thread;
+pub(crate) use vdso::find_clock;

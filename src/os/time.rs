@@ -4,11 +4,10 @@ use core::sync::atomic::AtomicU32;
 
 use super::system::Nanos;
 use super::threads::futex_wait_for;
+use super::vdso;
 
 pub(super) fn clock(clock: libc::clockid_t) -> Nanos {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for a timespec.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    let time = vdso::clock_gettime(clock);
     Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 

@@ -2,7 +2,7 @@
 //! needs one, then run once per check, so that a crash, a hang or an abort is that check's own.
 
 use crate::programs_in_c::built;
-use crate::support::{LIMIT, Outcome, plain, preloaded, run};
+use crate::support::{LIMIT, Outcome, library, plain, preloaded, run};
 
 /// Runs one check under the library; none if the machine has no compiler for it.
 pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
@@ -10,6 +10,11 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
     command.arg(check);
     if source == "lifecycle.c" {
         command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
+    }
+    if source == "interposed.c" {
+        let libraries = library().into_iter().chain(built("interposer.c"));
+        let libraries: Vec<String> = libraries.map(|path| path.display().to_string()).collect();
+        command.env("LD_PRELOAD", libraries.join(":"));
     }
     if source == "faults.c" {
         // Guards and the profiler's tables need the system, too.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::support::{LIMIT, installed, plain, run};
 
 /// Sources that make libraries.
-const LIBRARIES: [&str; 2] = ["plugin.c", "early.c"];
+const LIBRARIES: [&str; 3] = ["plugin.c", "early.c", "interposer.c"];
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
 
