@@ -22,6 +22,10 @@ use imports::{
 const MOST_LINES: usize = 70;
 const MOST_COLUMNS: usize = 120;
 
+/// Methods that a later tier gives to an earlier one's type so that users find them there; the type's own tier
+/// never calls them. File and type.
+const LENT: [(&str, &str); 1] = [("profile/reading.rs", "Target")];
+
 /// The functions that are longer: file, name, lines. The list only shrinks.
 const LONG_FUNCTIONS: [(&str, &str, usize); 1] = [("src/stack/unwind/tables.rs", "execute", 77)];
 
@@ -34,7 +38,8 @@ fn folders_are_the_tiers_and_imports_run_one_way() {
     assert_eq!(tables.len(), 2, "ARCHITECTURE.md has a table of tiers for each library");
     let mut told = Vec::new();
     for (folder, tiers) in ["src", "exporters/src"].iter().zip(&tables) {
-        let complaints = shape(&Library::new(files_below(folder)), tiers);
+        let files = files_below(folder);
+        let complaints = [evasions(&files), shape(&Library::new(files), tiers)].concat();
         told.extend(complaints.iter().map(|complaint| format!("{folder}: {complaint}")));
     }
     assert_none(&told);
@@ -115,7 +120,14 @@ fn stands_in(file: &str, (_, places): &Tier) -> bool {
 // The rules.
 
 fn shape(library: &Library, tiers: &[Tier]) -> Vec<String> {
-    [misplaced(library, tiers), upward(library, tiers), circle(library), orphans(library)].concat()
+    [
+        misplaced(library, tiers),
+        upward(library, tiers),
+        lent(library, tiers),
+        circle(library),
+        orphans(library),
+    ]
+    .concat()
 }
 
 /// Files that stand in no row or in several, and rows that name what is not there.
@@ -149,6 +161,37 @@ fn upward(library: &Library, tiers: &[Tier]) -> Vec<String> {
         if other > own && seen.insert((file, from)) {
             let tier = tiers.get(other).map_or("lib.rs", |(name, _)| name);
             told.push(format!("{file}:{line} imports {path} of a later tier, {tier}"));
+        }
+    }
+    told
+}
+
+/// Methods that a file gives to a type of an earlier tier: by them that tier calls a later one, and names it
+/// nowhere.
+fn lent(library: &Library, tiers: &[Tier]) -> Vec<String> {
+    let rank = |file: &str| tiers.iter().position(|tier| stands_in(file, tier));
+    let is_listed = |file: &str, name: &str| LENT.contains(&(file, name));
+    let lent = library.methods.iter().filter(|(file, _, _, whose)| rank(file) > rank(whose));
+    let lent = lent.filter(|(file, _, name, _)| !is_listed(file, name));
+    lent.map(|(file, line, name, whose)| {
+        format!("{file}:{line} gives methods to {name}, which is {whose}'s, of an earlier tier")
+    })
+    .collect()
+}
+
+/// Ways past the reader of imports, of which no code here has any need.
+fn evasions(files: &Files) -> Vec<String> {
+    const EVASIONS: [&str; 3] = ["#[path", "include!(", "extern crate self"];
+    let mut told = Vec::new();
+    for (file, text) in files {
+        for (index, line) in code(text).iter().enumerate() {
+            for evasion in EVASIONS.iter().filter(|evasion| line.trim_start().starts_with(*evasion))
+            {
+                told.push(format!(
+                    "{file}:{} has {evasion}, which hides what is imported",
+                    index + 1
+                ));
+            }
         }
     }
     told
@@ -193,7 +236,8 @@ fn orphans(library: &Library) -> Vec<String> {
 fn too_long(files: &Files, list: &[(&str, &str, usize)]) -> Vec<String> {
     let mut told = Vec::new();
     let mut seen = BTreeSet::new();
-    let is_test = |file: &str| ["tests/", "tests.rs", "testing/"].iter().any(|t| file.contains(t));
+    let is_test =
+        |file: &str| ["/tests/", "/tests.rs", "/testing/"].iter().any(|t| file.contains(t));
     for (file, text) in files.iter().filter(|(file, _)| !is_test(file)) {
         let lines = code(text);
         for (index, line) in lines.iter().enumerate() {
@@ -295,9 +339,24 @@ fn an_upward_import_is_found() {
 }
 
 #[test]
+fn methods_for_a_lower_tier_and_ways_past_the_reader_are_found() {
+    let text = "use crate::base::Ring;\nimpl Ring {\n    fn f() {}\n}\nimpl Clone for Ring {}\n";
+    let (library, tiers) = house(&[("heap/mod.rs", text)]);
+    let told = "heap/mod.rs:2 gives methods to Ring, which is base/ring.rs's, of an earlier tier";
+    assert_eq!(lent(&library, &tiers), [told]);
+    let text = "#[path = \"../heap/mod.rs\"]\nmod heap;\n    extern crate self as me;\n";
+    let told = evasions(&Files::from([("a.rs".to_string(), text.to_string())]));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].starts_with("a.rs:3 has extern crate self"), "{told:?}");
+}
+
+#[test]
 fn a_circle_is_found() {
     let (library, _) = house(&[("base/bits.rs", "use super::Ring;\n")]);
     assert_eq!(circle(&library), ["a circle: base/bits.rs → base/ring.rs → base/bits.rs"]);
+    // What a file passes on it may use itself: only a folder's mod.rs and lib.rs do nothing else.
+    let (library, _) = house(&[("base/bits.rs", "pub use super::ring::Ring;\n")]);
+    assert_eq!(circle(&library).len(), 1);
 }
 
 #[test]

@@ -458,7 +458,7 @@ impl Program {
         let is_alive = || self.tickers.load(Ordering::Relaxed) > 0;
         if let Some(attempt) = self.lifecycle.begin(is_alive) {
             self.tickers.fetch_add(1, Ordering::Relaxed);
-            self.lifecycle.has_begun(attempt);
+            self.lifecycle.set_running(attempt);
         }
     }
 

@@ -106,8 +106,8 @@ pub(crate) fn let_go_in_parent() {
 
 /// Makes the heap that of the process that the fork has made; and gives back, if `was_held`, what [`hold`] took.
 pub(crate) fn let_go_in_child(was_held: bool) {
-    HEAP.belongs_to_this_process();
-    RELEASE.ticker.is_gone_in_child();
+    HEAP.adopt_in_this_process();
+    RELEASE.ticker.forget_in_child();
     sections::forked();
     observer::forked();
     if was_held {

@@ -158,15 +158,19 @@ impl Registry {
                 batch.filter(|(cache, _)| cache.is_of_another(own_word))
             };
             candidates().for_each(|(cache, _)| cache.lock.want());
-            let ordered = os::barrier_all_threads();
             done.barriers += 1;
-            done.is_refused |= !ordered;
+            if !os::barrier_all_threads() {
+                candidates().for_each(|(cache, _)| cache.lock.let_go());
+                done.is_refused = true;
+                done.unavailable = self.count_others(own_word);
+                return done;
+            }
             for (cache, bins) in candidates() {
-                if ordered && !cache.is_busy() {
+                if cache.is_busy() {
+                    done.busy += 1;
+                } else {
                     work(cache, *bins);
                     done.taken += 1;
-                } else {
-                    done.busy += 1;
                 }
                 cache.lock.let_go();
             }

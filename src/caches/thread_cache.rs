@@ -7,9 +7,9 @@
 //!
 //! # Who may touch a cache
 //!
-//! Its owner, between [`ThreadWord`] saying [`BUSY`](crate::os::biased_lock::BUSY) and saying the cache's
-//! address again; or a *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc is entered
-//! means re-entrance (a signal handler interrupted the owner): such a call is served without the
+//! Its owner, between its [word](crate::os::tls::ThreadWord) saying [`BUSY`](crate::os::biased_lock::BUSY) and
+//! saying the cache's address again; or a *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc
+//! is entered means re-entrance (a signal handler interrupted the owner): such a call is served without the
 //! cache.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -581,9 +581,10 @@ mod tests {
         assert_eq!(with(c"SLACKWATER_CACHE_BYTES", b"3M"), Knobs { cache_bytes, ..default });
         for (number, i) in NUMBERS.iter().zip(0..) {
             let mut expected = default.numbers();
-            expected[i] = 123_456;
+            expected[i] = number.max - 1;
+            let value = expected[i].to_string().leak();
             let knobs = Knobs::from_environment(|asked| {
-                (asked == number.variable).then_some(b"123456".as_slice())
+                (asked == number.variable).then_some(value.as_bytes())
             });
             assert_eq!(knobs.numbers(), expected, "{}", number.field);
         }

@@ -7,28 +7,17 @@ use crate::base::bits::PageBits;
 use crate::base::units::{
     PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
-use crate::geometry::arena::Arena;
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::{Deferred, Heap};
 use crate::os::report;
-use crate::os::{self, AddressRange, Linux, Os};
+use crate::os::{self, Linux, Os};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, PageHeap};
 
 /// From this size on a block that has to move is moved by its page table entries, not its bytes:
 /// below it, copying costs less than the kernel's work on two mappings.
 const MOVE_BYTES: usize = SEGMENT_BYTES;
-
-impl LargeRun {
-    fn address(self, arena: &Arena) -> usize {
-        arena.base() + self.segment.0 as usize * SEGMENT_BYTES + self.first.byte_offset()
-    }
-
-    fn range(self, arena: &Arena) -> AddressRange {
-        AddressRange { start: self.address(arena), bytes: self.pages.bytes().get() }
-    }
-}
 
 fn pages_for(heap: &Heap, bytes: usize) -> Option<Pages> {
     let capacity = heap.pages.arena.capacity() as usize * SEGMENT_BYTES;

@@ -181,7 +181,7 @@ impl Heap {
     }
 
     /// A fork has made this process.
-    pub fn belongs_to_this_process(&self) {
+    pub fn adopt_in_this_process(&self) {
         self.process.store(os::process(), Ordering::Relaxed);
     }
 

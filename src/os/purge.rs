@@ -4,10 +4,11 @@ use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::errno::keep_errno;
 use super::files::close;
 use super::system::{AddressRange, PURGE_BATCH, PurgeOutcome};
 
-/// How [`Linux::purge`] reaches the kernel; found out once.
+/// How [`purge_batch`] reaches the kernel; found out once.
 static PURGE_BY: AtomicU32 = AtomicU32::new(PURGE_BY_UNKNOWN);
 
 const PURGE_BY_UNKNOWN: u32 = 0;
@@ -27,7 +28,7 @@ const PIDFD_SELF: c_int = -10_000;
 pub(super) fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
     let mut outcome = PurgeOutcome::default();
     let how = match PURGE_BY.load(Ordering::Relaxed) {
-        PURGE_BY_UNKNOWN => find_purge_call(),
+        PURGE_BY_UNKNOWN => ask_for_purge_call(),
         known => known,
     };
     if how == PURGE_BY_MADVISE || ranges.len() == 1 {
@@ -98,7 +99,11 @@ fn open_pidfd() -> c_int {
 
 /// Asks with an empty vector, which only checks that the call is allowed. When the heap starts: later
 /// a filter of the program's may take offence.
-pub(crate) fn find_purge_call() -> u32 {
+pub(crate) fn find_purge_call() {
+    keep_errno(ask_for_purge_call);
+}
+
+fn ask_for_purge_call() -> u32 {
     let mut how = PURGE_BY_MADVISE;
     if advise_vector(PIDFD_SELF, &[]) == 0 {
         how = PURGE_BY_SELF;

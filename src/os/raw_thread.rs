@@ -95,7 +95,7 @@ impl RawThread {
     }
 
     /// In a forked child the thread is gone; its memory is still there.
-    pub fn is_gone_in_child(&self) {
+    pub fn forget_in_child(&self) {
         self.id.store(0, Ordering::Relaxed);
     }
 }

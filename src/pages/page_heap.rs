@@ -1,6 +1,6 @@
 //! Who owns which pages: allocation of chunks for spans and of page runs, under one lock.
 //!
-//! What becomes free comes in through [`crate::release`] alone; this file only takes.
+//! What becomes free comes in through [`crate::pages::boundary`] alone; this file only takes.
 //!
 //! Segments stand in sets, so that one with room is found without looking at the others: a set for
 //! each power of two of the longest free run, one for "has a free chunk", one for "has a free chunk
@@ -16,7 +16,7 @@ use crate::geometry::arena::{Arena, ChunkIndex, SEGMENT_SETS};
 use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
-use crate::os::Os;
+use crate::os::{AddressRange, Os};
 use crate::pages::totals::{PageCounters, Totals};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
@@ -59,6 +59,16 @@ pub(crate) struct LargeRun {
 }
 
 impl LargeRun {
+    /// The block's address.
+    pub fn address(self, arena: &Arena) -> usize {
+        arena.base() + self.segment.0 as usize * SEGMENT_BYTES + self.first.byte_offset()
+    }
+
+    /// Its addresses.
+    pub fn range(self, arena: &Arena) -> AddressRange {
+        AddressRange { start: self.address(arena), bytes: self.pages.bytes().get() }
+    }
+
     /// The parts of the run by segment.
     pub fn parts(self) -> impl Iterator<Item = (SegmentIndex, PageRun)> {
         self.parts_from(Pages(0))
@@ -474,9 +484,12 @@ impl PageHeap {
         let in_use = arena.in_use();
         let room = arena.capacity() - in_use;
         let step = (in_use / 8).clamp(GROW_MIN, GROW_MAX).max(need).min(room);
+        if need > room {
+            return None;
+        }
         let mut grown = step;
         totals.update(|figures| figures.mprotect_calls.add(2));
-        if need > room || !arena.extend(os, step) {
+        if !arena.extend(os, step) {
             if need >= step {
                 return None;
             }

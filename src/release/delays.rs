@@ -27,7 +27,7 @@ const PATIENCE_EPOCHS: u64 = 200;
 pub(crate) struct Experience {
     /// Pages purged.
     pub purged: [u64; KINDS],
-    /// Pages that came back within [`SOON`] of a purge.
+    /// Pages that came back within [`SOON`](crate::geometry::segment::SOON) of a purge.
     pub soon: [u64; KINDS],
 }
 

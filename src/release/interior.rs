@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use super::delays::INTERIOR;
 use super::journal::Journal;
-use super::purge::{PurgeLimits, Purged};
+use super::purge::{PurgeLimits, Purged, event_of};
 use crate::base::atomics::fence_after_rmw;
 use crate::base::units::{CHUNK_PAGES, Epoch, PAGE_BYTES, Pages, SEGMENT_CHUNKS, SegmentIndex};
 use crate::geometry::arena::ChunkIndex;
@@ -188,7 +188,7 @@ impl<O: Os> Purge<'_, O> {
             let (ranges, wanted) = (batch.range_count as u64, [0, 0, 0, 0, batch.pages]);
             probes::purge_end(ranges, purged, outcome.calls, outcome.took.micros(), 1);
             let batch = PurgedBatch { outcome, ranges, wanted, pages: purged, took };
-            self.journal.record(batch.event());
+            self.journal.record(event_of(&batch));
             let _page_heap = heap.pages.page_heap.lock();
             heap.pages.totals.update(|figures| {
                 figures.interior_pages.add(purged);

@@ -66,7 +66,7 @@ impl Lifecycle {
     }
 
     /// The thread is there; it may have ended again already, and have said so.
-    pub fn has_begun(&self, attempt: Attempt) {
+    pub fn set_running(&self, attempt: Attempt) {
         let running = attempt.0 - STARTING + RUNNING;
         let _ =
             self.state.compare_exchange(attempt.0, running, Ordering::AcqRel, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Lifecycle {
 
     /// There is no thread: the attempt has failed, the thread ends whatever happens meanwhile, or it
     /// is another process's.
-    pub fn is_over(&self) {
+    pub fn set_over(&self) {
         self.state.fetch_and(!PHASE, Ordering::Release);
     }
 

@@ -117,25 +117,22 @@ pub(crate) fn purge(
         let (ranges, pages) = (batch.len as u64, given_by_batch);
         probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
         let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
-        journal.record(purged.event());
+        journal.record(event_of(&purged));
         totals.update(|figures| figures.count_purge(&purged));
     }
     is_waiting |= left == 0 || calls >= limits.calls;
     Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
 }
 
-impl PurgedBatch {
-    /// For the journal.
-    pub fn event(&self) -> Event {
-        let kernel = Period::new(self.outcome.began, self.outcome.took);
-        let (ranges, pages, calls) = (self.ranges, self.pages, self.outcome.calls);
-        Event::Purge {
-            period: kernel,
-            ranges,
-            pages,
-            calls,
-            is_interior: self.wanted[INTERIOR] > 0,
-        }
+/// What the journal says of a batch.
+pub(super) fn event_of(batch: &PurgedBatch) -> Event {
+    let PurgedBatch { ranges, pages, .. } = *batch;
+    Event::Purge {
+        period: Period::new(batch.outcome.began, batch.outcome.took),
+        ranges,
+        pages,
+        calls: batch.outcome.calls,
+        is_interior: batch.wanted[INTERIOR] > 0,
     }
 }
 

@@ -1,13 +1,13 @@
 //! Records of segments that are not used any more: they, too, go back to the system.
 //!
 //! A record is a hundredth of what it is about. When every page of a segment is free and clean it says
-//! nothing that a record of zeros would not say (see [`Segment`](crate::geometry::segment::Segment)), so its pages
+//! nothing that a record of zeros would not say (see [`Segment`]), so its pages
 //! are given back like any others, and the first use of the segment begins with fresh ones.
 //!
 //! # Who else may be there
 //!
 //! - Whoever holds the page heap's lock: the segment is in no set while the kernel has its record
-//!   ([`PageHeap::hold_record`](crate::page_heap::page_heap::PageHeap::hold_record)), so nobody allocates there; and
+//!   ([`PageHeap::hold_record`]), so nobody allocates there; and
 //!   nobody frees there, for nothing is in use.
 //! - A thread that was slow: it put the last block but one of a span back, or looked for a span in the
 //!   index, and was not heard of since. It may still look at a descriptor, at a word of the index or at
@@ -28,7 +28,7 @@ use crate::pages::HeapPages;
 use crate::pages::page_heap::{IDLE_RECORD, PageHeap};
 
 /// Epochs for which a segment must have been left alone before its record goes: a second of the usual
-/// ones. To use it again soon costs five faults, beside up to 512 of its own page_heap.
+/// ones. To use it again soon costs five faults, beside up to 512 of its own pages.
 pub(super) const IDLE_EPOCHS: u64 = 20;
 
 const RECORD_PAGES: u64 = (size_of::<Segment>() / PAGE_BYTES) as u64;

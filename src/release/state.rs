@@ -176,10 +176,10 @@ impl Ticker {
     }
 
     /// In a forked child the thread is gone.
-    pub fn is_gone_in_child(&self) {
-        self.thread.is_gone_in_child();
-        self.assistant.thread.is_gone_in_child();
-        self.lifecycle.is_over();
+    pub fn forget_in_child(&self) {
+        self.thread.forget_in_child();
+        self.assistant.thread.forget_in_child();
+        self.lifecycle.set_over();
     }
 }
 

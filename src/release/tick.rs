@@ -220,20 +220,28 @@ fn release_pages(
     let mut counted = flush_unused_bins(heap, journal, os, own, limits.bin_epochs);
     let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
-    if let Some(assistant) = assistant {
-        assistant.start(limits.purge);
-    }
+    let budget = limits.purge;
+    // With an assistant each of the two has half of it.
+    let share = match assistant {
+        Some(assistant) => {
+            let (pages, calls) = (budget.pages.div_ceil(2), budget.calls.div_ceil(2));
+            let half = PurgeLimits { pages, calls, ..budget };
+            assistant.start(half);
+            half
+        }
+        None => budget,
+    };
     let batch = &mut workspace.batch;
-    let given = purge(&heap.pages, journal, os, epoch, limits.purge, batch);
+    let given = purge(&heap.pages, journal, os, epoch, share, batch);
     counted.0 += given.took.0;
     if let Some(assistant) = assistant {
         let began = os.exact_now();
         assistant.wait();
         counted.0 += os.exact_now().since(began).0;
     }
-    let pages = limits.purge.pages.saturating_sub(given.pages.0.into());
-    let calls = limits.purge.calls.saturating_sub(given.calls);
-    let left = PurgeLimits { pages, calls, ..limits.purge };
+    let pages = share.pages.saturating_sub(given.pages.0.into());
+    let calls = share.calls.saturating_sub(given.calls);
+    let left = PurgeLimits { pages, calls, ..share };
     let inside = purge_interiors(heap, journal, os, epoch, &left, &mut workspace.interior);
     counted.0 += inside.took.0;
     if inside.pages.0 > 0 {

@@ -66,11 +66,11 @@ fn start(heap: &'static Heap, release: &'static Release) {
     ticker.record_credentials();
     if ticker.thread.start(run) {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
-        ticker.lifecycle.has_begun(attempt);
+        ticker.lifecycle.set_running(attempt);
     } else {
         ticker.failures.fetch_add(1, Ordering::Relaxed);
         ticker.retry.store(now.0 + RETRY.0, Ordering::Relaxed);
-        ticker.lifecycle.is_over();
+        ticker.lifecycle.set_over();
     }
 }
 
@@ -88,7 +88,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
         let is_itself = release.ticker.credentials.load(Ordering::Relaxed) == credentials;
         if !knobs.ticker || !knobs.release || !is_itself {
             sections::thread_ends();
-            release.ticker.lifecycle.is_over();
+            release.ticker.lifecycle.set_over();
             return 0;
         }
         let Some(ticked) = tick(heap, release, &Linux, is_quiet, has_descriptors) else { continue };

@@ -17,7 +17,7 @@ use crate::stack::Registers;
 impl Sampler {
     /// A sampled block of up to 32 KiB, aligned to `align`; `None` if it cannot be had, and should be an
     /// ordinary one. `frame` is an address in the frame of the function that the program has
-    /// called ([`stack::address_in_frame`]).
+    /// called ([`crate::stack::address_in_frame`]).
     #[cold]
     pub fn allocate(
         &self,

@@ -72,7 +72,9 @@ pub(super) fn report(
     stack: StackId,
 ) {
     tell(open, misuse, address, index, stack);
-    Line::new().text("  it was found when the block was freed; nothing else was harmed").send();
+    Line::new()
+        .text("  it was found when the block was freed or resized; nothing else was harmed")
+        .send();
 }
 
 fn tell(

@@ -22,7 +22,8 @@ use crate::stack::{self, MAX_FRAMES};
 /// where addresses are limited: 16 MiB.
 const QUARANTINE: u32 = 256;
 
-/// A part of the samples of an epoch goes into quarantine, with the stack that freed it. The slots of
+/// So many blocks as this part of an epoch's budget of samples, and one at least, go into quarantine when they
+/// are freed, with the stack that freed them. The slots of
 /// others are used again at once: this costs no system call.
 const QUARANTINED_ONE_IN: u64 = 4;
 
@@ -334,7 +335,8 @@ impl Open<'_> {
     /// Should a block that is freed now go into quarantine?
     pub(super) fn has_quarantine(&mut self) -> bool {
         let done = self.sampler.quarantined.load(Ordering::Relaxed);
-        let has = done < self.sampler.budget.load(Ordering::Relaxed) / QUARANTINED_ONE_IN;
+        let most = (self.sampler.budget.load(Ordering::Relaxed) / QUARANTINED_ONE_IN).max(1);
+        let has = done < most;
         self.sampler.quarantined.store(done + has as u64, Ordering::Relaxed);
         has
     }
@@ -368,7 +370,7 @@ impl Open<'_> {
         self.state.waiting += 1;
     }
 
-    /// A slot for `bytes`, at least one, and the block's address there; all behind it is [`PAD`].
+    /// A slot for `bytes`, at least one, and the block's address there; all behind it is [`slots::PAD`].
     pub(super) fn open_slot(
         &mut self,
         arena: &Arena,

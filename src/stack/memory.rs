@@ -159,6 +159,7 @@ impl StackMemory for CopiedStack<'_> {
 mod tests {
     use super::super::registers::Registers;
     use super::*;
+    use crate::testing::filter::forbid;
     use std::thread;
 
     #[test]
@@ -219,32 +220,10 @@ mod tests {
         unsafe { os::unmap(os::AddressRange { start: pages, bytes }) };
     }
 
-    /// Forbids the calling thread `rt_sigprocmask`, for good.
-    fn forbid_reading() {
-        let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-        let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-        let give = (libc::BPF_RET | libc::BPF_K) as u16;
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        let number = libc::SYS_rt_sigprocmask as u32;
-        let mut filter = [
-            // The system call's number is first.
-            libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },
-            libc::sock_filter { code: equal, jt: 0, jf: 1, k: number },
-            libc::sock_filter { code: give, jt: 0, jf: 0, k: refuse },
-            libc::sock_filter { code: give, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
-        ];
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        // SAFETY: takes numbers.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        let mode = libc::SECCOMP_MODE_FILTER;
-        // SAFETY: the program is valid; the kernel copies it.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }, 0);
-    }
-
     #[test]
     fn where_the_kernel_refuses_our_own_frames_are_still_read() {
         thread::spawn(|| {
-            forbid_reading();
+            forbid(libc::SYS_rt_sigprocmask);
             let mark = std::hint::black_box(0x1234_5678_9abc_def0_u64);
             let mark_at = &raw const mark as u64;
             let mut scratch = Box::new(Scratch::new());

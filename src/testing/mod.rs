@@ -2,6 +2,7 @@
 //! invariant, and the model that drives them all.
 
 pub(crate) mod check;
+pub(crate) mod filter;
 mod model;
 pub(crate) mod test_heap;
 pub(crate) mod test_random;

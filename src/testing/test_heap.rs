@@ -40,7 +40,7 @@ impl TestHeap {
 
     pub fn with_segments(segments: usize) -> TestHeap {
         let test = TestHeap { heap: Heap::new(), release: Release::new(), os: FakeOs::default() };
-        test.heap.belongs_to_this_process();
+        test.heap.adopt_in_this_process();
         assert!(test.heap.pages.arena.reserve(&Linux, segments * SEGMENT_BYTES));
         assert_eq!(test.heap.pages.arena.capacity() as usize, segments);
         test

@@ -18,6 +18,8 @@ pub struct Library {
     /// The files that are not tests.
     pub modules: BTreeMap<Module, String>,
     pub imports: Vec<Import>,
+    /// Methods that a file gives to another file's type: who, on which line, which type, whose.
+    pub methods: Vec<(String, usize, String, String)>,
     /// Modules that nobody here has to name: others do, or the linker, or they are methods of a type.
     pub entries: BTreeSet<Module>,
     /// By module and name: what a `use` there calls so.
@@ -46,10 +48,12 @@ impl Library {
             files,
             modules,
             imports: Vec::new(),
+            methods: Vec::new(),
             entries: BTreeSet::new(),
             uses: BTreeMap::new(),
         };
         let mut named = Vec::new();
+        let mut types = Vec::new();
         let mut public = BTreeSet::from([Module::new()]);
         let mut declared = public.clone();
         for (at, file) in &library.modules {
@@ -64,6 +68,7 @@ impl Library {
                     public.insert(child(at, name));
                 }
             }
+            types.extend(types_with_methods(&lines).map(|(line, name)| (at.clone(), line, name)));
             named.extend(names(&lines).into_iter().map(|named| (at.clone(), named)));
         }
         library.entries.extend(public);
@@ -76,9 +81,19 @@ impl Library {
             let file = library.modules[&at].clone();
             let from = library.file_of(&at, &named.path).filter(|from| **from != file)?.clone();
             let Named { line, written, is_passed_on, .. } = named;
+            // Elsewhere one that passes something on may use it, too.
+            let is_passed_on = is_passed_on && (file.ends_with("mod.rs") || file == "lib.rs");
             Some(Import { file, line, path: written, from, is_passed_on })
         };
         library.imports = named.into_iter().filter_map(import).collect();
+        for (at, line, name) in types {
+            let file = &library.modules[&at];
+            if let Some(whose) =
+                library.file_of(&at, std::slice::from_ref(&name)).filter(|whose| *whose != file)
+            {
+                library.methods.push((file.clone(), line, name, whose.clone()));
+            }
+        }
         library
     }
 
@@ -125,6 +140,17 @@ fn test_modules(file: &str, text: &str) -> Vec<Module> {
     let tests = lines.windows(2).filter(|two| is_for_tests(two[0]) && two[1].ends_with(';'));
     let names = tests.filter_map(|two| declares(two[1], "mod"));
     names.map(|name| child(&module(file), identifier(name))).collect()
+}
+
+/// The types to which a file gives methods of their own (no trait's), with the lines.
+fn types_with_methods(lines: &[&str]) -> impl Iterator<Item = (usize, String)> {
+    let lines = lines.iter().zip(1..);
+    lines.filter_map(|(line, number)| {
+        let rest = line.strip_prefix("impl")?;
+        let rest =
+            if rest.starts_with('<') { rest.split_once("> ")?.1 } else { rest.strip_prefix(' ')? };
+        (!rest.contains(" for ")).then(|| (number, identifier(rest).to_string()))
+    })
 }
 
 /// Are there methods of a type that another file declares?
@@ -237,7 +263,9 @@ pub fn code(text: &str) -> Vec<&str> {
 }
 
 fn is_for_tests(line: &str) -> bool {
-    ["#[cfg(test)]", "#[cfg(all(test"].iter().any(|start| line.trim_start().starts_with(start))
+    ["#[cfg(test)]", "#[cfg(all(test,", "#[cfg(all(test)"]
+        .iter()
+        .any(|start| line.trim_start().starts_with(start))
 }
 
 /// Does an item that began with this indentation end here? (And not a text in it, of many lines.)
@@ -251,8 +279,16 @@ pub fn indentation(line: &str) -> usize {
 
 /// What follows `keyword` in a line that declares such an item.
 pub fn declares<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
-    const BEFORE: [&str; 7] =
-        ["pub ", "pub(crate) ", "pub(super) ", "const ", "async ", "unsafe ", "extern \"C\" "];
+    const BEFORE: [&str; 8] = [
+        "pub ",
+        "pub(crate) ",
+        "pub(super) ",
+        "const ",
+        "async ",
+        "unsafe ",
+        "extern \"C\" ",
+        "extern \"C-unwind\" ",
+    ];
     let mut rest = line.trim_start();
     while let Some(after) = BEFORE.iter().find_map(|word| rest.strip_prefix(word)) {
         rest = after;

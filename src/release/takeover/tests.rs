@@ -9,6 +9,7 @@ use crate::heap::central;
 use crate::os::Linux;
 use crate::os::biased_lock::{BUSY, OwnerWord};
 use crate::os::tls::ThreadWord;
+use crate::testing::filter::forbid;
 use crate::testing::test_heap::TestHeap;
 
 /// A cache of this thread, in which some blocks of each of `sizes` are.
@@ -71,8 +72,27 @@ fn test_with_barrier() -> Option<TestHeap> {
     test.heap.register_barrier().then_some(test)
 }
 
+/// A filter that comes later refuses it: nothing is taken over, which is said once, and nobody is kept out.
 #[test]
-fn bins_that_rested_long_enough_are_put_away() {
+fn a_barrier_that_is_refused_later_leaves_every_cache_alone() {
+    let Some(test) = test_with_barrier() else { return };
+    let cache = cache_with(&test, &[64, 3000]);
+    let held = (cached(cache, 64), cached(cache, 3000));
+    elsewhere(&test, |heap, journal| {
+        forbid(libc::SYS_membarrier);
+        flush_all_bins(heap, journal, &Linux);
+        assert!(!heap.has_barrier());
+        flush_all_bins(heap, journal, &Linux);
+    });
+    assert_eq!(counters(&test.heap), [0, 0, 2, 1], "it was asked once");
+    assert!(test.release.journal.events().is_empty());
+    assert_eq!((cached(cache, 64), cached(cache, 3000)), held);
+    touch(cache, 64);
+    test.check();
+}
+
+#[test]
+fn bins_that_were_idle_long_enough_are_flushed() {
     for patience in [1, 2, 5] {
         let Some(test) = test_with_barrier() else { return };
         let cache = cache_with(&test, &[64, 3000, 20_000]);

@@ -348,7 +348,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
         }
     }
     let (heap, release) = (Heap::new(), Release::new());
-    heap.belongs_to_this_process();
+    heap.adopt_in_this_process();
     assert!(heap.pages.arena.reserve(&Linux, 64 << 20));
     let clock = Clock(AtomicU64::new(1));
     let arrived = AtomicU64::new(0);
