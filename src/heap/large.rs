@@ -128,7 +128,8 @@ pub(crate) fn free(heap: &Heap, offset: usize) {
         // Fresh pages make one mapping of what moving had split. Not under the lock: the kernel has
         // to free the old ones.
         drop(page_heap);
-        resident = !os::renew(run.range(&heap.pages.arena));
+        // SAFETY: the block was given up by its owner, and its pages are in use until they are released below.
+        resident = !unsafe { os::renew(run.range(&heap.pages.arena)) };
         page_heap = heap.pages.page_heap.lock();
     }
     page_heap.states(&heap.pages.arena, run.segment).clear_run(run.first);

@@ -98,22 +98,35 @@ const MADV_GUARD_REMOVE: c_int = 103;
 
 /// Gives the pages of `range` back and makes every touch of them a fault, without splitting the
 /// mapping. `false` if the kernel cannot; nothing has changed then.
-pub(crate) fn install_guards(range: AddressRange) -> bool {
-    advise_guards(range, MADV_GUARD_INSTALL)
+///
+/// # Safety
+/// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
+pub(crate) unsafe fn install_guards(range: AddressRange) -> bool {
+    // SAFETY: the caller says so of these pages.
+    unsafe { advise_guards(range, MADV_GUARD_INSTALL) }
 }
 
 /// Makes the pages of `range` accessible again; they read as zero.
-pub(crate) fn remove_guards(range: AddressRange) -> bool {
-    advise_guards(range, MADV_GUARD_REMOVE)
+///
+/// # Safety
+/// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
+pub(crate) unsafe fn remove_guards(range: AddressRange) -> bool {
+    // SAFETY: the caller says so of these pages.
+    unsafe { advise_guards(range, MADV_GUARD_REMOVE) }
 }
 
-fn advise_guards(range: AddressRange, advice: c_int) -> bool {
+/// # Safety
+/// As [`install_guards`].
+unsafe fn advise_guards(range: AddressRange, advice: c_int) -> bool {
     // SAFETY: the caller owns these pages and needs nothing of what they hold.
     keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) == 0 })
 }
 
 /// Makes every touch of `range` a fault. `false` if the kernel refuses.
-pub(crate) fn protect(range: AddressRange) -> bool {
+///
+/// # Safety
+/// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
+pub(crate) unsafe fn protect(range: AddressRange) -> bool {
     // SAFETY: the caller owns these pages and does not touch them from here on.
     let result = keep_errno(|| unsafe {
         libc::mprotect(range.start as *mut c_void, range.bytes, libc::PROT_NONE)
@@ -123,7 +136,10 @@ pub(crate) fn protect(range: AddressRange) -> bool {
 
 /// Puts fresh zero pages in the place of `range`, which becomes one mapping with its neighbours
 /// again. `false` if the kernel refused; the old pages are then still there.
-pub(crate) fn renew(range: AddressRange) -> bool {
+///
+/// # Safety
+/// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
+pub(crate) unsafe fn renew(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_FIXED | libc::MAP_NORESERVE;
     let renewed = map(range.start as *mut c_void, range.bytes, read_write, flags).is_some();

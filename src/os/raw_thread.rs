@@ -78,8 +78,10 @@ impl RawThread {
     /// Starts the thread, which takes no signals and ends when `run` returns. `false` if the system
     /// refuses. One caller at a time; an earlier thread that is about to end is waited for.
     ///
-    /// `run` must not allocate, nor call what needs a thread of libc's.
-    pub fn start(&self, run: extern "C" fn(*mut c_void) -> c_int) -> bool {
+    /// # Safety
+    /// `run` gets by without a thread of libc's: it does not allocate, and calls nothing that has thread-local
+    /// variables of its own.
+    pub unsafe fn start(&self, run: extern "C" fn(*mut c_void) -> c_int) -> bool {
         self.wait();
         let layout = Layout::of_this_thread();
         if self.memory.load(Ordering::Relaxed) == 0 {
@@ -90,7 +92,8 @@ impl RawThread {
         let thread_pointer = memory + layout.thread_pointer;
         // SAFETY: the memory is mapped, and no thread uses it.
         unsafe { prepare_thread_pointer(thread_pointer) };
-        // SAFETY: stack and storage are the new thread's alone, laid out for it, and `id` stays.
+        // SAFETY: stack and storage are the new thread's alone, laid out for it, `id` stays, and the caller vouches
+        // for `run`.
         unsafe { clone_thread(run, memory + layout.stack_end, thread_pointer, &self.id) }
     }
 
@@ -128,7 +131,8 @@ mod tests {
         assert!(!thread.is_alive());
         set_errno(7);
         for runs in 1..=50 {
-            assert!(thread.start(run));
+            // SAFETY: it makes system calls, and counts.
+            assert!(unsafe { thread.start(run) });
             while RUNS.load(Ordering::Acquire) < runs {
                 yield_now();
             }

@@ -131,10 +131,13 @@ pub(crate) fn credentials() -> u64 {
 /// Gives the calling thread a table of descriptors of its own, with nothing in it: what it opens is
 /// never the program's next descriptor, and what the program closes is closed. `false` on kernels
 /// before 5.9, where it goes on sharing the program's.
-pub(crate) fn leave_descriptors() -> bool {
+///
+/// # Safety
+/// The calling thread uses no descriptor that is open now.
+pub(crate) unsafe fn leave_descriptors() -> bool {
     const CLOSE_RANGE_UNSHARE: c_int = 2;
     let (first, last) = (0u32, u32::MAX);
-    // SAFETY: the calling thread uses no descriptor.
+    // SAFETY: the caller says that it uses none of those that are closed for it.
     keep_errno(|| unsafe {
         libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_UNSHARE) == 0
     })

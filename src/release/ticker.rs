@@ -64,7 +64,8 @@ fn start(heap: &'static Heap, release: &'static Release) {
     }
     let Some(attempt) = ticker.lifecycle.begin(|| ticker.thread.is_alive()) else { return };
     ticker.record_credentials();
-    if ticker.thread.start(run) {
+    // SAFETY: `run` ticks: it allocates nothing, and its calls are the kernel's.
+    if unsafe { ticker.thread.start(run) } {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
         ticker.lifecycle.set_running(attempt);
     } else {
@@ -79,7 +80,8 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     thread_begins();
     let (heap, release) = (&HEAP, &RELEASE);
     let credentials = os::credentials();
-    let has_descriptors = os::leave_descriptors();
+    // SAFETY: this thread has opened no descriptor.
+    let has_descriptors = unsafe { os::leave_descriptors() };
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {

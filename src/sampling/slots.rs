@@ -115,7 +115,8 @@ impl Slots {
             return false;
         }
         match self.guards_of(index) {
-            Guards::Markers => os::remove_guards(place.range(slot)),
+            // SAFETY: the slot is at rest: its pages hold nothing, and nobody has a block there.
+            Guards::Markers => unsafe { os::remove_guards(place.range(slot)) },
             Guards::Protections => os.commit(place.range(slot)),
             Guards::Unknown | Guards::Off => true,
         }
@@ -125,10 +126,12 @@ impl Slots {
     pub fn close(&self, os: &impl Os, index: SlotIndex, slot: usize, place: &Place) {
         let range = place.range(slot);
         match self.guards_of(index) {
-            Guards::Markers if os::install_guards(range) => {}
+            // SAFETY: the block that lay there is freed.
+            Guards::Markers if unsafe { os::install_guards(range) } => {}
             Guards::Protections => {
                 os.purge(&[range]);
-                os::protect(range);
+                // SAFETY: as for the markers: the block that lay there is freed.
+                unsafe { os::protect(range) };
             }
             _ => {
                 os.purge(&[range]);
@@ -152,9 +155,11 @@ impl Slots {
             if self.guards == Guards::Unknown {
                 self.guards = Guards::Protections;
                 if os.commit(step) {
-                    self.guards = match os::install_guards(step) {
+                    // SAFETY: no slot of the step has ever been used.
+                    self.guards = match unsafe { os::install_guards(step) } {
                         true => Guards::Markers,
-                        false if os::protect(step) => Guards::Protections,
+                        // SAFETY: no slot of the step has ever been used.
+                        false if unsafe { os::protect(step) } => Guards::Protections,
                         false => Guards::Off,
                     };
                 }
@@ -162,7 +167,8 @@ impl Slots {
                 // With protections a step is reserved as it is: not to be touched.
                 let index = self.ready as SlotIndex;
                 let is_ready = match self.guards_of(index) {
-                    Guards::Markers => os.commit(step) && os::install_guards(step),
+                    // SAFETY: no slot of the step has ever been used.
+                    Guards::Markers => os.commit(step) && unsafe { os::install_guards(step) },
                     Guards::Protections => true,
                     Guards::Unknown | Guards::Off => os.commit(step),
                 };
