@@ -24,14 +24,16 @@ use crate::os::sequence::Sequence;
 use crate::pages::clock::Clock;
 use crate::sampling::{Countdown, Countdowns};
 
-/// What a thread's word says besides the address of its cache. The thread has none yet:
+// What a thread's word says besides the address of its cache, and
+// [`BUSY`](crate::os::biased_lock::BUSY) while its owner is inside.
+
+/// The thread has no cache yet.
 pub(crate) const UNSET: usize = 0;
 
-/// its owner is inside malloc or free ([`BUSY`](crate::os::biased_lock::BUSY));
-/// the thread is ending and its cache is gone:
+/// The thread is ending, and its cache is gone.
 pub(crate) const DEAD: usize = 2;
 
-/// it has none yet, and has freed one block; a word between this and [`LAST_SPECIAL`] counts on.
+/// The thread has no cache yet, and has freed one block; a word between this and [`LAST_SPECIAL`] counts on.
 pub(crate) const FREED_ONE: usize = 3;
 
 /// A word above this is the address of a cache.

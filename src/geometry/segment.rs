@@ -23,7 +23,7 @@ pub(crate) const SOON: Nanos = Nanos::from_millis(1000);
 pub(crate) struct Segment {
     /// Guarded by the page heap's lock.
     pub pages: UnsafeCell<PageStates>,
-    /// The epoch in which blocks of a span here last came back (see [`crate::release`]).
+    /// The epoch in which blocks of a span here last came back (see [`crate::pages::touched`]).
     pub touched: AtomicU64,
     /// By size class: which of the 32 chunks hold an available span (see [`crate::geometry::span_index`]).
     pub available: [AtomicU64; CLASS_COUNT],
@@ -41,7 +41,7 @@ pub(crate) struct Chunk {
 
 const _: () = assert!(size_of::<Segment>() == 5 * PAGE_BYTES);
 
-/// A large page run that starts in this segment: how long it is.
+/// Stands for the length of a large run that is longer than its first segment.
 const HUGE: u16 = u16::MAX;
 
 /// What each page of a segment is. Guarded by the page heap's lock.

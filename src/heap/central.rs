@@ -384,8 +384,8 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 }
 
 /// Empties bins and gives their arrays back: when their thread ends, when they were not used for a
-/// while, or when everything is to be given back. Then no emptiness hides in them, and the budget
-/// goes where it is used. Whoever may touch the cache.
+/// while, or when everything is to be given back. Then spans see that blocks are free, and the thread's budget
+/// is there for bins that are used. Whoever may touch the cache.
 pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
     for class in bins.classes() {
         spill(heap, cache, class, u32::MAX);

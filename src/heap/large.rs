@@ -259,7 +259,7 @@ pub(crate) fn move_to_larger(
     Some(block)
 }
 
-/// Is the block at `offset` a large one (rather than a span's)?
+/// Is a block of this class, as the page map has it, a large one (rather than a span's)?
 #[inline]
 pub(crate) fn is_large(class: SizeClass) -> bool {
     class == SizeClass::NONE

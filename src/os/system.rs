@@ -30,7 +30,7 @@ impl Nanos {
 }
 
 /// The most ranges that one [`Os::purge`] takes: batches of 64 are as good as the kernel's limit
-/// of 1,024 and leave a small frame on the stack.
+/// of 1,024, and its vector of them (1 KiB) has room on any stack.
 pub(crate) const PURGE_BATCH: usize = 64;
 
 /// What became of a batch.

@@ -30,10 +30,11 @@ pub(crate) const PENDING: usize = 12;
 /// Every page is free and clean, after some were in use: the record says nothing any more.
 pub(crate) const IDLE_RECORD: usize = 13;
 
-/// Two sets that the segment's record does not know of. The record was given back, and every page was
-/// purged before:
+// Two sets that the segment's record does not know of.
+
+/// The record was given back, and every page was purged before.
 const LOST_RECORD: usize = 14;
-/// the record is in the hands of whoever gives it back. The segment is in no other set meanwhile, and
+/// The record is in the hands of whoever gives it back. The segment is in no other set meanwhile, and
 /// nobody else looks at it.
 const HELD_RECORD: usize = 15;
 
@@ -112,7 +113,7 @@ pub(crate) struct PageHeap {
     lowest_row: [u32; SEGMENT_SETS],
     /// Where the last purge stopped looking, so that a small budget reaches every segment.
     pub purge_from: SegmentIndex,
-    /// Pages in the hands of purges.
+    /// Pages in the hands of purges, and those of segments whose record is.
     pub claimed_pages: u64,
 }
 

@@ -81,7 +81,7 @@ pub enum Event {
         at_nanos: u64,
         /// Is it scarce?
         is_scarce: bool,
-        /// The lowest memory.max or memory.high, whichever is nearer.
+        /// The limit that is nearest to being reached: a memory.max or memory.high.
         limit_bytes: u64,
         /// What is needed of it: cached files, which the kernel drops first, are not counted.
         used_bytes: u64,

@@ -11,11 +11,13 @@
 
 use crate::base::atomics::{AtomicU64, Ordering, compiler_barrier};
 
-/// What the low bits of the state say: there is no such thread,
+// What the low bits of the state say.
+
+/// There is no such thread.
 const ABSENT: u64 = 0;
-/// somebody starts it,
+/// Somebody starts it.
 const STARTING: u64 = 1;
-/// it ticks.
+/// It ticks.
 const RUNNING: u64 = 2;
 
 /// The rest of the state counts attempts to start it, so that an old one is not taken for a new one.

@@ -1,7 +1,7 @@
 //! Release: how free pages get back to the system.
 //!
 //! ```text
-//!  span retired ─┐
+//!  span retired ─┐  pages/boundary
 //!  run freed ────┼─► boundary ─► ledger: the segments' dirty bits ─► tick: gate ─► purge ─► kernel
 //!  run trimmed ──┘
 //! ```

@@ -39,8 +39,8 @@ pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
     coverage: Coverage::ALL,
 };
 
-/// Ranges in the hands of a purge. Large: it lives where the purge's lock is, not on a stack that may
-/// be any thread's.
+/// Ranges in the hands of a purge. With its 1.8 KiB it lives where the purge's lock is, not on a stack that may
+/// be any thread's; a thread of our own has it on its stack.
 pub(crate) struct Batch {
     ranges: [AddressRange; PURGE_BATCH],
     places: [(SegmentIndex, PageRun); PURGE_BATCH],
@@ -88,9 +88,9 @@ pub(crate) fn purge(
     let mut purged = 0;
     let mut scan = Scan::new(page_heap.lock().purge_from);
     while left > 0 && calls < limits.calls {
-        let mut pages = page_heap.lock();
-        is_waiting |= claim_batch(&mut pages, arena, now, &limits, left, &mut scan, batch);
-        drop(pages);
+        let mut locked = page_heap.lock();
+        is_waiting |= claim_batch(&mut locked, arena, now, &limits, left, &mut scan, batch);
+        drop(locked);
         if batch.len == 0 {
             break;
         }
@@ -98,11 +98,11 @@ pub(crate) fn purge(
         let outcome = os.purge(&batch.ranges[..batch.len]);
         calls += outcome.calls;
         let (mut wanted, mut given_by_batch) = ([0; KINDS], 0);
-        let mut pages = page_heap.lock();
+        let mut locked = page_heap.lock();
         for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
             let given_back = outcome.refused >> i & 1 == 0;
             let by_reason =
-                settle(&mut pages, arena, totals, (now, os.now()), segment, run, given_back);
+                settle(&mut locked, arena, totals, (now, os.now()), segment, run, given_back);
             for (wanted, pages) in wanted.iter_mut().zip(by_reason) {
                 *wanted += pages;
             }
@@ -111,14 +111,16 @@ pub(crate) fn purge(
             left = left.saturating_sub(given);
         }
         purged += given_by_batch;
-        pages.purge_from = scan.next;
+        locked.purge_from = scan.next;
         let took = os.exact_now().since(counted_until);
         counted_until.0 += took.0;
         let (ranges, pages) = (batch.len as u64, given_by_batch);
         probes::purge_end(ranges, pages, outcome.calls, outcome.took.micros(), 0);
-        let purged = PurgedBatch { outcome, ranges, wanted, pages, took };
-        journal.record(event_of(&purged));
-        totals.update(|figures| figures.count_purge(&purged));
+        let done = PurgedBatch { outcome, ranges, wanted, pages, took };
+        journal.record(event_of(&done));
+        // With the lock held, as every change of the totals.
+        totals.update(|figures| figures.count_purge(&done));
+        drop(locked);
     }
     is_waiting |= left == 0 || calls >= limits.calls;
     Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
