@@ -76,7 +76,6 @@ pub(crate) fn housekeeping(heap: &'static Heap, cache: &ThreadCache, os: &impl O
     let epoch = heap.pages.clock.epoch().0;
     if cache.seen_epoch.load(Ordering::Relaxed) != epoch {
         cache.seen_epoch.store(epoch, Ordering::Relaxed);
-        RELEASE.ticker.record_credentials();
         if !heap.has_barrier() {
             // Nobody else can see to the bins.
             central::flush(heap, cache, cache.unused_bins(1));

@@ -10,6 +10,7 @@ mod errno;
 #[cfg(test)]
 pub(crate) mod fake;
 mod files;
+pub(crate) mod identity;
 mod linux;
 pub(crate) mod loader;
 pub(crate) mod lock;

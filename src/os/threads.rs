@@ -84,7 +84,9 @@ pub(crate) unsafe fn clone_thread(
     thread_pointer: usize,
     id: &AtomicU32,
 ) -> bool {
+    // Those of a pthread: tools that run programs in a machine of their own know no others.
     let flags = libc::CLONE_VM
+        | libc::CLONE_FS
         | libc::CLONE_FILES
         | libc::CLONE_SIGHAND
         | libc::CLONE_THREAD
@@ -114,20 +116,6 @@ fn set_signal_mask(mask: u64) -> u64 {
     before
 }
 
-/// The calling thread's user and group identities (real, effective, saved), mixed into one number.
-pub(crate) fn credentials() -> u64 {
-    let mut ids = [0u32; 6];
-    let [user, effective_user, saved_user, group, effective_group, saved_group] = &mut ids;
-    // SAFETY: three valid places.
-    unsafe { libc::getresuid(user, effective_user, saved_user) };
-    // SAFETY: three valid places.
-    unsafe { libc::getresgid(group, effective_group, saved_group) };
-    // FNV-1a, with words for bytes.
-    ids.iter().fold(0xcbf2_9ce4_8422_2325, |mixed, &id| {
-        (mixed ^ id as u64).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 /// Gives the calling thread a table of descriptors of its own, with nothing in it: what it opens is
 /// never the program's next descriptor, and what the program closes is closed. `false` on kernels
 /// before 5.9, where it goes on sharing the program's.
@@ -141,6 +129,36 @@ pub(crate) unsafe fn leave_descriptors() -> bool {
     keep_errno(|| unsafe {
         libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_UNSHARE) == 0
     })
+}
+
+/// Lets the calling thread stand in `/`, and not where the program stands, whose folder may be unmounted.
+/// The program stays where it is.
+pub(crate) fn stand_apart() {
+    keep_errno(|| {
+        // SAFETY: takes a number; the thread has its own place from now on.
+        if unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_FS) } == 0 {
+            // SAFETY: the path ends with a zero.
+            unsafe { libc::syscall(libc::SYS_chdir, c"/".as_ptr()) };
+        }
+    });
+}
+
+/// Gives up what the calling thread has from the program's and does not need: real-time priority, capabilities, and
+/// the way to new ones.
+pub(crate) fn give_up_rights() {
+    const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    // The version, and the calling thread; then no capability.
+    let (header, none) = ([CAPABILITY_VERSION_3, 0], [0u32; 6]);
+    let usual = 0i32;
+    keep_errno(|| {
+        let (place, policy) = (&raw const usual, libc::SCHED_OTHER);
+        // SAFETY: a valid place for a priority, of the calling thread.
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, place) };
+        // SAFETY: two places as large as this version has them.
+        unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+        // SAFETY: takes numbers.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    });
 }
 
 /// Names the calling thread, for people who look at a process's threads.

@@ -130,6 +130,7 @@ pub(super) fn thread_begins() {
     ThreadWord::of_this_thread().set(DEAD);
     os::name_thread(c"slackwater");
     os::share_affinity_of_process();
+    os::stand_apart();
 }
 
 /// Whether there is a ticker, and what it needs.
@@ -138,8 +139,6 @@ pub(crate) struct Ticker {
     pub(super) lifecycle: Lifecycle,
     pub(super) thread: RawThread,
     pub(super) assistant: Assistant,
-    /// The program's identity, as of the last look of a real thread.
-    pub(super) credentials: AtomicU64,
     /// Not to be started before this time.
     pub(super) retry: AtomicU64,
     /// Threads started, and attempts that failed.
@@ -153,7 +152,6 @@ impl Ticker {
             lifecycle: Lifecycle::new(),
             thread: RawThread::new(),
             assistant: Assistant::new(),
-            credentials: AtomicU64::new(0),
             retry: AtomicU64::new(0),
             starts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -163,16 +161,6 @@ impl Ticker {
     /// Does it tick?
     pub fn is_running(&self) -> bool {
         self.lifecycle.is_running() && self.thread.is_alive()
-    }
-
-    /// For the ticker to see whether its identity is still the program's. For real threads, once an
-    /// epoch: four short system calls.
-    pub fn record_credentials(&self) {
-        let credentials = os::credentials();
-        // Others read what lies beside it all the time.
-        if self.credentials.load(Ordering::Relaxed) != credentials {
-            self.credentials.store(credentials, Ordering::Relaxed);
-        }
     }
 
     /// In a forked child the thread is gone.

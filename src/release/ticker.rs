@@ -8,8 +8,10 @@
 //!   away by then, so the first operation of any thread afterwards is a slow path, and may start it.
 //! - It takes no signals, and libc does not know of it ([`crate::os::raw_thread`]): it can be started where libc
 //!   holds locks, and the process ends with its last real thread.
-//! - libc's `setuid` does not reach it either: it ends when it sees that the program's identity is not
-//!   its own any more, and the next one has the new identity.
+//! - It stands in `/`, and has neither the program's capabilities nor its real-time priority.
+//! - libc's `setuid` does not reach it either: it ends when it sees that the program's rights are not its own any
+//!   more (users, groups, capabilities, filters; from Linux 5.9 on, where it has descriptors of its own to
+//!   look with), and the next one, a second later at the earliest, has the program's.
 //! - A forked child has none until it needs one itself.
 //! - `SLACKWATER_TICKER=off` forbids it, for programs that must have one thread.
 
@@ -20,6 +22,7 @@ use super::state::{RELEASE, Release, thread_begins};
 use super::tick::tick;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
+use crate::os::identity::{self, Identity};
 use crate::os::{self, Linux, Nanos, Os};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
@@ -63,7 +66,6 @@ fn start(heap: &'static Heap, release: &'static Release) {
         return;
     }
     let Some(attempt) = ticker.lifecycle.begin(|| ticker.thread.is_alive()) else { return };
-    ticker.record_credentials();
     // SAFETY: `run` ticks: it allocates nothing, and its calls are the kernel's.
     if unsafe { ticker.thread.start(run) } {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
@@ -79,16 +81,18 @@ fn start(heap: &'static Heap, release: &'static Release) {
 extern "C" fn run(_: *mut c_void) -> c_int {
     thread_begins();
     let (heap, release) = (&HEAP, &RELEASE);
-    let credentials = os::credentials();
     // SAFETY: this thread has opened no descriptor.
     let has_descriptors = unsafe { os::leave_descriptors() };
+    // As the program's, before it gives up what it does not need.
+    let own = if has_descriptors { identity::of_this_thread() } else { None };
+    os::give_up_rights();
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {
         let is_quiet = wait_for_pause(heap, sleep_epochs);
         let knobs = heap.knobs.get();
-        let is_itself = release.ticker.credentials.load(Ordering::Relaxed) == credentials;
-        if !knobs.ticker || !knobs.release || !is_itself {
+        if !knobs.ticker || !knobs.release || (has_descriptors && !is_the_programs(own)) {
+            release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
             sections::thread_ends();
             release.ticker.lifecycle.set_over();
             return 0;
@@ -101,6 +105,16 @@ extern "C" fn run(_: *mut c_void) -> c_int {
             sections::thread_ends();
             return 0;
         }
+    }
+}
+
+/// Are these, the calling thread's, the rights that the program has? A program that gives up some does so for its own
+/// threads alone.
+fn is_the_programs(own: Option<Identity>) -> bool {
+    match (own, identity::of_process()) {
+        (Some(own), Some(programs)) => own == programs,
+        // They cannot be read: nothing is known against it.
+        _ => true,
     }
 }
 

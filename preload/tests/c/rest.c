@@ -507,6 +507,39 @@ static void the_ticker_takes_no_signals(void) {
     CHECK(atomic_load(&signals_seen) == before + 1);
 }
 
+/* Whether the ticker that is there now has what is its own: no capability, no real-time priority, the root. It has
+ * them a moment after it has its name, and may end at any time. */
+static int ticker_is_modest(const char *here) {
+    int task = ticker();
+    if (task == 0)
+        return 0;
+    const char *line = strstr(task_text(task, "status"), "\nCapPrm:");
+    if (!line || strtoull(line + 8, NULL, 16) != 0)
+        return 0;
+    if (sched_getscheduler(task) != SCHED_OTHER)
+        return 0;
+    char path[64], place[4096] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/cwd", task);
+    if (readlink(path, place, sizeof place - 1) <= 0 || strcmp(place, "/") != 0)
+        return 0;
+    /* And the program stands where it stood. */
+    CHECK(getcwd(place, sizeof place) && strcmp(place, here) == 0, "%s", place);
+    return 1;
+}
+
+static void the_ticker_has_no_more_rights_than_it_needs(void) {
+    char here[4096];
+    CHECK(chdir("/proc") == 0 && getcwd(here, sizeof here));
+    /* Where that is not allowed, there is less to give up. */
+    struct sched_param urgent = {.sched_priority = 1};
+    sched_setscheduler(0, SCHED_FIFO, &urgent);
+    struct hand hand;
+    hand_make(&hand, 100000, 1);
+    hand_fill(&hand, 40 * MIB, 16, 4096);
+    COMES_TRUE((do_a_little(), ticker_is_modest(here)), "it keeps what it need not");
+    hand_empty(&hand);
+}
+
 static void it_can_be_forbidden(void) {
     again_with("SLACKWATER_TICKER", "off", "it_can_be_forbidden");
     struct hand hand;
@@ -849,6 +882,7 @@ static const struct check checks[] = {
      the_ticker_is_there_while_needed_and_gone_at_rest},
     {"a_small_program_has_no_ticker", a_small_program_has_no_ticker},
     {"the_ticker_takes_no_signals", the_ticker_takes_no_signals},
+    {"the_ticker_has_no_more_rights_than_it_needs", the_ticker_has_no_more_rights_than_it_needs},
     {"it_can_be_forbidden", it_can_be_forbidden},
     {"release_can_be_off", release_can_be_off},
     {"the_process_ends_with_its_last_thread", the_process_ends_with_its_last_thread},
