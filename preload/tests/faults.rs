@@ -53,5 +53,11 @@ checks::checks!(
         late_getrandom_enosys,
         early_clone_eagain,
         late_clone_eagain,
+        early_unshare_eperm,
+        late_unshare_eperm,
+        early_capset_eperm,
+        late_capset_eperm,
+        early_sched_setscheduler_eperm,
+        late_sched_setscheduler_eperm,
     ]
 );

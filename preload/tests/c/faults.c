@@ -56,6 +56,9 @@ static const struct fault faults[] = {
     {"prctl_einval", SYS_prctl, EINVAL, 0, 1, 0},
     {"getrandom_enosys", SYS_getrandom, ENOSYS, 0, 1, 0},
     {"clone_eagain", SYS_clone, EAGAIN, 0, 1, 0},
+    {"unshare_eperm", SYS_unshare, EPERM, 0, 1, 0},
+    {"capset_eperm", SYS_capset, EPERM, 0, 1, 0},
+    {"sched_setscheduler_eperm", SYS_sched_setscheduler, EPERM, 0, 1, 0},
 };
 
 /* Every thread from now on, and those that are here already, meets the fault. */
