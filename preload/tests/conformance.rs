@@ -141,7 +141,7 @@ mod rest {
             the_ticker_is_there_while_needed_and_gone_at_rest,
             a_small_program_has_no_ticker,
             the_ticker_takes_no_signals,
-            the_ticker_has_no_more_rights_than_it_needs,
+            the_ticker_has_no_priority_and_no_place_of_the_programs,
             it_can_be_forbidden,
             release_can_be_off,
             the_process_ends_with_its_last_thread,

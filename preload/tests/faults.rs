@@ -55,8 +55,6 @@ checks::checks!(
         late_clone_eagain,
         early_unshare_eperm,
         late_unshare_eperm,
-        early_capset_eperm,
-        late_capset_eperm,
         early_sched_setscheduler_eperm,
         late_sched_setscheduler_eperm,
     ]

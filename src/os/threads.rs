@@ -143,22 +143,12 @@ pub(crate) fn stand_apart() {
     });
 }
 
-/// Gives up what the calling thread has from the program's and does not need: real-time priority, capabilities, and
-/// the way to new ones.
-pub(crate) fn give_up_rights() {
-    const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-    // The version, and the calling thread; then no capability.
-    let (header, none) = ([CAPABILITY_VERSION_3, 0], [0u32; 6]);
-    let usual = 0i32;
-    keep_errno(|| {
-        let (place, policy) = (&raw const usual, libc::SCHED_OTHER);
-        // SAFETY: a valid place for a priority, of the calling thread.
-        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, place) };
-        // SAFETY: two places as large as this version has them.
-        unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
-        // SAFETY: takes numbers.
-        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    });
+/// Gives up the real-time priority that the calling thread has from the one that started it.
+pub(crate) fn give_up_priority() {
+    let (usual, policy) = (0i32, libc::SCHED_OTHER);
+    let place = &raw const usual;
+    // SAFETY: a valid place for a priority, of the calling thread.
+    keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, place) });
 }
 
 /// Names the calling thread, for people who look at a process's threads.

@@ -131,6 +131,7 @@ pub(super) fn thread_begins() {
     os::name_thread(c"slackwater");
     os::share_affinity_of_process();
     os::stand_apart();
+    os::give_up_priority();
 }
 
 /// Whether there is a ticker, and what it needs.

@@ -8,7 +8,7 @@
 //!   away by then, so the first operation of any thread afterwards is a slow path, and may start it.
 //! - It takes no signals, and libc does not know of it ([`crate::os::raw_thread`]): it can be started where libc
 //!   holds locks, and the process ends with its last real thread.
-//! - It stands in `/`, and has neither the program's capabilities nor its real-time priority.
+//! - It stands in `/`, and has not the program's real-time priority.
 //! - libc's `setuid` does not reach it either: it ends when it sees that the program's rights are not its own any
 //!   more (users, groups, capabilities, filters; from Linux 5.9 on, where it has descriptors of its own to
 //!   look with), and the next one, a second later at the earliest, has the program's.
@@ -83,9 +83,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     let (heap, release) = (&HEAP, &RELEASE);
     // SAFETY: this thread has opened no descriptor.
     let has_descriptors = unsafe { os::leave_descriptors() };
-    // As the program's, before it gives up what it does not need.
     let own = if has_descriptors { identity::of_this_thread() } else { None };
-    os::give_up_rights();
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {

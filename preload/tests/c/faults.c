@@ -57,7 +57,6 @@ static const struct fault faults[] = {
     {"getrandom_enosys", SYS_getrandom, ENOSYS, 0, 1, 0},
     {"clone_eagain", SYS_clone, EAGAIN, 0, 1, 0},
     {"unshare_eperm", SYS_unshare, EPERM, 0, 1, 0},
-    {"capset_eperm", SYS_capset, EPERM, 0, 1, 0},
     {"sched_setscheduler_eperm", SYS_sched_setscheduler, EPERM, 0, 1, 0},
 };
 
