@@ -13,16 +13,21 @@ use super::failure::Failure;
 /// The name that is no file's.
 const STANDARD_OUTPUT: &str = "-";
 
+/// Is it anything but standard output?
+pub fn is_elsewhere(path: &Path) -> bool {
+    path != Path::new(STANDARD_OUTPUT)
+}
+
 /// Is it a plain file, or would be one, which can be written again and again? What goes elsewhere goes
 /// there once.
 pub fn is_a_file(path: &Path) -> bool {
-    path != Path::new(STANDARD_OUTPUT) && fs::metadata(path).map_or(true, |found| found.is_file())
+    is_elsewhere(path) && fs::metadata(path).map_or(true, |found| found.is_file())
 }
 
 /// Writes `content` to `path`. A file that is there keeps its content until the new one is complete
 /// and on disk; what is no plain file (a pipe, a device) is written to as it is.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
-    if path == Path::new(STANDARD_OUTPUT) {
+    if !is_elsewhere(path) {
         return print_bytes(content.as_ref()).map(|_| ());
     }
     write(path, content.as_ref()).map_err(|error| {

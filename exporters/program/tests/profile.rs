@@ -570,12 +570,19 @@ fn a_scripts_programs_have_profiles_of_their_own() {
     assert_eq!(named.len(), 1, "{said}");
     assert_named(&named[0]);
 
-    // Without a file they are counted.
-    let mut command = common::slackwater();
-    command.args(["profile", "run", "--", "sh", "-c", script]).arg(&program);
-    let output = with_many_samples(&mut command).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains(" children had profiles of their own: -o FILE keeps each"), "{said}");
+    // Without a file they are counted. Standard output is none, also by its name: it gets text.
+    let empty = self::folder("no-profiles-of-children");
+    for place in [&[][..], &["-o", "-"]] {
+        let mut command = common::slackwater();
+        command.current_dir(&empty).args(["profile", "run"]).args(place);
+        command.args(["--", "sh", "-c", script]).arg(&program);
+        let output = with_many_samples(&mut command).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(" children had profiles of their own: -o FILE keeps each"), "{said}");
+        let own = if place.is_empty() { said } else { String::from_utf8_lossy(&output.stdout) };
+        assert!(own.contains("estimated from"), "{place:?}: {own}");
+        assert_eq!(fs::read_dir(&empty).expect("there").count(), 0, "{place:?}");
+    }
 }
 
 /// Who is killed with the program that it profiles leaves what it had read.

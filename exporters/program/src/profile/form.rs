@@ -1,6 +1,7 @@
 //! What is written of a profile, and where it is put.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use slackwater_exporters::profile::folded;
 use slackwater_exporters::profile::kind::Kind;
@@ -12,6 +13,20 @@ use slackwater_exporters::profile::table;
 use crate::arguments::{ProfileFormat, ResultArguments, Symbolize};
 use crate::failure::Failure;
 use crate::output;
+
+impl ResultArguments {
+    /// Where it goes, unless that is standard output or error.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| output::is_elsewhere(path))
+    }
+
+    /// The format that is asked for, or else the one that is usual there.
+    pub(super) fn format(&self) -> ProfileFormat {
+        let is_for_tools = self.file().is_some();
+        let usual = if is_for_tools { ProfileFormat::Pprof } else { ProfileFormat::Text };
+        self.format.unwrap_or(usual)
+    }
+}
 
 /// What is written of a profile.
 #[derive(Clone, Copy)]

@@ -42,15 +42,11 @@ pub fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
 
 /// The format that is meant. What nobody can read is not written to a terminal.
 fn format(arguments: &ResultArguments) -> Result<ProfileFormat, Failure> {
-    let has_file = arguments.output.is_some();
-    match arguments.format {
-        Some(ProfileFormat::Pprof) if !has_file && io::stdout().is_terminal() => {
-            Err(Failure::bad_input(
-                "--format pprof: standard output is a terminal; expected -o FILE, or --format text",
-            ))
-        }
-        Some(format) => Ok(format),
-        None if has_file => Ok(ProfileFormat::Pprof),
-        None => Ok(ProfileFormat::Text),
+    let format = arguments.format();
+    if format == ProfileFormat::Pprof && arguments.file().is_none() && io::stdout().is_terminal() {
+        return Err(Failure::bad_input(
+            "--format pprof: standard output is a terminal; expected -o FILE, or --format text",
+        ));
     }
+    Ok(format)
 }

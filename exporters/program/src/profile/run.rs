@@ -44,14 +44,10 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 /// Runs the program and writes its profile; its exit code is the result.
 pub fn run(arguments: &ProfileRunArguments) -> Result<ExitCode, Failure> {
     let mut command = under_slackwater(&arguments.command)?;
-    let format = match (arguments.result.format, &arguments.result.output) {
-        (Some(ProfileFormat::Pprof), None) => {
-            return Err(Failure::bad_input("--format pprof: expected -o FILE"));
-        }
-        (Some(format), _) => format,
-        (None, Some(_)) => ProfileFormat::Pprof,
-        (None, None) => ProfileFormat::Text,
-    };
+    let format = arguments.result.format();
+    if format == ProfileFormat::Pprof && arguments.result.output.is_none() {
+        return Err(Failure::bad_input("--format pprof: expected -o FILE"));
+    }
     let form = Form { format, symbolize: arguments.result.symbolize };
     let no_socket = |error| Failure::broken(format_args!("a socket for the end: {error}"));
     // A folder that nobody else may look into.
@@ -138,7 +134,7 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn new(result: &'a ResultArguments, form: Form) -> Files<'a> {
-        let children = Children::new(result.output.as_deref(), form);
+        let children = Children::new(result.file(), form);
         Files { result, form, children, next_write: Instant::now() }
     }
 
