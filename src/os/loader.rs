@@ -1,13 +1,14 @@
 //! Which module, as a program or library that is loaded, an address belongs to, by the word of the C
 //! library's loader.
 
-use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::transmute;
 use core::slice;
 
-use crate::base::units::PAGE_BYTES;
 use libc::{Elf64_Ehdr, Elf64_Phdr};
+
+use super::weak::address_of;
+use crate::base::units::PAGE_BYTES;
 
 type FindObject = unsafe extern "C" fn(*mut c_void, *mut Object) -> c_int;
 
@@ -47,32 +48,9 @@ struct LinkMap {
     name: *const u8,
 }
 
-// A libc without that function has no value for it, which the linker and the loader let pass. So it is
-// known before the first allocation, without a question to the loader, which takes a lock.
-global_asm!(".weak _dl_find_object");
-
 /// glibc's `_dl_find_object`, if this libc has it: since glibc 2.35.
 fn find_object() -> Option<FindObject> {
-    let address: *mut c_void;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: loads what the loader has stored in the module's table.
-    unsafe {
-        asm!(
-            "mov {}, qword ptr [rip + _dl_find_object@GOTPCREL]",
-            out(reg) address,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        asm!(
-            "adrp {0}, :got:_dl_find_object",
-            "ldr {0}, [{0}, :got_lo12:_dl_find_object]",
-            out(reg) address,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-    }
+    let address = address_of!("_dl_find_object");
     // SAFETY: null, which is none, or the function that has this type under this name.
     unsafe { transmute::<*mut c_void, Option<FindObject>>(address) }
 }

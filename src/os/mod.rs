@@ -26,6 +26,7 @@ mod threads;
 mod time;
 pub(crate) mod tls;
 mod vdso;
+mod weak;
 
 pub(crate) use cgroup::MemoryRoom;
 pub(crate) use errno::*;

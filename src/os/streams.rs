@@ -4,39 +4,10 @@
 //! (`getline` does). So a fork that held the heap's locks and then waited for the list could wait for ever:
 //! the list comes first, and the heap's locks after it. glibc takes those of its own malloc in this order.
 
-use core::arch::asm;
 use core::ffi::c_void;
 use core::mem::transmute;
 
-/// The address of one of glibc's functions, as the loader has stored it in the module's table; null on another libc,
-/// which has no value for a weak name.
-macro_rules! address_of {
-    ($name:literal) => {{
-        let address: *mut c_void;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: loads what the loader has stored in the module's table.
-        unsafe {
-            asm!(
-                concat!(".weak ", $name),
-                concat!("mov {}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                out(reg) address,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                concat!(".weak ", $name),
-                concat!("adrp {0}, :got:", $name),
-                concat!("ldr {0}, [{0}, :got_lo12:", $name, "]"),
-                out(reg) address,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        address
-    }};
-}
+use super::weak::address_of;
 
 /// Calls a function without arguments, if it is there.
 fn call(address: *mut c_void) {

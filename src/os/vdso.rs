@@ -4,10 +4,10 @@
 //! The kernel maps a small library into every process, the vDSO, and says where by `AT_SYSINFO_EHDR`: see vdso(7).
 
 use core::arch::asm;
+use core::ffi::CStr;
 use core::mem::transmute;
-use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use core::{ffi::CStr, slice};
+use core::{ptr, slice};
 
 use libc::{Elf64_Ehdr, Elf64_Phdr, Elf64_Sym};
 
