@@ -54,12 +54,9 @@ fn was_this_thread() -> bool {
 }
 
 extern "C" fn before() {
-    let (word, is_inside) = os::this_thread();
-    if is_inside {
-        return;
-    }
     streams::lock();
     if hold() {
+        let (word, _) = os::this_thread();
         HOLDER.store(word, Ordering::Relaxed);
     } else {
         streams::unlock();

@@ -73,8 +73,9 @@ impl Heap {
         self.ready.load(Ordering::Acquire) == READY
     }
 
-    /// Before a fork: if another thread is making the heap usable, waits until it is. In the child nobody would.
-    /// The calling thread's word is at `word`.
+    /// If another thread is making the heap usable, waits until it is, a few microseconds. Before a fork, too: in
+    /// the child nobody would. The calling thread's word is at `word`; a signal handler that interrupted the start
+    /// does not wait.
     pub fn wait_for_start(&self, word: usize) {
         while self.ready.load(Ordering::Acquire) == STARTING
             && self.starter.load(Ordering::Relaxed) != word
@@ -93,19 +94,11 @@ impl Heap {
             self.starter.store(word, Ordering::Relaxed);
             self.process.store(os::process(), Ordering::Relaxed);
             let state = if start() { READY } else { FAILED };
-            // Release: partner of the Acquires here and in `is_ready`.
+            // Release: partner of the Acquires of `is_ready` and `wait_for_start`.
             self.ready.store(state, Ordering::Release);
         }
-        loop {
-            match self.ready.load(Ordering::Acquire) {
-                READY => return true,
-                FAILED => return false,
-                // A signal handler interrupted the start.
-                STARTING if self.starter.load(Ordering::Relaxed) == word => return false,
-                // Another thread is at it: this takes a few microseconds.
-                _ => os::yield_now(),
-            }
-        }
+        self.wait_for_start(word);
+        self.is_ready()
     }
 
     /// Reserves its addresses, as the knobs have it. `false`: the system does not grant them.
