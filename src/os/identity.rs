@@ -26,18 +26,16 @@ pub(crate) fn of_this_thread() -> Option<Identity> {
 }
 
 fn read(path: &CStr) -> Option<Identity> {
-    // FNV-1a.
-    let mut mixed = 0xcbf2_9ce4_8422_2325u64;
-    let mut found = 0;
+    let mut mixed = None;
     each_line(path, &mut [0; TEXT_BYTES], |line| {
         if LINES.iter().any(|start| line.starts_with(start)) {
-            found += 1;
+            // FNV-1a.
             let mix = |mixed: u64, &byte: &u8| (mixed ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
-            mixed = line.iter().fold(mixed, mix);
+            mixed = Some(line.iter().fold(mixed.unwrap_or(0xcbf2_9ce4_8422_2325), mix));
         }
         true
     });
-    (found > 0).then_some(Identity(mixed))
+    mixed.map(Identity)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! # Its rules
 //!
 //! - It is started by slow paths, with no lock held, and only for a heap of [`START_PAGES`] or more.
-//! - It ends when nothing moves any more and there is nothing to give back. Every cache has been put
-//!   away by then, so the first operation of any thread afterwards is a slow path, and may start it.
+//! - It ends when nothing moves any more and there is nothing to give back. Every cache has been flushed
+//!   by then, so the first operation of any thread afterwards is a slow path, and may start it.
 //! - It takes no signals, and libc does not know of it ([`crate::os::raw_thread`]): it can be started where libc
 //!   holds locks, and the process ends with its last real thread.
 //! - It stands in `/`, and has not the program's real-time priority.
@@ -38,7 +38,7 @@ const LONGEST_SLEEP_EPOCHS: u64 = 4;
 const LOOKS_PER_EPOCH: u64 = 4;
 const LOOKS_PER_PAUSE: u32 = 2;
 
-/// How long after a failure to start the thread the next attempt is made.
+/// How long after a failure to start the thread, or after the end of one with other rights, the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
 
 /// Starts the ticker if the heap needs one and has none. For slow paths, outside every lock. A few
@@ -89,8 +89,11 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     loop {
         let is_quiet = wait_for_pause(heap, sleep_epochs);
         let knobs = heap.knobs.get();
-        if !knobs.ticker || !knobs.release || (has_descriptors && !is_the_programs(own)) {
+        let has_other_rights = own.is_some_and(is_not_the_programs);
+        if has_other_rights {
             release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
+        }
+        if has_other_rights || !knobs.ticker || !knobs.release {
             sections::thread_ends();
             release.ticker.lifecycle.set_over();
             return 0;
@@ -106,14 +109,11 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     }
 }
 
-/// Are these, the calling thread's, the rights that the program has? A program that gives up some does so for its own
+/// Has the program other rights than these, the calling thread's? A program that gives up some does so for its own
 /// threads alone.
-fn is_the_programs(own: Option<Identity>) -> bool {
-    match (own, identity::of_process()) {
-        (Some(own), Some(programs)) => own == programs,
-        // They cannot be read: nothing is known against it.
-        _ => true,
-    }
+fn is_not_the_programs(own: Identity) -> bool {
+    // Where they cannot be read, nothing is known against it.
+    identity::of_process().is_some_and(|programs| programs != own)
 }
 
 /// Sleeps for so many epochs, or until there was a pause after work. Returns whether there was one.
