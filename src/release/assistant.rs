@@ -3,8 +3,9 @@
 
 use core::ffi::{c_int, c_void};
 
+use super::own_thread;
 use super::purge::{Batch, PurgeLimits, purge};
-use super::state::{Assistant, RELEASE, thread_begins};
+use super::state::{Assistant, RELEASE};
 use crate::heap::HEAP;
 use crate::hooks::sections;
 use crate::os::Linux;
@@ -28,7 +29,7 @@ impl Assistant {
 }
 
 extern "C" fn run(_: *mut c_void) -> c_int {
-    thread_begins();
+    own_thread::begin();
     let (pages, journal) = (&HEAP.pages, &RELEASE.journal);
     let limits = *RELEASE.ticker.assistant.limits.lock();
     purge(pages, journal, &Linux, pages.clock.epoch(), limits, &mut Batch::new());

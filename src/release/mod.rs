@@ -18,6 +18,7 @@ mod gate;
 mod interior;
 pub(crate) mod journal;
 mod lifecycle;
+mod own_thread;
 mod purge;
 mod records;
 mod state;

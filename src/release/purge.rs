@@ -31,6 +31,13 @@ pub(crate) struct PurgeLimits {
     pub coverage: Coverage,
 }
 
+impl PurgeLimits {
+    /// Those of each of two that share the work.
+    pub(super) fn half(self) -> PurgeLimits {
+        PurgeLimits { pages: self.pages.div_ceil(2), calls: self.calls.div_ceil(2), ..self }
+    }
+}
+
 /// No limit: whatever waits, and whatever the knobs say.
 pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
     pages: u64::MAX,

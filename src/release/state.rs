@@ -10,15 +10,12 @@ use super::lifecycle::Lifecycle;
 use super::purge::{Batch, EVERYTHING, PurgeLimits};
 use super::records::RecordBatch;
 use crate::base::units::Epoch;
-use crate::caches::thread_cache::DEAD;
-use crate::os::biased_lock::OwnerWord;
 use crate::os::cgroup::Scratch;
 #[cfg(test)]
 use crate::os::lock::Guard;
 use crate::os::lock::Lock;
 use crate::os::raw_thread::RawThread;
-use crate::os::tls::ThreadWord;
-use crate::os::{self, MemoryRoom, Nanos};
+use crate::os::{MemoryRoom, Nanos};
 use crate::pages::clock::Clock;
 
 /// The one that works on the process's heap.
@@ -122,16 +119,6 @@ impl Release {
         // SAFETY: the caller says so.
         unsafe { self.ticking.unlock_after_fork() };
     }
-}
-
-/// The first lines of a thread of ours, which libc does not know of.
-pub(super) fn thread_begins() {
-    // It never allocates; if it did, it would be past the caches.
-    ThreadWord::of_this_thread().set(DEAD);
-    os::name_thread(c"slackwater");
-    os::share_affinity_of_process();
-    os::stand_apart();
-    os::give_up_priority();
 }
 
 /// Whether there is a ticker, and what it needs.

@@ -29,7 +29,7 @@ use crate::release::journal::{Event, Journal, Period};
 /// A busy tick may give back this part of an idle tick's budget.
 const BUSY_BUDGET_DIVISOR: u64 = 64;
 
-/// Epochs for which a bin must have been left alone before an idle tick puts it away. A busy tick
+/// Epochs for which a bin must have been left alone before an idle tick flushes it. A busy tick
 /// waits as long as for pages.
 const IDLE_BIN_EPOCHS: u32 = 1;
 
@@ -220,17 +220,11 @@ fn release_pages(
     let mut counted = flush_unused_bins(heap, journal, os, own, limits.bin_epochs);
     let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
-    let budget = limits.purge;
-    // With an assistant each of the two has half of it.
-    let share = match assistant {
-        Some(assistant) => {
-            let (pages, calls) = (budget.pages.div_ceil(2), budget.calls.div_ceil(2));
-            let half = PurgeLimits { pages, calls, ..budget };
-            assistant.start(half);
-            half
-        }
-        None => budget,
-    };
+    // With an assistant each of the two has half of the budget.
+    let share = if assistant.is_some() { limits.purge.half() } else { limits.purge };
+    if let Some(assistant) = assistant {
+        assistant.start(share);
+    }
     let batch = &mut workspace.batch;
     let given = purge(&heap.pages, journal, os, epoch, share, batch);
     counted.0 += given.took.0;
@@ -259,14 +253,14 @@ fn release_pages(
     );
     let arrays = heap.pages.metadata.give_arrays_back(os, epoch, limits.record_epochs, left);
     count_array_calls(heap, &arrays);
-    // Without the barrier nobody can put other threads' bins away, so nobody waits for it.
-    let caches_are_away = !heap.has_barrier() || heap.threads.all_are_flushed();
+    // Without the barrier nobody can flush other threads' bins, so nobody waits for it.
+    let caches_are_flushed = !heap.has_barrier() || heap.threads.all_are_flushed();
     Released {
         is_at_rest: !given.is_waiting
             && !inside.is_waiting
             && !records.is_waiting
             && !arrays.is_waiting
-            && caches_are_away,
+            && caches_are_flushed,
         pages: given.pages.0 as u64 + inside.pages.0 as u64,
         counted,
     }

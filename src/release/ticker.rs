@@ -18,7 +18,8 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::Ordering;
 
-use super::state::{RELEASE, Release, thread_begins};
+use super::own_thread;
+use super::state::{RELEASE, Release};
 use super::tick::tick;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
@@ -79,7 +80,7 @@ fn start(heap: &'static Heap, release: &'static Release) {
 
 /// The thread.
 extern "C" fn run(_: *mut c_void) -> c_int {
-    thread_begins();
+    own_thread::begin();
     let (heap, release) = (&HEAP, &RELEASE);
     // SAFETY: this thread has opened no descriptor.
     let has_descriptors = unsafe { os::leave_descriptors() };
