@@ -30,8 +30,6 @@ pub mod stack;
 #[cfg(test)]
 mod testing;
 
-pub use crate::api::global::Slackwater;
-pub use crate::api::malloc::release_now;
 /// The journal: what giving memory back did lately, event by event, for those who want to see it as it
 /// happened. A [`Reader`](journal::Reader) takes the events out.
 pub mod journal {
@@ -39,6 +37,8 @@ pub mod journal {
     pub use crate::release::journal::{Event, Period};
 }
 
+pub use crate::api::global::Slackwater;
+pub use crate::api::malloc::release_now;
 use crate::api::start;
 pub use crate::api::{fork, malloc};
 pub use crate::base::units;

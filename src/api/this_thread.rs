@@ -52,7 +52,7 @@ fn attach(word: ThreadWord) -> Option<Entered> {
         word.set(UNSET);
         return None;
     };
-    if !thread_exit::is_announced(cache) {
+    if !thread_exit::announce(cache) {
         // Nobody would take the cache back when the thread ends.
         HEAP.threads.detach(cache);
         word.set(UNSET);

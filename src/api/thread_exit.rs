@@ -25,8 +25,8 @@ pub(crate) fn create_exit_key() {
     }
 }
 
-/// Has the calling thread's cache given back when it ends. `false`: nobody would.
-pub(crate) fn is_announced(cache: &'static ThreadCache) -> bool {
+/// Has the calling thread's cache given back when it ends. Returns whether it will be.
+pub(crate) fn announce(cache: &'static ThreadCache) -> bool {
     let key = EXIT_KEY.load(Ordering::Relaxed);
     let value = core::ptr::from_ref(cache).cast::<c_void>();
     // SAFETY: the key was created; the value is only handed back to `thread_ends`.

@@ -23,8 +23,8 @@ use crate::stack::{self, MAX_FRAMES};
 const QUARANTINE: u32 = 256;
 
 /// So many blocks as this part of an epoch's budget of samples, and one at least, go into quarantine when they
-/// are freed, with the stack that freed them. The slots of
-/// others are used again at once: this costs no system call.
+/// are freed, with the stack that freed them. The slots of others are used again at once: this costs no system
+/// call.
 const QUARANTINED_ONE_IN: u64 = 4;
 
 /// How many slots of one open page are kept for that.
@@ -38,17 +38,17 @@ const MAX_WARM: usize = 64;
 ///   the queue from `oldest` to `newest`, `waiting` of them, the one closed first in front.
 /// - The slots of the first `warm` of `warm_slots` have their last page but one open.
 pub(super) struct State {
-    pub(super) tables: *mut Tables,
+    tables: *mut Tables,
     pub(super) slots: Slots,
-    pub(super) warm_slots: [SlotIndex; MAX_WARM],
+    warm_slots: [SlotIndex; MAX_WARM],
     /// The most pages of the heap that were ever in use when a sample was taken.
-    pub(super) peak_pages: u64,
-    pub(super) fresh: u32,
-    pub(super) waiting: u32,
-    pub(super) oldest: SlotIndex,
-    pub(super) newest: SlotIndex,
+    peak_pages: u64,
+    fresh: u32,
+    waiting: u32,
+    oldest: SlotIndex,
+    newest: SlotIndex,
     /// The system has no memory for the tables.
-    pub(super) is_refused: bool,
+    is_refused: bool,
     /// What is to be called when the first guarded block is handed out: it installs the handler of faults.
     pub(super) watch_faults: Option<fn()>,
 }
@@ -304,7 +304,7 @@ impl Open<'_> {
         self.intern(&frames[..depth])
     }
 
-    pub(super) fn intern(&mut self, frames: &[u64]) -> StackId {
+    fn intern(&mut self, frames: &[u64]) -> StackId {
         let id = self.change(|tables| tables.stacks.intern(frames));
         id.unwrap_or_else(|| {
             self.sampler.readings.dropped.fetch_add(1, Ordering::Relaxed);
@@ -313,7 +313,7 @@ impl Open<'_> {
     }
 
     /// A slot whose last page but one is open.
-    pub(super) fn take_warm(&mut self) -> Option<SlotIndex> {
+    fn take_warm(&mut self) -> Option<SlotIndex> {
         let warm = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1)?;
         self.sampler.warm.store(warm, Ordering::Relaxed);
         self.sampler.readings.live_pages.subtract(1);
