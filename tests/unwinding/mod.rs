@@ -3,6 +3,8 @@
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+#[path = "../../src/testing/filter.rs"]
+pub mod filter;
 #[cfg(target_arch = "x86_64")]
 pub mod framehop;
 pub mod reference;
@@ -37,26 +39,4 @@ pub fn built(source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     fs::rename(&aside, &target).expect("put it in its place");
     Some(target)
-}
-
-/// Forbids the calling thread `rt_sigprocmask`, for good.
-pub fn forbid_reading() {
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    let give = (libc::BPF_RET | libc::BPF_K) as u16;
-    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let number = libc::SYS_rt_sigprocmask as u32;
-    let mut filter = [
-        // The system call's number is first.
-        libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },
-        libc::sock_filter { code: equal, jt: 0, jf: 1, k: number },
-        libc::sock_filter { code: give, jt: 0, jf: 0, k: refuse },
-        libc::sock_filter { code: give, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: takes numbers.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program is valid; the kernel copies it.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }, 0);
 }

@@ -8,22 +8,25 @@ use crate::support::{LIMIT, Outcome, library, plain, preloaded, run};
 pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
     let mut command = preloaded(built(source)?);
     command.arg(check);
-    if source == "lifecycle.c" {
-        command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
-    }
-    if source == "interposed.c" {
-        let libraries = library().into_iter().chain(built("interposer.c"));
-        let libraries: Vec<String> = libraries.map(|path| path.display().to_string()).collect();
-        command.env("LD_PRELOAD", libraries.join(":"));
-    }
-    if source == "misuse.c" {
-        // What is said of a block that happens to be sampled, one medium one in 27, is another test's (guards.rs).
-        command.env("SLACKWATER_PROFILE_RATE_BYTES", "0");
-    }
-    if source == "faults.c" {
-        // Guards and the profiler's tables need the system, too.
-        command.env("SLACKWATER_PROFILE_RATE_BYTES", "1K");
-        command.env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "1000000");
+    match source {
+        "lifecycle.c" => {
+            command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
+        }
+        "interposed.c" => {
+            let libraries = library().into_iter().chain(built("interposer.c"));
+            let libraries: Vec<String> = libraries.map(|path| path.display().to_string()).collect();
+            command.env("LD_PRELOAD", libraries.join(":"));
+        }
+        "misuse.c" => {
+            // What is said of a block that happens to be sampled, one medium one in 27, is another test's (guards.rs).
+            command.env("SLACKWATER_PROFILE_RATE_BYTES", "0");
+        }
+        "faults.c" => {
+            // Guards and the profiler's tables need the system, too.
+            command.env("SLACKWATER_PROFILE_RATE_BYTES", "1K");
+            command.env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "1000000");
+        }
+        _ => {}
     }
     Some(run(&mut command, "", LIMIT))
 }
