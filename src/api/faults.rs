@@ -54,9 +54,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let arena = &HEAP.pages.arena;
     let samples = arena.sample_range();
     // Positive codes are the kernel's own; others were sent by somebody.
-    let is_ours = cause.si_code > 0
-        && arena.is_reserved()
-        && address.wrapping_sub(samples.start) < samples.bytes;
+    let is_ours = cause.si_code > 0 && address.wrapping_sub(samples.start) < samples.bytes;
     if is_ours {
         HEAP.sampler.explain_fault(&HEAP.pages, address, Registers::of_context(context));
     }

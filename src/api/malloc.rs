@@ -222,10 +222,12 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Whether the address is in this heap's arena: whoever has just allocated learns whether that was here. Any
-/// thread; costs a comparison.
+/// Whether the address is in this heap: whoever has just allocated learns whether that was here. Any thread; costs
+/// two comparisons.
 pub fn is_ours(block: *const u8) -> bool {
-    HEAP.pages.arena.offset_of(block as usize).is_some()
+    let arena = &HEAP.pages.arena;
+    arena.is_sample(block as usize)
+        || arena.offset_of(block as usize).is_some_and(|offset| !HEAP.is_others(offset))
 }
 
 /// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
@@ -237,7 +239,7 @@ pub fn is_ours(block: *const u8) -> bool {
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
     let address = block as usize;
-    let Some(offset) = HEAP.pages.arena.offset_of(address) else { return free_foreign(address) };
+    let Some(offset) = HEAP.pages.arena.offset_of(address) else { return free_outside(address) };
     free_class(HEAP.pages.arena.class_at(offset), address, 0);
 }
 
@@ -277,6 +279,9 @@ fn free_slow(class: SizeClass, address: usize) {
     if HEAP.pages.arena.is_sample(address) {
         return on_pages(enter_to_free(), || HEAP.sampler.free(&HEAP.pages, address, frame));
     }
+    if large::is_large(class) && HEAP.is_others(offset) {
+        return free_foreign(address);
+    }
     if large::is_large(class) {
         return on_pages(enter_to_free(), || large::free(&HEAP, offset));
     }
@@ -296,6 +301,17 @@ fn free_slow(class: SizeClass, address: usize) {
     }
 }
 
+/// Frees what is not among the segments: null, a sample, or a block that is not of this heap.
+#[cold]
+#[inline(never)]
+fn free_outside(address: usize) {
+    if HEAP.pages.arena.is_sample(address) {
+        free_slow(SizeClass::NONE, address);
+    } else {
+        free_foreign(address);
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn free_foreign(address: usize) {
@@ -310,16 +326,16 @@ fn free_foreign(address: usize) {
 /// # Safety
 /// As [`free`], but the block stays in use.
 pub unsafe fn usable_bytes(block: *mut u8) -> usize {
+    if HEAP.pages.arena.is_sample(block as usize) {
+        // Whoever takes the sampler's lock, or the page heap's, is inside its cache.
+        let _inside = enter();
+        return HEAP.sampler.usable_bytes(&HEAP.pages, block as usize);
+    }
     let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else { return 0 };
     match HEAP.pages.arena.class_at(offset) {
         class if large::is_large(class) => {
-            // Whoever takes the page heap's lock, or the sampler's, is inside its cache.
             let _inside = enter();
-            if HEAP.pages.arena.is_sample(block as usize) {
-                HEAP.sampler.usable_bytes(&HEAP.pages, block as usize)
-            } else {
-                large::usable_bytes(&HEAP, offset)
-            }
+            if HEAP.is_others(offset) { 0 } else { large::usable_bytes(&HEAP, offset) }
         }
         class => class.block_bytes().get(),
     }
@@ -332,36 +348,51 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 /// # Safety
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
 pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
-    let frame = stack::address_in_frame();
-    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else {
-        free_foreign(block as usize);
+    let (frame, address) = (stack::address_in_frame(), block as usize);
+    let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+    if HEAP.pages.arena.is_sample(address) {
+        let resize = || HEAP.sampler.resize(&HEAP.pages, address, bytes, align, new_class, frame);
+        // SAFETY: the caller vouches for the block.
+        let to_new = || unsafe { reallocate_by_copy(block, bytes, align) };
+        return on_pages(enter(), resize).unwrap_or_else(to_new);
+    }
+    let Some(offset) = HEAP.pages.arena.offset_of(address) else {
+        free_foreign(address);
         return ptr::null_mut();
     };
     let class = HEAP.pages.arena.class_at(offset);
-    let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
     if !large::is_large(class) {
-        central::check_block(class, block as usize, offset);
+        central::check_block(class, address, offset);
+    } else if HEAP.is_others(offset) {
+        free_foreign(address);
+        return ptr::null_mut();
     }
-    let is_sample = HEAP.pages.arena.is_sample(block as usize);
-    let both_large = !is_sample && large::is_large(class) && large::is_large(new_class);
+    let both_large = large::is_large(class) && large::is_large(new_class);
     let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
-    if class == new_class && !is_sample && (!both_large || resize()) {
+    if class == new_class && (!both_large || resize()) {
         return block;
     }
-    let resize_sample =
-        || HEAP.sampler.resize(&HEAP.pages, block as usize, bytes, align, new_class, frame);
-    if is_sample && let Some(resized) = on_pages(enter(), resize_sample) {
-        return resized;
-    }
+    let move_to_larger =
+        || on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align, frame));
     // SAFETY: the caller vouches for the block.
-    let usable = unsafe { usable_bytes(block) };
+    let is_longer = || bytes > unsafe { usable_bytes(block) };
     if both_large
-        && bytes > usable
-        && let Some(moved) =
-            on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align, frame))
+        && is_longer()
+        && let Some(moved) = move_to_larger()
     {
         return moved;
     }
+    // SAFETY: the caller vouches for the block.
+    unsafe { reallocate_by_copy(block, bytes, align) }
+}
+
+/// Moves a block to a new one of `bytes`, with its content.
+///
+/// # Safety
+/// As [`reallocate`].
+unsafe fn reallocate_by_copy(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    // SAFETY: the caller vouches for the block.
+    let usable = unsafe { usable_bytes(block) };
     if usable == 0 {
         return or_out_of_memory(None);
     }
@@ -473,9 +504,8 @@ mod tests {
     fn an_address_of_the_arena_that_was_never_used_is_not_freed() {
         assert_aborts("free of an address that is no block", || {
             let _first = allocate(100);
-            free_at(
-                HEAP.pages.arena.base() + (HEAP.pages.arena.capacity() as usize - 1) * (2 << 20),
-            );
+            let segments = HEAP.pages.arena.in_use() as usize;
+            free_at(HEAP.pages.arena.base() + (segments - 1) * (2 << 20) + 2048 * 1024 - 4096);
         });
     }
 }

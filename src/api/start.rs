@@ -22,14 +22,14 @@ fn start() -> bool {
         core::hint::black_box(root::address());
         os::find_clock();
         os::find_purge_call();
-        let is_reserved = HEAP.reserve(&Linux, faults::watch);
-        if is_reserved {
+        let has_window = HEAP.choose_window(&Linux, faults::watch);
+        if has_window {
             thread_exit::create_exit_key();
             HEAP.register_barrier();
         } else {
             Line::new().text("the system grants no address space for a heap").send();
         }
-        is_reserved
+        has_window
     });
     if is_ready {
         fork_handlers::register();

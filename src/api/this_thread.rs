@@ -47,7 +47,7 @@ fn attach(word: ThreadWord) -> Option<Entered> {
     // What pthread_setspecific may allocate is served without a cache.
     word.set(BUSY);
     let Heap { threads, sampler, pages, .. } = &HEAP;
-    let bound = pages.arena.sample_range().start;
+    let bound = pages.arena.samples();
     let Some(cache) = threads.attach(&pages.metadata, sampler.countdowns(), bound, word) else {
         word.set(UNSET);
         return None;

@@ -23,8 +23,9 @@ pub(crate) struct RawCounters {
     pub gate_state: GateState,
     pub oldest: Nanos,
     pub now: Nanos,
-    pub segments_in_use: u32,
-    pub is_reserved: bool,
+    /// Segments of the heap: those in use without others'.
+    pub segments_mapped: u32,
+    pub arena_map_calls: u32,
     pub sampling: SamplingSums,
     pub metadata_bytes: u64,
     pub metadata_map_calls: u64,
@@ -52,8 +53,8 @@ impl RawCounters {
             gate_state: release.gate_state(),
             oldest: heap.pages.clock.oldest(),
             now,
-            segments_in_use: heap.pages.arena.in_use(),
-            is_reserved: heap.pages.arena.is_reserved(),
+            segments_mapped: heap.pages.arena.in_use().saturating_sub(heap.pages.arena.others()),
+            arena_map_calls: heap.pages.arena.map_calls.load(Ordering::Relaxed),
             sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: Arena::record_bytes(heap.pages.arena.in_use(), figures.records)
                 + heap.pages.metadata.used_bytes(),

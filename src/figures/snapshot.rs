@@ -137,10 +137,8 @@ pub struct Takeovers {
 /// System calls made by the allocator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OsCalls {
-    /// `mmap`: reservations, and the calls by which they got their shape.
+    /// `mmap`, and `munmap` of what was too much: the heap grows, and the allocator's own records.
     pub mmap: u64,
-    /// `mprotect`: the arena grows.
-    pub mprotect: u64,
     /// `madvise`, and `process_madvise` on ourselves: purges.
     pub madvise: u64,
     /// `mremap`: very large reallocations that move pages, not bytes.
@@ -314,7 +312,7 @@ impl Snapshot {
             epoch_ticks_total: ByGate { idle: figures.idle_ticks, busy: figures.busy_ticks },
             gate_state: read.gate_state,
             memory_bytes: memory,
-            mapped_bytes: read.segments_in_use as u64 * SEGMENT_BYTES as u64,
+            mapped_bytes: read.segments_mapped as u64 * SEGMENT_BYTES as u64,
             resident_bytes: memory.sum(),
             size_classes: blocks.size_classes,
             threads: read.threads,
@@ -451,8 +449,7 @@ fn release_seconds(read: &RawCounters) -> ReleaseSeconds {
 fn os_calls(read: &RawCounters) -> OsCalls {
     let (figures, uncached) = (&read.figures, &read.uncached);
     OsCalls {
-        mmap: read.metadata_map_calls.saturating_add(read.is_reserved as u64),
-        mprotect: figures.mprotect_calls,
+        mmap: read.metadata_map_calls.saturating_add(read.arena_map_calls.into()),
         madvise: figures
             .madvise_calls
             .saturating_add(figures.record_calls)

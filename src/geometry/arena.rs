@@ -1,19 +1,20 @@
-//! The arena: one reservation of addresses for all blocks and all records about them.
+//! The arena: the addresses of all blocks and of all records about them.
 //!
 //! ```text
 //! │ page map │ span index │ segment sets │ segment records … │ (to 2 MiB) │ segment │ … │ samples │
-//! └──────── fixed, backed at once ───────┴── grows with ─────┴────────────┴─ the segments ┴─────────┘
+//! └──────────── each of these grows upwards, as there are more segments ───────┴─────────┴─────────┘
 //! ```
 //!
-//! The samples (see [`crate::sampling`]) have chunks like segments, for which the page map always says
-//! "not a span".
+//! The samples (see [`crate::sampling`]) are slots as large as a chunk.
 //!
-//! Addresses are reserved first and backed lazily: the records and the segments become accessible a
-//! few segments at a time, lowest first, and the kernel gives them memory as they are touched.
+//! Nothing of this is reserved. When the heap starts it chooses a *window*: a range of addresses, far larger
+//! than the machine's memory, that nobody uses and where the kernel does not begin to look for room. In it
+//! segments and their records are mapped a few at a time, lowest first, as the heap grows, and the kernel gives
+//! them memory as they are touched. So limits of address space, of locked memory and of data, whenever they are
+//! set, count what the heap has and nothing else; and a core file holds no more.
 //!
-//! The size follows the machine (four times its memory, so that fragmentation of addresses never
-//! is the limit) and gives way where the system does not grant as much: under a low `RLIMIT_AS`, or
-//! where even reservations are rationed.
+//! A mapping is never put over one that is there already. Where others have mapped something in the
+//! window, the segments that it touches are *others'*: the arena goes on behind them, and has no block there.
 
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use core::{ptr, slice};
@@ -24,19 +25,29 @@ use crate::geometry::segment::Segment;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::geometry::slot::MAX_SLOTS;
 use crate::geometry::span::Span;
-use crate::os::{self, AddressRange, Os};
+use crate::os::{self, AddressRange, Mapped, Os};
 
-/// The smallest arena worth having, the largest that the span index can describe, and what is taken
-/// where the machine does not tell its memory.
+/// The fewest and the most bytes of addresses that the segments may have, and how many they have unless a
+/// knob says another number: a window costs nothing before it is used.
 const MIN_BYTES: usize = 32 << 20;
-pub(crate) const MAX_BYTES: usize = 512 << 30;
-const DEFAULT_BYTES: usize = 64 << 30;
+pub(crate) const MAX_BYTES: usize = 4 << 40;
+
+/// How many windows are tried before a smaller one is.
+const MAX_WINDOWS: u32 = 16;
+
+/// Between the window and where the kernel looks for room there is a quarter of the window, and no less than this;
+/// or up to eight times as much: heaps of two copies of this library in one process begin at different places.
+const MIN_DISTANCE: usize = 32 << 30;
+const DISTANCES: usize = 8;
+
+/// Segments whose records are mapped together: some of them for each growth would be many calls.
+const RECORD_STEP: u32 = 8;
 
 /// The addresses of samples: as many as there can be slots, and no more than an eighth of the segments'.
 const SAMPLE_BYTES: usize = (MAX_SLOTS as usize + 1) * SPAN_BYTES;
 
 /// How many sets of segments the page heap keeps (see [`crate::pages::page_heap`]).
-pub(crate) const SEGMENT_SETS: usize = 16;
+pub(crate) const SEGMENT_SETS: usize = 17;
 
 /// A chunk's place in the arena: its segment times 32, plus its place there. A span has the index of
 /// its chunk.
@@ -67,70 +78,103 @@ impl ChunkIndex {
     }
 }
 
-/// Where everything is. All fields are written once, by [`Arena::reserve`] before anybody uses the
-/// arena, except `in_use`.
+/// Where everything is. Written by [`Arena::choose_window`] before anybody uses the arena, except what says how
+/// far it has grown.
 ///
 /// # Invariants
-/// - `base` is a multiple of [`SEGMENT_BYTES`], `bytes` of the same, and `base + bytes` is reserved.
-/// - The segments end and the samples begin at `samples`, a multiple of [`SEGMENT_BYTES`] too.
-/// - `page_map` has a byte for each chunk, `index` and `sets` have their rows, `segments` a record
-///   for each segment; of the records and segments the first `in_use` are accessible.
+/// - `base` is a multiple of [`SEGMENT_BYTES`]; the segments end at or before `samples`, another one, where the
+///   slots of samples begin.
+/// - Of the segments the first `in_use` are mapped, by the arena or by others, `bytes` is their length, and of
+///   each there are records: a byte for each chunk in `page_map`, rows in the index and in `sets`, a record
+///   in `segments`.
+/// - Of the slots `sample_bytes` are mapped by the arena.
+/// - What grows, grows under the page heap's lock (the slots under the sampler's), and never shrinks.
 #[repr(C)]
 pub(crate) struct Arena {
     pub base: AtomicUsize,
-    pub bytes: AtomicUsize,
+    bytes: AtomicUsize,
     pub samples: AtomicUsize,
     pub page_map: AtomicPtr<AtomicU8>,
     pub segments: AtomicPtr<Segment>,
     index: AtomicPtr<AtomicU64>,
+    upper_index: AtomicPtr<AtomicU64>,
     sets: AtomicPtr<u64>,
-    /// Segments there are addresses for.
-    capacity: AtomicU32,
-    /// Segments that are accessible. Grows under the page heap's lock, never shrinks.
+    sample_bytes: AtomicUsize,
+    /// Segments and slots that there are addresses for.
+    pub capacity: AtomicU32,
+    slot_capacity: AtomicU32,
     pub in_use: AtomicU32,
+    /// How many of those are others'.
+    pub others: AtomicU32,
+    /// Attempts to map something in the window.
+    pub map_calls: AtomicU32,
+    /// How many bytes are mapped of each part of the records.
+    mapped: [AtomicUsize; PARTS],
 }
 
-/// Sizes of the fixed records of an arena, in bytes. Pure arithmetic.
+/// The parts of the records: page map, the two levels of the index, sets, and the segments' records.
+const PARTS: usize = 5;
+
+/// How many bytes of each part of the records are about so many segments. Pure arithmetic.
+const fn part_bytes(segments: usize) -> [usize; PARTS] {
+    let rows = segments.div_ceil(64);
+    [
+        segments * SEGMENT_CHUNKS as usize,
+        // A row of words for each 64 segments, and one for each 64 of those rows.
+        rows * CLASS_COUNT * 8,
+        rows.div_ceil(64) * CLASS_COUNT * 8,
+        rows * SEGMENT_SETS * 8,
+        segments * size_of::<Segment>(),
+    ]
+}
+
+/// How far apart the parts of a window are, in bytes. Pure arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
-    page_map: usize,
-    index: usize,
-    sets: usize,
-    records: usize,
+    parts: [usize; PARTS],
     segments: usize,
     samples: usize,
 }
 
 impl Layout {
     const fn new(arena_bytes: usize) -> Layout {
-        let segments = arena_bytes / SEGMENT_BYTES;
-        let rows = segments.div_ceil(64);
+        let mut parts = part_bytes(arena_bytes / SEGMENT_BYTES);
+        let mut part = 0;
+        while part < PARTS {
+            parts[part] = parts[part].next_multiple_of(PAGE_BYTES);
+            part += 1;
+        }
         let samples = (arena_bytes / 8).next_multiple_of(SEGMENT_BYTES);
         let samples = if samples < SAMPLE_BYTES { samples } else { SAMPLE_BYTES };
-        let chunks = (arena_bytes + samples) / SPAN_BYTES;
-        Layout {
-            page_map: chunks.next_multiple_of(PAGE_BYTES),
-            // A row of words for each 64 segments, and one for each 64 of those rows.
-            index: ((rows + rows.div_ceil(64)) * CLASS_COUNT * 8).next_multiple_of(PAGE_BYTES),
-            sets: (rows * SEGMENT_SETS * 8).next_multiple_of(PAGE_BYTES),
-            records: segments * size_of::<Segment>(),
-            segments: segments * SEGMENT_BYTES,
-            samples,
-        }
+        Layout { parts, segments: arena_bytes, samples }
     }
 
+    /// What is before the segments' records.
     const fn fixed(&self) -> usize {
-        self.page_map + self.index + self.sets
+        self.parts[0] + self.parts[1] + self.parts[2] + self.parts[3]
     }
 
     /// All of it, and room to start the first segment at a multiple of its size.
-    const fn reservation(&self) -> usize {
-        self.fixed() + self.records + SEGMENT_BYTES + self.segments + self.samples
+    const fn window(&self) -> usize {
+        let all = self.fixed() + self.parts[4] + SEGMENT_BYTES + self.segments + self.samples;
+        all.next_multiple_of(SEGMENT_BYTES)
     }
 }
 
 /// No arena has more bytes of records before those of its segments.
 pub(crate) const MAX_FIXED_BYTES: usize = Layout::new(MAX_BYTES).fixed();
+
+/// Where the next window ends; 0 before the first one was chosen. A process has one heap; tests have many.
+static WINDOWS_END: AtomicUsize = AtomicUsize::new(0);
+
+/// Segments that an arena has more than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    pub first: SegmentIndex,
+    pub segments: u32,
+    /// Others have mapped something there: they are only counted.
+    pub are_others: bool,
+}
 
 impl Arena {
     pub const fn new() -> Arena {
@@ -141,26 +185,26 @@ impl Arena {
             page_map: AtomicPtr::new(ptr::null_mut()),
             segments: AtomicPtr::new(ptr::null_mut()),
             index: AtomicPtr::new(ptr::null_mut()),
+            upper_index: AtomicPtr::new(ptr::null_mut()),
             sets: AtomicPtr::new(ptr::null_mut()),
+            sample_bytes: AtomicUsize::new(0),
             capacity: AtomicU32::new(0),
+            slot_capacity: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
+            others: AtomicU32::new(0),
+            map_calls: AtomicU32::new(0),
+            mapped: [const { AtomicUsize::new(0) }; PARTS],
         }
     }
 
-    /// Reserves `want` bytes or, where the system refuses, half of it, and so on. `false` if it
-    /// grants nothing useful. Called once, before any other use.
-    pub fn reserve(&self, os: &impl Os, want: usize) -> bool {
+    /// Chooses a window with room for `want` bytes of segments or, where there is none, for half of it, and so on.
+    /// `false` if the system grants nothing useful. Called once, before any other use.
+    pub fn choose_window(&self, os: &impl Os, want: usize) -> bool {
         let mut bytes = want.clamp(MIN_BYTES, MAX_BYTES).next_multiple_of(SEGMENT_BYTES);
         loop {
             let layout = Layout::new(bytes);
-            if let Some(start) = os::reserve(layout.reservation()) {
-                if os.commit(AddressRange { start, bytes: layout.fixed() }) {
-                    self.set_up(start, &layout);
-                    return true;
-                }
-                let range = AddressRange { start, bytes: layout.reservation() };
-                // SAFETY: the range was reserved just now and nobody knows of it.
-                unsafe { os::unmap(range) };
+            if self.find_window(os, &layout) {
+                return true;
             }
             if bytes == MIN_BYTES {
                 return false;
@@ -169,44 +213,54 @@ impl Arena {
         }
     }
 
+    /// A window is one that nobody uses if its first page can be mapped. That of others' use which this does not
+    /// show is found as the arena grows.
+    fn find_window(&self, os: &impl Os, layout: &Layout) -> bool {
+        for _ in 0..MAX_WINDOWS {
+            let Some(start) = next_window(layout.window()) else { return false };
+            let [page_map, ..] = &self.mapped;
+            match self.map(os, AddressRange { start, bytes: PAGE_BYTES }) {
+                Mapped::Here => page_map.store(PAGE_BYTES, Ordering::Relaxed),
+                Mapped::Taken => continue,
+                Mapped::Refused => return false,
+            }
+            self.set_up(start, layout);
+            return true;
+        }
+        false
+    }
+
+    fn map(&self, os: &impl Os, range: AddressRange) -> Mapped {
+        self.map_calls.fetch_add(1, Ordering::Relaxed);
+        os.map(range)
+    }
+
     fn set_up(&self, start: usize, layout: &Layout) {
-        let index = start + layout.page_map;
-        let sets = index + layout.index;
-        let segments = sets + layout.sets;
-        let base = (segments + layout.records).next_multiple_of(SEGMENT_BYTES);
+        let [page_map_bytes, index_bytes, upper_bytes, sets_bytes, record_bytes] = layout.parts;
+        let index = start + page_map_bytes;
+        let upper_index = index + index_bytes;
+        let sets = upper_index + upper_bytes;
+        let segments = sets + sets_bytes;
+        let base = (segments + record_bytes).next_multiple_of(SEGMENT_BYTES);
         self.page_map.store(start as *mut AtomicU8, Ordering::Relaxed);
         self.index.store(index as *mut AtomicU64, Ordering::Relaxed);
+        self.upper_index.store(upper_index as *mut AtomicU64, Ordering::Relaxed);
         self.sets.store(sets as *mut u64, Ordering::Relaxed);
         self.segments.store(segments as *mut Segment, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
-        self.capacity.store((layout.segments / SEGMENT_BYTES) as u32, Ordering::Relaxed);
+        self.slot_capacity.store((layout.samples / SPAN_BYTES) as u32, Ordering::Relaxed);
         self.samples.store(base + layout.segments, Ordering::Relaxed);
-        // Release: partner of the Acquire in `offset_of`. Whoever sees the size sees the rest.
-        self.bytes.store(layout.segments + layout.samples, Ordering::Release);
+        // To readers outside a heap without capacity is none yet.
+        self.capacity.store((layout.segments / SEGMENT_BYTES) as u32, Ordering::Release);
     }
 
-    /// The size for this machine and its limits, in bytes.
-    pub fn size_for_machine() -> usize {
-        let physical = os::physical_bytes() as usize;
-        let want = if physical == 0 { DEFAULT_BYTES } else { physical.saturating_mul(4) };
-        // Of a limited address space, leave a part to stacks, libraries, mapped files, and the samples.
-        let limit = os::address_space_limit().map_or(usize::MAX, |limit| limit as usize / 8 * 5);
-        want.next_power_of_two().min(limit).clamp(MIN_BYTES, MAX_BYTES)
-    }
-
-    /// The offset of `address` from the arena's base, if it lies in the arena.
+    /// The offset of `address` from the arena's base, if it lies among the segments in use.
     #[inline(always)]
     pub fn offset_of(&self, address: usize) -> Option<usize> {
-        // Acquire: partner of the Release in `set_up`.
+        // Acquire: partner of the Release in `extend`: the page map below is accessible.
         let bytes = self.bytes.load(Ordering::Acquire);
         let offset = address.wrapping_sub(self.base.load(Ordering::Relaxed));
         (offset < bytes).then_some(offset)
-    }
-
-    /// Has the arena been reserved?
-    pub fn is_reserved(&self) -> bool {
-        // Acquire: partner of the Release in `set_up`.
-        self.bytes.load(Ordering::Acquire) != 0
     }
 
     #[inline(always)]
@@ -214,29 +268,42 @@ impl Arena {
         self.base.load(Ordering::Relaxed)
     }
 
-    /// Is `address`, which is a block's, a sample's? Where there is no arena there are no blocks.
+    /// Is `address` in a slot for samples? Where there is no arena there are none.
     #[inline(always)]
     pub fn is_sample(&self, address: usize) -> bool {
-        address >= self.samples.load(Ordering::Relaxed)
+        // Acquire: partner of the Release in `extend_samples`.
+        let bytes = self.sample_bytes.load(Ordering::Acquire);
+        address.wrapping_sub(self.samples.load(Ordering::Relaxed)) < bytes
     }
 
-    /// The addresses of all segments.
-    pub fn range(&self) -> AddressRange {
-        let end = self.samples.load(Ordering::Relaxed);
-        AddressRange { start: self.base(), bytes: end - self.base() }
+    /// The address of the first slot for samples: above all blocks of spans and runs.
+    pub fn samples(&self) -> usize {
+        self.samples.load(Ordering::Relaxed)
     }
 
-    /// The addresses of all records.
-    pub fn records(&self) -> AddressRange {
-        let start = self.page_map.load(Ordering::Relaxed) as usize;
-        AddressRange { start, bytes: self.base() - start }
-    }
-
-    /// The addresses of samples.
+    /// The slots for samples that are mapped.
     pub fn sample_range(&self) -> AddressRange {
-        let start = self.samples.load(Ordering::Relaxed);
-        let end = self.base() + self.bytes.load(Ordering::Relaxed);
-        AddressRange { start, bytes: end.saturating_sub(start) }
+        AddressRange { start: self.samples(), bytes: self.sample_bytes.load(Ordering::Acquire) }
+    }
+
+    /// Slots for samples that there are addresses for.
+    pub fn slot_capacity(&self) -> u32 {
+        self.slot_capacity.load(Ordering::Relaxed)
+    }
+
+    /// Maps so many bytes of slots more. Under the sampler's lock. `false`: the system refuses, or others are
+    /// there.
+    pub fn extend_samples(&self, os: &impl Os, more: usize) -> bool {
+        let AddressRange { start, bytes } = self.sample_range();
+        let step = AddressRange { start: start + bytes, bytes: more };
+        let has_room = bytes + more <= self.slot_capacity() as usize * SPAN_BYTES;
+        if !has_room || self.map(os, step) != Mapped::Here {
+            return false;
+        }
+        os::forbid_huge_pages(step);
+        // Release: partner of the Acquire in `is_sample`.
+        self.sample_bytes.store(bytes + more, Ordering::Release);
+        true
     }
 
     /// Segments that the arena can hold.
@@ -245,33 +312,85 @@ impl Arena {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Segments that are accessible.
+    /// Segments in use.
     #[inline]
     pub fn in_use(&self) -> u32 {
         // Acquire: partner of the Release in `extend`: the records below are accessible.
         self.in_use.load(Ordering::Acquire)
     }
 
-    /// Makes `more` segments accessible, with their records. Under the page heap's lock.
-    pub fn extend(&self, os: &impl Os, more: u32) -> bool {
+    /// Segments in use that are others'.
+    pub fn others(&self) -> u32 {
+        self.others.load(Ordering::Relaxed)
+    }
+
+    /// Maps up to `more` segments, at least one, and their records; returns which. `None`: there are no more
+    /// addresses, or the system has no memory. Under the page heap's lock.
+    pub fn extend(&self, os: &impl Os, more: u32) -> Option<Growth> {
         let in_use = self.in_use();
         if more > self.capacity() - in_use {
-            return false;
+            return None;
         }
-        let records = AddressRange {
-            start: self.segments.load(Ordering::Relaxed) as usize
-                + in_use as usize * size_of::<Segment>(),
-            bytes: more as usize * size_of::<Segment>(),
-        };
-        let segments = AddressRange {
+        let mut segments = AddressRange {
             start: self.base() + in_use as usize * SEGMENT_BYTES,
             bytes: more as usize * SEGMENT_BYTES,
         };
-        if !os.commit(records) || !os.commit(segments) {
-            return false;
+        // As many as there are before the first that is others'; if that is the first one, that one.
+        let are_others = loop {
+            match self.map(os, segments) {
+                Mapped::Here => break false,
+                Mapped::Refused => return None,
+                Mapped::Taken if segments.bytes == SEGMENT_BYTES => break true,
+                Mapped::Taken => {
+                    segments.bytes = (segments.bytes / 2).next_multiple_of(SEGMENT_BYTES);
+                }
+            }
+        };
+        let more = (segments.bytes / SEGMENT_BYTES) as u32;
+        if !self.extend_records(os, in_use + more) {
+            if !are_others {
+                // SAFETY: it was mapped just now, and nobody knows of it.
+                unsafe { os::unmap(segments) };
+            }
+            return None;
         }
-        // Release: partner of the Acquire in `in_use`.
+        if are_others {
+            self.others.store(self.others() + more, Ordering::Relaxed);
+        } else {
+            os::advise_huge_pages(segments);
+        }
+        // Release: partner of the Acquires in `offset_of` and `in_use`.
+        self.bytes.store((in_use + more) as usize * SEGMENT_BYTES, Ordering::Release);
         self.in_use.store(in_use + more, Ordering::Release);
+        Some(Growth { first: SegmentIndex(in_use), segments: more, are_others })
+    }
+
+    /// Maps the records of the first `segments` segments, as far as they are not yet. Parts that are mapped when a
+    /// later one is refused stay: the next growth needs them.
+    fn extend_records(&self, os: &impl Os, segments: u32) -> bool {
+        let segments = segments.next_multiple_of(RECORD_STEP).min(self.capacity());
+        let starts = [
+            self.page_map.load(Ordering::Relaxed) as usize,
+            self.index.load(Ordering::Relaxed) as usize,
+            self.upper_index.load(Ordering::Relaxed) as usize,
+            self.sets.load(Ordering::Relaxed) as usize,
+            self.segments.load(Ordering::Relaxed) as usize,
+        ];
+        for ((start, bytes), mapped) in
+            starts.into_iter().zip(part_bytes(segments as usize)).zip(&self.mapped)
+        {
+            let (from, to) = (mapped.load(Ordering::Relaxed), bytes.next_multiple_of(PAGE_BYTES));
+            if from >= to {
+                continue;
+            }
+            let range = AddressRange { start: start + from, bytes: to - from };
+            if self.map(os, range) != Mapped::Here {
+                return false;
+            }
+            // A huge page would bring back what was given back of its records.
+            os::forbid_huge_pages(range);
+            mapped.store(to, Ordering::Relaxed);
+        }
         true
     }
 
@@ -324,9 +443,9 @@ impl Arena {
     #[inline(always)]
     fn page_map_byte(&self, chunk: ChunkIndex) -> &AtomicU8 {
         let first = self.page_map.load(Ordering::Relaxed);
-        // SAFETY: the map has a byte for each chunk of the arena.
+        // SAFETY: the map has a byte for each chunk of the segments in use.
         let byte = unsafe { first.add(chunk.0 as usize) };
-        // SAFETY: the map is accessible from the start, and stays.
+        // SAFETY: those are accessible, and stay so.
         unsafe { &*byte }
     }
 
@@ -334,13 +453,11 @@ impl Arena {
     /// bit per word of that. Rows hold a word for each class, side by side.
     #[inline(always)]
     pub fn index_word(&self, upper: usize, row: usize, class: SizeClass) -> &AtomicU64 {
-        let rows = (self.capacity() as usize).div_ceil(64);
-        let row = if upper == 0 { row } else { rows + row };
-        let first = self.index.load(Ordering::Relaxed);
-        // SAFETY: `index` holds `rows` rows of the first kind and a 64th of that of the second,
-        // each of CLASS_COUNT words.
+        let level = if upper == 0 { &self.index } else { &self.upper_index };
+        let first = level.load(Ordering::Relaxed);
+        // SAFETY: a level has a row of CLASS_COUNT words for each 64 segments, or 64 rows of the level below.
         let word = unsafe { first.add(row * CLASS_COUNT + class.index()) };
-        // SAFETY: the index is accessible from the start, and stays.
+        // SAFETY: rows of segments in use are accessible, and stay so.
         unsafe { &*word }
     }
 
@@ -358,7 +475,7 @@ impl Arena {
     #[expect(clippy::mut_from_ref, reason = "the caller's lock is what makes it exclusive")]
     pub unsafe fn segment_sets(&self) -> &mut [[u64; SEGMENT_SETS]] {
         let first = self.sets.load(Ordering::Relaxed).cast();
-        let rows = (self.capacity() as usize).div_ceil(64);
+        let rows = (self.in_use() as usize).div_ceil(64);
         // SAFETY: `sets` has that many rows; the caller's lock makes the reference the only one.
         unsafe { slice::from_raw_parts_mut(first, rows) }
     }
@@ -370,7 +487,7 @@ impl Arena {
         AddressRange { start: first + index.0 as usize * bytes, bytes }
     }
 
-    /// Bytes of records about so many accessible segments, of which `records` have one of their own that
+    /// Bytes of records about so many segments in use, of which `records` have one of their own that
     /// takes memory.
     pub fn record_bytes(segments: u32, records: u64) -> u64 {
         let rows = segments.div_ceil(64) as u64;
@@ -378,6 +495,29 @@ impl Arena {
         // What is read from another process may be any number.
         rows * fixed as u64 + records.min(segments as u64) * size_of::<Segment>() as u64
     }
+}
+
+/// The addresses of a window of so many bytes, which nobody of this library has. `None` where there are none.
+fn next_window(bytes: usize) -> Option<usize> {
+    if WINDOWS_END.load(Ordering::Relaxed) == 0 {
+        let place = os::mapping_area()?;
+        // Where this static lies is drawn anew for each process, and differs between copies of this library.
+        let drawn = (&raw const WINDOWS_END).addr() / PAGE_BYTES % DISTANCES;
+        let distance = (bytes / 4).max(MIN_DISTANCE) * (1 + drawn);
+        // Mostly the kernel looks for room from the top of the addresses downwards, and there is none above.
+        let end = match place.checked_sub(distance).filter(|&end| end > 2 * bytes) {
+            Some(end) => end,
+            None => place.checked_add(distance + bytes)?,
+        };
+        let end = end / SEGMENT_BYTES * SEGMENT_BYTES;
+        // Of two threads that begin one's choice holds for both.
+        let _ = WINDOWS_END.compare_exchange(0, end, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    let below = |end: usize| end.checked_sub(bytes).filter(|&start| start > 0);
+    WINDOWS_END
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+        .ok()
+        .map(|end| end - bytes)
 }
 
 #[cfg(test)]
@@ -392,34 +532,96 @@ mod tests {
                 let bytes = (1usize << shift) + odd;
                 let layout = Layout::new(bytes);
                 let segments = bytes / SEGMENT_BYTES;
-                assert!(layout.page_map >= segments * SEGMENT_CHUNKS as usize);
-                assert!(layout.sets >= segments.div_ceil(64) * SEGMENT_SETS * 8);
+                let [page_map, index, upper, sets, records] = layout.parts;
+                assert!(page_map >= segments * SEGMENT_CHUNKS as usize);
+                assert!(index * 64 >= segments * CLASS_COUNT * 8 && upper * 64 >= index / 64);
+                assert!(sets >= segments.div_ceil(64) * SEGMENT_SETS * 8);
                 assert_eq!(layout.segments, bytes);
                 assert!(layout.samples * 8 < bytes + 8 * SEGMENT_BYTES);
-                assert!(layout.page_map >= (bytes + layout.samples) / SPAN_BYTES);
                 // Records are a hundredth of what they describe.
-                assert!(layout.fixed() + layout.records < bytes / 80 + (64 << 10));
+                assert!(layout.fixed() + records < bytes / 80 + (64 << 10));
             }
         }
+    }
+
+    /// An arena of so many segments.
+    fn arena_of(segments: usize) -> Arena {
+        let arena = Arena::new();
+        assert!(arena.choose_window(&Linux, segments * SEGMENT_BYTES));
+        assert_eq!(arena.capacity() as usize, segments);
+        arena
     }
 
     #[test]
     fn only_addresses_inside_have_an_offset() {
         let arena = Arena::new();
-        assert_eq!(arena.offset_of(4096), None, "nothing is inside before the reservation");
-        assert!(arena.reserve(&Linux, MIN_BYTES));
+        assert_eq!(arena.offset_of(4096), None, "nothing is inside before there is a window");
+        assert!(!arena.is_sample(usize::MAX));
+        let arena = arena_of(16);
         assert!(arena.base().is_multiple_of(SEGMENT_BYTES));
+        assert_eq!(arena.offset_of(arena.base()), None, "nor before there is a segment");
+        assert_eq!(arena.extend(&Linux, 3).map(|growth| growth.segments), Some(3));
         assert_eq!(arena.offset_of(arena.base() - 1), None);
         assert_eq!(arena.offset_of(arena.base()), Some(0));
-        let samples = MIN_BYTES / 8;
-        assert_eq!(arena.offset_of(arena.base() + MIN_BYTES - 1), Some(MIN_BYTES - 1));
-        assert!(!arena.is_sample(arena.base() + MIN_BYTES - 1));
-        assert!(arena.is_sample(arena.base() + MIN_BYTES));
-        let end = MIN_BYTES + samples;
+        let end = 3 * SEGMENT_BYTES;
         assert_eq!(arena.offset_of(arena.base() + end - 1), Some(end - 1));
         assert_eq!(arena.offset_of(arena.base() + end), None);
-        assert_eq!(arena.capacity(), 16);
-        assert!(arena.extend(&Linux, 16));
-        assert!(!arena.extend(&Linux, 1), "no more than the reservation");
+        assert!(arena.extend(&Linux, 13).is_some());
+        assert!(arena.extend(&Linux, 1).is_none(), "no more than the window has");
+    }
+
+    #[test]
+    fn samples_are_those_in_slots_that_are_there() {
+        let arena = arena_of(16);
+        let samples = arena.samples();
+        assert_eq!(samples, arena.base() + 16 * SEGMENT_BYTES);
+        assert!(!arena.is_sample(samples));
+        assert!(arena.extend_samples(&Linux, 2 * SPAN_BYTES));
+        assert!(arena.is_sample(samples) && arena.is_sample(samples + 2 * SPAN_BYTES - 1));
+        assert!(!arena.is_sample(samples - 1) && !arena.is_sample(samples + 2 * SPAN_BYTES));
+        assert_eq!(arena.slot_capacity(), 2 * SEGMENT_CHUNKS);
+        assert!(!arena.extend_samples(&Linux, 63 * SPAN_BYTES), "no more than there is room for");
+    }
+
+    /// The arena goes on behind what others have, and never writes there.
+    #[test]
+    fn segments_of_others_are_passed_over() {
+        let arena = arena_of(16);
+        let page = AddressRange { start: arena.base() + 5 * SEGMENT_BYTES + 4096, bytes: 4096 };
+        assert_eq!(Linux.map(page), Mapped::Here, "somebody else does this");
+        let theirs = page.start as *mut u8;
+        // SAFETY: mapped just now, for this test alone.
+        unsafe { theirs.write(7) };
+        let mut seen = Vec::new();
+        while let Some(growth) = arena.extend(&Linux, (arena.capacity() - arena.in_use()).min(4)) {
+            seen.push((growth.first.0, growth.segments, growth.are_others));
+        }
+        let expected = [
+            (0, 4, false),
+            (4, 1, false),
+            (5, 1, true),
+            (6, 4, false),
+            (10, 4, false),
+            (14, 2, false),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!((arena.in_use(), arena.others()), (16, 1));
+        // SAFETY: still mapped.
+        assert_eq!(unsafe { theirs.read() }, 7);
+    }
+
+    /// Two heaps of one process have nothing in common.
+    #[test]
+    fn windows_do_not_overlap() {
+        let arenas: Vec<_> = (0..20).map(|_| arena_of(16)).collect();
+        let mut ranges: Vec<_> = arenas
+            .iter()
+            .map(|arena| {
+                let start = arena.page_map.load(Ordering::Relaxed) as usize;
+                (start, arena.samples() + arena.slot_capacity() as usize * SPAN_BYTES)
+            })
+            .collect();
+        ranges.sort();
+        assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{ranges:x?}");
     }
 }

@@ -14,9 +14,9 @@
 //! | `SLACKWATER_CACHE_BYTES=N` | [`Knobs::cache_bytes`] | 4194304 (4 MiB) |
 //! | `SLACKWATER_PROFILE_RATE_BYTES=N` | [`Knobs::profile_rate_bytes`] | 524288 (512 KiB) |
 //! | `SLACKWATER_PROFILE_EPOCH_SAMPLES=N` | [`Knobs::profile_epoch_samples`] | 25 |
-//! | `SLACKWATER_PROFILE_GUARDS=on\|off` | none: read once, when the arena is reserved | `on` |
-//! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the arena is reserved | four times the machine's memory |
-//! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the arena is reserved | `never` |
+//! | `SLACKWATER_PROFILE_GUARDS=on\|off` | none: read once, when the heap starts | `on` |
+//! | `SLACKWATER_ARENA_BYTES=N` | none: read once, when the heap starts | 4 TiB |
+//! | `SLACKWATER_HUGE_PAGES=never\|system\|always` | none: read once, when the heap starts | `never` |
 //! | `SLACKWATER_SUMMARY=1` | none: read once | no summary |
 //!
 //! Numbers of bytes take the suffixes `K`, `M`, `G` and `T` (powers of 1024). A value that a knob
@@ -26,6 +26,7 @@ use core::ffi::CStr;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::geometry::arena::MAX_BYTES;
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::os::report::Line;
@@ -219,7 +220,7 @@ const ARENA: Number = Number {
     field: "arena_bytes",
     variable: c"SLACKWATER_ARENA_BYTES",
     min: 32 << 20,
-    max: 512 << 30,
+    max: MAX_BYTES as u64,
     is_bytes: true,
 };
 
@@ -393,9 +394,9 @@ fn complain(variable: &CStr, value: &[u8], expected: &str) {
     start_complaint(variable, value).text(expected).text("; using the default").send();
 }
 
-/// The size to reserve for the arena, if the environment says one.
-pub(crate) fn arena_bytes() -> Option<usize> {
-    ARENA.read(os::environment).map(|bytes| bytes as usize)
+/// The most bytes of addresses that the heap may have.
+pub(crate) fn arena_bytes() -> usize {
+    ARENA.read(os::environment).map_or(MAX_BYTES, |bytes| bytes as usize)
 }
 
 /// Whether the kernel may back the heap with huge pages (of 2 MiB). Where the system gives them to

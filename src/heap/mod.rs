@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering
 
 use self::knobs::{KnobCells, Knobs};
 pub(crate) use self::uncached::{Uncached, UncachedClass};
+use crate::base::units::{SEGMENT_BYTES, SegmentIndex};
 use crate::caches::registry::Registry;
 use crate::caches::thread_cache::ThreadCache;
-use crate::geometry::arena::Arena;
 use crate::os::lock::Guard;
 use crate::os::{self, Os};
 use crate::pages::HeapPages;
@@ -101,17 +101,13 @@ impl Heap {
         self.is_ready()
     }
 
-    /// Reserves its addresses, as the knobs have it. `false`: the system does not grant them.
-    pub fn reserve(&self, os: &impl Os, watch_faults: fn()) -> bool {
+    /// Chooses its addresses, as the knobs have it. `false`: the system does not grant any.
+    pub fn choose_window(&self, os: &impl Os, watch_faults: fn()) -> bool {
         self.knobs.load_environment();
-        let arena = &self.pages.arena;
-        if !arena.reserve(os, knobs::arena_bytes().unwrap_or_else(Arena::size_for_machine)) {
+        os::set_huge_pages(knobs::huge_pages());
+        if !self.pages.arena.choose_window(os, knobs::arena_bytes()) {
             return false;
         }
-        os::set_huge_pages(arena.range(), knobs::huge_pages());
-        os::forbid_huge_pages(arena.sample_range());
-        // A huge page would bring back what was given back of its records.
-        os::forbid_huge_pages(arena.records());
         let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
         let watch_faults = knobs::profile_guards().then_some(watch_faults);
         self.sampler.start(profile_rate_bytes, profile_epoch_samples, watch_faults);
@@ -182,6 +178,17 @@ impl Heap {
     /// memory but will leave it; threads that it starts are not the program's.
     pub fn is_of_this_process(&self) -> bool {
         self.process.load(Ordering::Relaxed) == os::process()
+    }
+
+    /// Is what lies at `offset` from the arena's base others', among the segments?
+    #[cold]
+    pub fn is_others(&self, offset: usize) -> bool {
+        let arena = &self.pages.arena;
+        // Where there is nothing of others this is all.
+        arena.others() > 0
+            && self.lock_pages().is_some_and(|mut page_heap| {
+                page_heap.is_others(arena, SegmentIndex((offset / SEGMENT_BYTES) as u32))
+            })
     }
 
     /// Gives back what [`Heap::hold_for_fork`] took, but for the registry of threads.

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use super::cgroup::{MemoryRoom, Scratch};
 use super::linux::Linux;
-use super::system::{AddressRange, Nanos, Os, PurgeOutcome};
+use super::system::{AddressRange, Mapped, Nanos, Os, PurgeOutcome};
 
 #[derive(Default)]
 pub(crate) struct FakeOs {
@@ -30,8 +30,8 @@ impl FakeOs {
 }
 
 impl Os for FakeOs {
-    fn commit(&self, range: AddressRange) -> bool {
-        !self.out_of_memory.get() && Linux.commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        if self.out_of_memory.get() { Mapped::Refused } else { Linux.map(range) }
     }
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {

@@ -4,7 +4,7 @@ use super::cgroup::{self, MemoryRoom, Scratch};
 use super::errno::keep_errno;
 use super::memory;
 use super::purge::purge_batch;
-use super::system::{AddressRange, Nanos, Os, PURGE_BATCH, PurgeOutcome};
+use super::system::{AddressRange, Mapped, Nanos, Os, PURGE_BATCH, PurgeOutcome};
 use super::time::{clock, precise_now};
 
 /// The system this process runs on.
@@ -23,8 +23,8 @@ pub(crate) fn random_seed() -> u64 {
 }
 
 impl Os for Linux {
-    fn commit(&self, range: AddressRange) -> bool {
-        memory::commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        memory::map_exactly(range)
     }
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {

@@ -1,4 +1,4 @@
-//! Addresses and what backs them: reserved, mapped, guarded, moved, read with care.
+//! Addresses and what backs them: mapped, guarded, moved, read with care.
 
 use core::arch::asm;
 use core::ffi::{c_int, c_void};
@@ -6,17 +6,36 @@ use core::ptr;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use super::errno::{errno, keep_errno};
-use super::system::AddressRange;
+use super::system::{AddressRange, Mapped};
 use crate::base::units::PAGE_BYTES;
 
-/// Reserves addresses without backing: they take no memory and count towards no overcommit limit.
-pub(crate) fn reserve(bytes: usize) -> Option<usize> {
-    map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)
+/// Where the kernel looks for room for a mapping that may be anywhere. `None`: it has none.
+pub(crate) fn mapping_area() -> Option<usize> {
+    let start = map(ptr::null_mut(), PAGE_BYTES, libc::PROT_NONE, libc::MAP_NORESERVE).ok()?;
+    // SAFETY: it was mapped just now, and nobody knows of it.
+    unsafe { unmap(AddressRange { start, bytes: PAGE_BYTES }) };
+    Some(start)
+}
+
+/// Maps fresh zero memory at exactly these addresses, if nothing is mapped there.
+pub(super) fn map_exactly(range: AddressRange) -> Mapped {
+    let (read_write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED_NOREPLACE);
+    match map(range.start as *mut c_void, range.bytes, read_write, flags) {
+        Ok(start) if start == range.start => Mapped::Here,
+        Ok(start) => {
+            // A kernel before 4.17 takes the address for a wish.
+            // SAFETY: it was mapped just now, and nobody knows of it.
+            unsafe { unmap(AddressRange { start, bytes: range.bytes }) };
+            Mapped::Taken
+        }
+        Err(libc::EEXIST) => Mapped::Taken,
+        Err(_) => Mapped::Refused,
+    }
 }
 
 /// Maps fresh zero memory for the allocator's own records.
 pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
-    map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0)
+    map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0).ok()
 }
 
 /// The same, aligned to its size (a power of two), and never in huge pages: what is given back of it
@@ -37,15 +56,18 @@ pub(crate) fn map_aligned(bytes: usize) -> Option<(usize, usize)> {
     Some((start, calls))
 }
 
-fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Option<usize> {
+/// The address of a new mapping, or the error's number.
+fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Result<usize, c_int> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: either a new mapping at a place of the kernel's choice, or (`renew`) one over a range
-    // of the arena that its caller owns alone.
-    let address = keep_errno(|| unsafe { libc::mmap(at, bytes, protection, flags, -1, 0) });
-    (address != libc::MAP_FAILED).then_some(address as usize)
+    keep_errno(|| {
+        // SAFETY: either a new mapping where there was none, or (`renew`) one over a range of the arena that
+        // its caller owns alone.
+        let address = unsafe { libc::mmap(at, bytes, protection, flags, -1, 0) };
+        if address == libc::MAP_FAILED { Err(errno()) } else { Ok(address as usize) }
+    })
 }
 
-/// Returns a reservation that turned out not to be needed.
+/// Returns a mapping that turned out not to be needed.
 ///
 /// # Safety
 /// Nothing uses the range any more.
@@ -69,10 +91,10 @@ pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
     result != libc::MAP_FAILED
 }
 
-/// Makes reserved addresses readable and writable. `false` if the system has no memory for it.
-pub(super) fn commit(range: AddressRange) -> bool {
+/// Makes what cannot be touched readable and writable. `false` if the system has no memory for it.
+pub(crate) fn unprotect(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: the range lies in a reservation of ours; widening its protection harms nothing.
+    // SAFETY: the range lies in a mapping of ours; widening its protection harms nothing.
     let result = keep_errno(|| unsafe {
         libc::mprotect(range.start as *mut c_void, range.bytes, read_write)
     });
@@ -81,9 +103,9 @@ pub(super) fn commit(range: AddressRange) -> bool {
 
 /// Maps memory for a thread's stack, whose first `guard` bytes cannot be touched.
 pub(crate) fn map_stack(bytes: usize, guard: usize) -> Option<usize> {
-    let start = map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+    let start = map(ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_NORESERVE).ok()?;
     let range = AddressRange { start: start + guard, bytes: bytes - guard };
-    if !commit(range) {
+    if !unprotect(range) {
         // SAFETY: the range was mapped just now and nobody knows of it.
         unsafe { unmap(AddressRange { start, bytes }) };
         return None;
@@ -141,8 +163,7 @@ pub(crate) unsafe fn protect(range: AddressRange) -> bool {
 /// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
 pub(crate) unsafe fn renew(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_FIXED | libc::MAP_NORESERVE;
-    let renewed = map(range.start as *mut c_void, range.bytes, read_write, flags).is_some();
+    let renewed = map(range.start as *mut c_void, range.bytes, read_write, libc::MAP_FIXED).is_ok();
     advise_huge_pages(range);
     renewed
 }
@@ -161,16 +182,14 @@ static HUGE_PAGE_ADVICE: AtomicI32 = AtomicI32::new(NO_ADVICE);
 
 const NO_ADVICE: i32 = -1;
 
-/// Says for all of the arena, and for what is mapped there later, whether it may have huge pages. One
-/// piece of advice for one range: advice by segment would split the mapping.
-pub(crate) fn set_huge_pages(arena: AddressRange, huge_pages: HugePages) {
+/// Says of all that is mapped for the heap later whether it may have huge pages.
+pub(crate) fn set_huge_pages(huge_pages: HugePages) {
     let advice = match huge_pages {
         HugePages::Never => libc::MADV_NOHUGEPAGE,
         HugePages::System => NO_ADVICE,
         HugePages::Always => libc::MADV_HUGEPAGE,
     };
     HUGE_PAGE_ADVICE.store(advice, Ordering::Relaxed);
-    advise_huge_pages(arena);
 }
 
 /// Says that `range` is to have no huge pages, whatever is said of the rest.
@@ -178,7 +197,8 @@ pub(crate) fn forbid_huge_pages(range: AddressRange) {
     advise(range, libc::MADV_NOHUGEPAGE);
 }
 
-fn advise_huge_pages(range: AddressRange) {
+/// Gives the advice that is in force for a new part of the heap, which becomes one mapping with its neighbours.
+pub(crate) fn advise_huge_pages(range: AddressRange) {
     let advice = HUGE_PAGE_ADVICE.load(Ordering::Relaxed);
     if advice != NO_ADVICE {
         advise(range, advice);
@@ -189,23 +209,6 @@ fn advise_huge_pages(range: AddressRange) {
 fn advise(range: AddressRange, advice: c_int) {
     // SAFETY: this advice changes no content.
     keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
-}
-
-/// The memory of this machine, in bytes; 0 if the system does not say.
-pub(crate) fn physical_bytes() -> u64 {
-    // SAFETY: all-zero is a valid sysinfo.
-    let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
-    // SAFETY: `info` is a valid place for the result.
-    let result = keep_errno(|| unsafe { libc::sysinfo(&mut info) });
-    if result == 0 { info.totalram * info.mem_unit as u64 } else { 0 }
-}
-
-/// The limit on this process's address space, if there is one.
-pub(crate) fn address_space_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    let result = keep_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) });
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it

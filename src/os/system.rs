@@ -45,10 +45,20 @@ pub(crate) struct PurgeOutcome {
     pub took: Nanos,
 }
 
+/// What became of a mapping at certain addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapped {
+    Here,
+    /// Something is mapped there already, and stays.
+    Taken,
+    /// The system has no memory or no such addresses, or a limit forbids it.
+    Refused,
+}
+
 /// What release and growth ask of the system.
 pub(crate) trait Os {
-    /// Makes reserved addresses readable and writable. `false` if the system has no memory for it.
-    fn commit(&self, range: AddressRange) -> bool;
+    /// Maps fresh zero memory at exactly these addresses, if nothing is mapped there.
+    fn map(&self, range: AddressRange) -> Mapped;
     /// Gives the pages of up to [`PURGE_BATCH`] ranges back; they read as zero afterwards.
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome;
     /// The time, to a few milliseconds, for the price of a read from memory.

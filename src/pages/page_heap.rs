@@ -5,14 +5,15 @@
 //! Segments stand in sets, so that one with room is found without looking at the others: a set for
 //! each power of two of the longest free run, one for "has a free chunk", one for "has a free chunk
 //! that is still resident", one for "has dirty pages", one for "is wholly free and clean, and has a
-//! record all the same". Within a set the lowest address comes first.
+//! record all the same", and one for those at whose addresses others have something. Within a set the
+//! lowest address comes first.
 
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::counter::Counter;
 use crate::base::units::{
     CHUNK_PAGES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
-use crate::geometry::arena::{Arena, ChunkIndex, SEGMENT_SETS};
+use crate::geometry::arena::{Arena, ChunkIndex, Growth, SEGMENT_SETS};
 use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
@@ -38,15 +39,20 @@ const LOST_RECORD: usize = 14;
 /// nobody else looks at it.
 const HELD_RECORD: usize = 15;
 
-const _: () = assert!(HELD_RECORD < SEGMENT_SETS);
+/// Others have mapped something there. The segment is in no other set, its record is empty, and nobody allocates
+/// there.
+const OTHERS: usize = 16;
+
+const _: () = assert!(OTHERS < SEGMENT_SETS);
 
 /// The sets of a segment that was never used: one free run, and every chunk free.
 const FRESH_SETS: u16 = 1 << (RUN_SETS - 1) | 1 << FREE_CHUNK;
 const _: () = assert!(SEGMENT_PAGES.ilog2() as usize == RUN_SETS - 1);
 
 /// The arena grows by an eighth of itself, between these numbers of segments.
-const GROW_MIN: u32 = 4;
-const GROW_MAX: u32 = 64;
+/// What a program has locked into memory, it has to its last page.
+const GROW_MIN: u32 = 1;
+const GROW_MAX: u32 = 4;
 
 /// How many segments of one set to look into before trying the next larger set.
 const MAX_TRIES: usize = 16;
@@ -174,12 +180,12 @@ impl PageHeap {
         let changed = states.sets(FRESH_SETS) ^ sets;
         if changed != 0 {
             states.set_sets(sets, FRESH_SETS);
-            self.change_sets(arena, segment, changed);
+            self.change_sets(arena, segment, changed.into());
         }
     }
 
     /// Takes the segment out of those of the sets `changed` in which it is, and puts it into the others.
-    fn change_sets(&mut self, arena: &Arena, segment: SegmentIndex, changed: u16) {
+    fn change_sets(&mut self, arena: &Arena, segment: SegmentIndex, changed: u32) {
         let row = segment.0 / 64;
         // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
         let words = &mut unsafe { arena.segment_sets() }[row as usize];
@@ -214,8 +220,13 @@ impl PageHeap {
                 assert_eq!(*self.sample_at(arena, segment, PageIndex(page)), 0, "nor a sample");
             }
         }
+        let is_others = self.is_others(arena, segment);
+        assert!(
+            !is_others || is_empty && !is_lost && !is_held,
+            "nobody allocates where others are"
+        );
         for set in 0..LOST_RECORD {
-            let expected = !is_held && sets >> set & 1 == 1;
+            let expected = !is_held && !is_others && sets >> set & 1 == 1;
             assert_eq!(self.is_in(arena, set, segment), expected, "set {set} and the record agree");
         }
     }
@@ -225,6 +236,11 @@ impl PageHeap {
         // SAFETY: `&mut self` lives in the lock; the slice is gone at the end of this function.
         let rows = unsafe { arena.segment_sets() };
         rows[segment.0 as usize / 64][set] >> (segment.0 % 64) & 1 == 1
+    }
+
+    /// Have others mapped something at the addresses of this segment in use?
+    pub fn is_others(&mut self, arena: &Arena, segment: SegmentIndex) -> bool {
+        self.is_in(arena, OTHERS, segment)
     }
 
     /// Takes `run` of a segment, whose pages the caller found allocatable, and counts.
@@ -259,7 +275,7 @@ impl PageHeap {
     pub fn hold_record(&mut self, arena: &Arena, segment: SegmentIndex) {
         debug_assert!(self.is_in(arena, IDLE_RECORD, segment));
         let sets = self.states(arena, segment).sets(FRESH_SETS);
-        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.change_sets(arena, segment, (sets | 1 << HELD_RECORD).into());
         self.claimed_pages += SEGMENT_PAGES as u64;
     }
 
@@ -278,7 +294,7 @@ impl PageHeap {
         } else {
             self.states(arena, segment).sets(FRESH_SETS)
         };
-        self.change_sets(arena, segment, sets | 1 << HELD_RECORD);
+        self.change_sets(arena, segment, (sets | 1 << HELD_RECORD).into());
         self.claimed_pages -= SEGMENT_PAGES as u64;
     }
 
@@ -396,8 +412,9 @@ impl PageHeap {
             return false;
         }
         for (segment, part) in longer.parts_from(run.pages) {
-            let is_held = self.is_in(arena, HELD_RECORD, segment);
-            if is_held || !self.states(arena, segment).allocatable().all(part) {
+            let is_out_of_bounds =
+                self.is_in(arena, HELD_RECORD, segment) || self.is_others(arena, segment);
+            if is_out_of_bounds || !self.states(arena, segment).allocatable().all(part) {
                 return false;
             }
         }
@@ -463,49 +480,50 @@ impl PageHeap {
             let address = (first_segment + segment as u64).next_multiple_of(align as u64);
             u32::try_from(address - first_segment).unwrap_or(u32::MAX)
         };
-        let mut start = aligned(0);
-        let mut end = start;
-        while end < arena.in_use() && end - start < want {
-            match self.next_in(arena, WHOLE, SegmentIndex(end)) {
-                Some(found) if found.0 == end => end += 1,
-                Some(found) => (start, end) = (aligned(found.0), aligned(found.0)),
-                None => (start, end) = (aligned(arena.in_use()), aligned(arena.in_use())),
+        let (mut start, mut end) = (aligned(0), aligned(0));
+        loop {
+            while end < arena.in_use() && end - start < want {
+                match self.next_in(arena, WHOLE, SegmentIndex(end)) {
+                    Some(found) if found.0 == end => end += 1,
+                    Some(found) => (start, end) = (aligned(found.0), aligned(found.0)),
+                    None => (start, end) = (aligned(arena.in_use()), aligned(arena.in_use())),
+                }
             }
-        }
-        let missing = start.checked_add(want)?.saturating_sub(arena.in_use());
-        if missing > 0 {
+            let missing = start.checked_add(want)?.saturating_sub(arena.in_use());
+            if missing == 0 {
+                return Some(LargeRun { segment: SegmentIndex(start), first: PageIndex(0), pages });
+            }
+            // There may be others' in between: then it is fewer, and the search goes on.
             self.grow(arena, os, totals, missing)?;
         }
-        Some(LargeRun { segment: SegmentIndex(start), first: PageIndex(0), pages })
     }
 
-    /// Makes at least `need` more segments available.
+    /// Makes more segments available: `need` of them, a few more where there is room, or fewer where others are
+    /// in the way.
     #[cold]
     fn grow(&mut self, arena: &Arena, os: &impl Os, totals: &Totals, need: u32) -> Option<()> {
-        let in_use = arena.in_use();
-        let room = arena.capacity() - in_use;
-        let step = (in_use / 8).clamp(GROW_MIN, GROW_MAX).max(need).min(room);
-        if need > room {
-            return None;
-        }
-        let mut grown = step;
-        totals.update(|figures| figures.mprotect_calls.add(2));
-        if !arena.extend(os, step) {
-            if need >= step {
+        loop {
+            let in_use = arena.in_use();
+            let room = arena.capacity() - in_use;
+            if need > room {
                 return None;
             }
-            totals.update(|figures| figures.mprotect_calls.add(2));
-            if !arena.extend(os, need) {
-                return None;
+            let step = (in_use / 8).clamp(GROW_MIN, GROW_MAX).max(need).min(room);
+            let mut grown = arena.extend(os, step);
+            if grown.is_none() && need < step {
+                grown = arena.extend(os, need);
             }
-            grown = need;
+            let Growth { first, segments, are_others } = grown?;
+            // Their records are zero, and stay so until they are used.
+            let sets = if are_others { 1 << OTHERS } else { FRESH_SETS.into() };
+            for segment in first.0..first.0 + segments {
+                self.change_sets(arena, SegmentIndex(segment), sets);
+            }
+            totals.update(|figures| figures.arena_grows.add(1));
+            if !are_others {
+                return Some(());
+            }
         }
-        // Their records are zero, and stay so until they are used.
-        for segment in in_use..in_use + grown {
-            self.change_sets(arena, SegmentIndex(segment), FRESH_SETS);
-        }
-        totals.update(|figures| figures.arena_grows.add(1));
-        Some(())
     }
 }
 

@@ -59,9 +59,8 @@ pub(crate) struct PageCounters<T> {
     pub large_bytes: T,
     pub large_pages_taken: T,
     pub large_frees: T,
-    /// Extensions of the arena, and the calls it took.
+    /// Extensions of the arena.
     pub arena_grows: T,
-    pub mprotect_calls: T,
     /// Ticks, by decision.
     pub idle_ticks: T,
     pub busy_ticks: T,
@@ -183,7 +182,7 @@ mod tests {
         let read = totals.read();
         assert_eq!((read.enqueued, read.pending_pages, read.busy_ticks), ([0, 0, 0, 5], 7, 1));
         assert_eq!(read.spans, [0; CLASS_COUNT]);
-        assert_eq!((read.coalesced, read.idle_ticks, read.mprotect_calls), (0, 0, 0));
+        assert_eq!((read.coalesced, read.idle_ticks), (0, 0));
         assert_eq!(totals.figures().pending_pages.get(), 7);
     }
 

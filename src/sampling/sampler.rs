@@ -381,7 +381,7 @@ impl Open<'_> {
         let warm = if place.is_warm() { self.take_warm() } else { None };
         let index = warm.or_else(|| self.take(slots::count(arena)))?;
         let slot = slots::address(arena, index);
-        if warm.is_none() && !self.state.slots.open(&Linux, index, slot, &place) {
+        if warm.is_none() && !self.state.slots.open(&Linux, arena, index, &place) {
             self.put(index);
             return None;
         }

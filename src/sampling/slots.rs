@@ -9,13 +9,15 @@
 //! block is sampled, and the slot's number leads to what is known about it.
 //!
 //! A slot at rest has no memory, and cannot be touched at all: with its block freed, each use of that is
-//! a fault, too. On Linux 6.13 and later this is done by guard markers in the page tables
-//! (`madvise(MADV_GUARD_INSTALL)`), elsewhere by protections, of which a process can have some tens of
-//! thousands; slots beyond that are unguarded.
+//! a fault, too. In the first thousand slots, which few programs exceed, this is done by protections: each open
+//! slot is a mapping of its own, which debuggers read like any other. A process can have only some tens of
+//! thousands of mappings. So in the others it is done by guard markers in the page tables
+//! (`madvise(MADV_GUARD_INSTALL)`, Linux 6.13), which a debugger that reads the whole mapping stumbles over; where
+//! the kernel has none, by protections in some more, and the rest is unguarded.
 
 use core::ptr;
 
-use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SPAN_BYTES};
+use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
 use crate::os::{self, AddressRange, Os};
@@ -23,28 +25,29 @@ use crate::os::{self, AddressRange, Os};
 /// A slot's last page is never touched.
 const GUARD_BYTES: usize = PAGE_BYTES;
 
-/// Slots that are made accessible together: a segment's worth.
-const STEP: u32 = (SEGMENT_BYTES / SPAN_BYTES) as u32;
+/// Slots that are made accessible together.
+const STEP: u32 = 8;
 
-/// How many slots are guarded by protections. Each splits the mapping twice, and a process may have
-/// 65,530 mappings.
+/// How many slots are guarded by protections, and how many where there are no markers. Each splits the mapping
+/// twice, and a process may have 65,530 mappings.
+const FIRST_SLOTS: u32 = 1 << 10;
 const PROTECTED_SLOTS: u32 = 8 << 10;
 
-/// How slots are guarded.
+/// How a slot is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guards {
-    /// It has not been tried yet.
-    Unknown,
     Markers,
     Protections,
     Off,
 }
 
 /// # Invariants
-/// - The slots below `ready` are accessible, or guarded.
+/// - The slots below `ready` are mapped, and accessible or guarded.
 /// - Slots are touched only between [`Slots::open`] and [`Slots::close`] of theirs.
 pub(crate) struct Slots {
-    guards: Guards,
+    is_guarded: bool,
+    /// The kernel has no guard markers.
+    has_no_markers: bool,
     ready: u32,
 }
 
@@ -100,25 +103,25 @@ impl Place {
 
 impl Slots {
     pub const fn new() -> Slots {
-        Slots { guards: Guards::Unknown, ready: 0 }
+        Slots { is_guarded: true, has_no_markers: false, ready: 0 }
     }
 
     /// Without guards, from the start.
     pub fn switch_guards_off(&mut self) {
-        self.guards = Guards::Off;
+        self.is_guarded = false;
     }
 
-    /// Makes a place accessible; it reads as zero. `slot` is the address of slot `index`. `false`: the
-    /// system has no memory for it.
-    pub fn open(&mut self, os: &impl Os, index: SlotIndex, slot: usize, place: &Place) -> bool {
-        if index as u32 >= self.ready && !self.make_ready(os, index, slot) {
+    /// Makes a place in slot `index` accessible; it reads as zero. `false`: the system has no memory for it.
+    pub fn open(&mut self, os: &impl Os, arena: &Arena, index: SlotIndex, place: &Place) -> bool {
+        if index as u32 >= self.ready && !self.make_ready(os, arena, index) {
             return false;
         }
+        let slot = address(arena, index);
         match self.guards_of(index) {
             // SAFETY: the slot is at rest: its pages hold nothing, and nobody has a block there.
             Guards::Markers => unsafe { os::remove_guards(place.range(slot)) },
-            Guards::Protections => os.commit(place.range(slot)),
-            Guards::Unknown | Guards::Off => true,
+            Guards::Protections => os::unprotect(place.range(slot)),
+            Guards::Off => true,
         }
     }
 
@@ -140,41 +143,36 @@ impl Slots {
     }
 
     fn guards_of(&self, index: SlotIndex) -> Guards {
-        match self.guards {
-            Guards::Protections if index as u32 >= PROTECTED_SLOTS => Guards::Off,
-            guards => guards,
+        match index as u32 {
+            _ if !self.is_guarded => Guards::Off,
+            0..FIRST_SLOTS => Guards::Protections,
+            _ if !self.has_no_markers => Guards::Markers,
+            FIRST_SLOTS..PROTECTED_SLOTS => Guards::Protections,
+            _ => Guards::Off,
         }
     }
 
     /// Prepares the slots up to the end of the step that `index` is in.
     #[cold]
-    fn make_ready(&mut self, os: &impl Os, index: SlotIndex, slot: usize) -> bool {
+    fn make_ready(&mut self, os: &impl Os, arena: &Arena, index: SlotIndex) -> bool {
         while self.ready <= index as u32 {
-            let ahead = (index as u32 - self.ready) as usize;
-            let step = AddressRange { start: slot - ahead * SPAN_BYTES, bytes: SEGMENT_BYTES };
-            if self.guards == Guards::Unknown {
-                self.guards = Guards::Protections;
-                if os.commit(step) {
-                    // SAFETY: no slot of the step has ever been used.
-                    self.guards = match unsafe { os::install_guards(step) } {
-                        true => Guards::Markers,
-                        // SAFETY: no slot of the step has ever been used.
-                        false if unsafe { os::protect(step) } => Guards::Protections,
-                        false => Guards::Off,
-                    };
-                }
-            } else {
-                // With protections a step is reserved as it is: not to be touched.
-                let index = self.ready as SlotIndex;
-                let is_ready = match self.guards_of(index) {
-                    // SAFETY: no slot of the step has ever been used.
-                    Guards::Markers => os.commit(step) && unsafe { os::install_guards(step) },
-                    Guards::Protections => true,
-                    Guards::Unknown | Guards::Off => os.commit(step),
-                };
-                if !is_ready {
-                    return false;
-                }
+            let first = self.ready as SlotIndex;
+            let bytes = STEP as usize * SPAN_BYTES;
+            if !arena.extend_samples(os, bytes) {
+                return false;
+            }
+            let step = AddressRange { start: address(arena, first), bytes };
+            if self.guards_of(first) == Guards::Markers {
+                // SAFETY: no slot of the step has ever been used.
+                let is_refused = !unsafe { os::install_guards(step) };
+                // Those that have markers keep them, so this is decided once. Later the kernel refuses what is
+                // locked into memory; slots there are guarded when their first block is freed, if they can be.
+                self.has_no_markers |= is_refused && self.ready == FIRST_SLOTS;
+            }
+            if self.guards_of(first) == Guards::Protections {
+                // SAFETY: no slot of the step has ever been used. One that is not protected now is so when its
+                // first block is freed.
+                unsafe { os::protect(step) };
             }
             self.ready += STEP;
         }
@@ -187,18 +185,18 @@ pub(super) const PAD: u8 = 0xa5;
 
 /// Slots there are addresses for, the unused one in front included.
 pub(super) fn count(arena: &Arena) -> u32 {
-    (arena.sample_range().bytes / SPAN_BYTES) as u32
+    arena.slot_capacity()
 }
 
 /// The address of slot `index`.
 pub(super) fn address(arena: &Arena, index: SlotIndex) -> usize {
-    arena.sample_range().start + index as usize * SPAN_BYTES
+    arena.samples() + index as usize * SPAN_BYTES
 }
 
 /// The slot that `address`, a sample's, lies in.
 pub(super) fn index_of(arena: &Arena, address: usize) -> SlotIndex {
     // Below MAX_SLOTS + 1: there are no more addresses of samples.
-    ((address - arena.sample_range().start) / SPAN_BYTES) as SlotIndex
+    ((address - arena.samples()) / SPAN_BYTES) as SlotIndex
 }
 
 /// Fills what is behind a block of `bytes`, up to its last page's end, which is open.

@@ -25,7 +25,7 @@ use crate::pages::totals::PageCounters;
 use crate::release::{Release, tick_if_due};
 use crate::testing::check::check;
 
-/// Dropping it leaves the reservation: addresses without memory, and a test process ends soon.
+/// Dropping it leaves what it has mapped: a test process ends soon.
 pub(crate) struct TestHeap {
     pub heap: Heap,
     pub release: Release,
@@ -41,7 +41,7 @@ impl TestHeap {
     pub fn with_segments(segments: usize) -> TestHeap {
         let test = TestHeap { heap: Heap::new(), release: Release::new(), os: FakeOs::default() };
         test.heap.adopt_in_this_process();
-        assert!(test.heap.pages.arena.reserve(&Linux, segments * SEGMENT_BYTES));
+        assert!(test.heap.pages.arena.choose_window(&Linux, segments * SEGMENT_BYTES));
         assert_eq!(test.heap.pages.arena.capacity() as usize, segments);
         test
     }
@@ -49,7 +49,7 @@ impl TestHeap {
     /// A cache for the thread whose word it is.
     pub fn attach(&self, word: ThreadWord) -> &ThreadCache {
         let Heap { threads, sampler, pages, .. } = &self.heap;
-        let bound = pages.arena.sample_range().start;
+        let bound = pages.arena.samples();
         threads.attach(&pages.metadata, sampler.countdowns(), bound, word).unwrap()
     }
 

@@ -456,12 +456,7 @@ pub static FAMILIES: &[Family] = &[
         &["call"],
         "System calls made by the allocator.",
         |s, put| {
-            words!(
-                put,
-                s.snapshot.os_calls_total,
-                u64,
-                [mmap, mprotect, madvise, mremap, membarrier, clone]
-            );
+            words!(put, s.snapshot.os_calls_total, u64, [mmap, madvise, mremap, membarrier, clone]);
         },
     ),
     counter(

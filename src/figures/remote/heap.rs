@@ -103,8 +103,8 @@ impl RemoteHeap {
             gate_state: if is_busy { GateState::Busy } else { GateState::Idle },
             oldest: Nanos(singles.oldest),
             now: Linux.now(),
-            segments_in_use: place.map_or(0, |place| place.segments),
-            is_reserved: place.is_some(),
+            segments_mapped: place.map_or(0, |place| place.segments.saturating_sub(place.others)),
+            arena_map_calls: self.arena_map_calls(memory)?,
             sampling: SamplingSums::of(&self.sampler(memory)?),
             metadata_bytes: place.map_or(0, |place| {
                 Arena::record_bytes(place.segments, figures.records) + place.pool_bytes

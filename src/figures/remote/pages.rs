@@ -27,6 +27,8 @@ pub struct Place {
     pub base: u64,
     /// Segments (of 2 MiB) in use.
     pub segments: u32,
+    /// How many of those are others' mappings, where the heap has nothing.
+    pub others: u32,
     /// The addresses of the records about pages, segments and spans, from the first byte on.
     pub records: u64,
     /// Their end, for the segments in use.
@@ -117,14 +119,15 @@ impl RemoteHeap {
     pub fn place(&self, memory: &impl Memory) -> Result<Option<Place>, RemoteError> {
         let arena = self.root().arena.addr() as u64;
         let field = |offset: usize| read_word(memory, arena.wrapping_add(offset as u64));
-        let bytes = field(offset_of!(Arena, bytes))?;
-        if bytes == 0 {
+        let capacity = field(offset_of!(Arena, capacity))? as u32;
+        if capacity == 0 {
             return Ok(None);
         }
         let base = field(offset_of!(Arena, base))?;
         let records = field(offset_of!(Arena, page_map))?;
         let segment_records = field(offset_of!(Arena, segments))?;
         let segments = field(offset_of!(Arena, in_use))? as u32;
+        let others = field(offset_of!(Arena, others))? as u32;
         let samples = field(offset_of!(Arena, samples))?;
         let sampler = self.root().sampler.addr() as u64;
         let fresh = offset_of!(sampling::ProfilerCounters, fresh) as u64;
@@ -132,11 +135,10 @@ impl RemoteHeap {
         let pool_bytes = self.single(memory, self.root().singles.metadata_used)?;
         let fits = base.is_multiple_of(SEGMENT_BYTES as u64)
             && base < ADDRESS_END
-            && bytes <= 2 * MAX_BYTES as u64
+            && capacity as u64 <= MAX_BYTES as u64 / SEGMENT_BYTES as u64
             && pool_bytes < ADDRESS_END
-            && segments as u64 <= bytes / SEGMENT_BYTES as u64
-            && samples >= base + segments as u64 * SEGMENT_BYTES as u64
-            && samples <= base + bytes
+            && segments <= capacity
+            && samples == base + capacity as u64 * SEGMENT_BYTES as u64
             && slots <= MAX_SLOTS + 1
             && records < segment_records
             // Whoever asks the kernel about them asks about every page.
@@ -146,7 +148,14 @@ impl RemoteHeap {
             return Err(RemoteError::Nonsense("addresses"));
         }
         let records_end = segment_records + segments as u64 * size_of::<Segment>() as u64;
-        Ok(Some(Place { base, segments, records, records_end, pool_bytes, samples, slots }))
+        Ok(Some(Place { base, segments, others, records, records_end, pool_bytes, samples, slots }))
+    }
+
+    /// How often the heap has asked for memory in its window.
+    pub(super) fn arena_map_calls(&self, memory: &impl Memory) -> Result<u32, RemoteError> {
+        let arena = self.root().arena.addr() as u64;
+        let calls = read_word(memory, arena.wrapping_add(offset_of!(Arena, map_calls) as u64))?;
+        Ok(calls as u32)
     }
 
     /// What the pages of segments are, from segment `first` on.

@@ -151,8 +151,8 @@ fn a_chunk_that_the_kernel_refuses_is_used_on() {
 fn nobody_gets_a_piece_of_what_the_kernel_has() {
     struct During<'a>(&'a Metadata, FakeOs, core::cell::RefCell<Vec<(usize, usize)>>);
     impl Os for During<'_> {
-        fn commit(&self, _: AddressRange) -> bool {
-            true
+        fn map(&self, _: AddressRange) -> os::Mapped {
+            os::Mapped::Refused
         }
         fn purge(&self, ranges: &[AddressRange]) -> os::PurgeOutcome {
             self.2.borrow_mut().extend((0..10).map(|_| allocate(self.0, 64)));

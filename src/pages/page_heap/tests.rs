@@ -4,6 +4,8 @@ use crate::base::units::{
 };
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::size_class::SizeClass;
+use crate::os::{Linux, Mapped, Os};
+use crate::pages::HeapPages;
 use crate::pages::page_heap::LargeRun;
 use crate::testing::test_heap::{TestHeap, pages};
 use crate::testing::test_random::Random;
@@ -16,15 +18,49 @@ fn class() -> SizeClass {
     SizeClass::for_bytes(64)
 }
 
-/// The figures but for the calls that were tried, for "nothing has changed".
-fn all_but_calls(test: &TestHeap) -> String {
-    let mut figures = test.figures();
-    figures.mprotect_calls = 0;
-    format!("{figures:?} in {}", test.heap.pages.arena.in_use())
+/// The figures, for "nothing has changed".
+fn state(test: &TestHeap) -> String {
+    format!("{:?} in {}", test.figures(), test.heap.pages.arena.in_use())
 }
 
 fn chunk(segment: u32, chunk: u32) -> ChunkIndex {
     ChunkIndex::new(SegmentIndex(segment), chunk)
+}
+
+/// Makes the arena grow by so many segments.
+fn grow(test: &TestHeap, segments: u32) {
+    let HeapPages { arena, page_heap, totals, .. } = &test.heap.pages;
+    let grown = page_heap.lock().grow(arena, &test.os, totals, segments);
+    assert!(grown.is_some(), "the arena has room");
+}
+
+/// Maps something at a segment's addresses that is none of the heap's.
+fn map_others(test: &TestHeap, segment: u32) {
+    let page = test.address(segment, pages(100, 1));
+    assert_eq!(Linux.map(page), Mapped::Here);
+}
+
+#[test]
+fn nothing_is_allocated_where_others_are() {
+    let test = TestHeap::with_segments(16);
+    for segment in [0, 3, 9] {
+        map_others(&test, segment);
+    }
+    let first = test.take(1);
+    assert_eq!(first, run(1, 0, 1), "the first that is free");
+    let long = test.take(4 * SEGMENT_PAGES);
+    assert_eq!(long, run(4, 0, 4 * SEGMENT_PAGES), "where there is no gap");
+    assert!(!test.extend(long, 6 * SEGMENT_PAGES), "segment 9 is in the way");
+    test.check();
+    while let Some(taken) = test.try_take(SEGMENT_PAGES, 1) {
+        assert!(![0, 3, 9].contains(&taken.run.segment.0));
+    }
+    assert_eq!((test.heap.pages.arena.in_use(), test.heap.pages.arena.others()), (16, 3));
+    assert!(test.try_take(SEGMENT_PAGES, 1).is_none());
+    test.check();
+    test.free(long);
+    assert_eq!(test.take(4 * SEGMENT_PAGES), long);
+    test.check();
 }
 
 #[test]
@@ -206,10 +242,10 @@ fn a_run_grows_into_free_pages_behind_it() {
     let second = test.take(5);
     assert_eq!(second, run(0, 30, 5));
     let first = run(0, 0, 30);
-    let before = all_but_calls(&test);
+    let before = state(&test);
     assert!(!test.extend(first, 31), "the page behind it is in use");
     assert!(!test.extend(first, 200));
-    assert_eq!(all_but_calls(&test), before);
+    assert_eq!(state(&test), before);
     test.check();
     test.free(second);
     assert!(test.extend(first, 32), "dirty pages do as well");
@@ -224,6 +260,7 @@ fn a_run_grows_into_free_pages_behind_it() {
 #[test]
 fn a_run_grows_across_segments_only_from_a_segments_start() {
     let test = TestHeap::new();
+    grow(&test, 4);
     let low = test.take(1);
     let inside = test.take(511);
     assert!(!test.extend(inside, 512), "would cross into segment 1, which is free");
@@ -247,13 +284,14 @@ fn a_run_grows_across_segments_only_from_a_segments_start() {
 #[test]
 fn a_refused_extension_over_segments_changes_nothing() {
     let test = TestHeap::new();
+    grow(&test, 4);
     let long = test.take(600);
     let behind = test.take(400);
     assert_eq!(behind, run(1, 88, 400));
-    let before = all_but_calls(&test);
+    let before = state(&test);
     // Free pages follow in segment 1, then the neighbour.
     assert!(!test.extend(long, 1100));
-    assert_eq!(all_but_calls(&test), before);
+    assert_eq!(state(&test), before);
     test.check();
     test.free(behind);
     assert!(test.extend(long, 1100));
@@ -294,18 +332,19 @@ fn the_arena_grows_by_what_is_needed_and_not_beyond_its_end() {
     let test = TestHeap::with_segments(16);
     assert_eq!(test.heap.pages.arena.in_use(), 0);
     let first = test.take(1);
-    assert_eq!((test.heap.pages.arena.in_use(), test.figures().arena_grows), (4, 1));
+    assert_eq!((test.heap.pages.arena.in_use(), test.figures().arena_grows), (1, 1));
+    grow(&test, 3);
     let eight = test.take(8 * SEGMENT_PAGES);
     assert_eq!(eight, run(1, 0, 8 * SEGMENT_PAGES), "free segments at the end are part of it");
     assert_eq!(test.heap.pages.arena.in_use(), 9);
     test.check();
     let seven = test.take(7 * SEGMENT_PAGES);
     assert_eq!(test.heap.pages.arena.in_use(), 16);
-    let before = all_but_calls(&test);
+    let before = state(&test);
     assert!(test.try_take(SEGMENT_PAGES, 1).is_none());
     assert!(test.try_take(1, SEGMENT_PAGES).is_none());
     assert!(test.try_take(17 * SEGMENT_PAGES, 1).is_none());
-    assert_eq!(all_but_calls(&test), before);
+    assert_eq!(state(&test), before);
     assert_eq!(test.take(511), run(0, 1, 511), "what is left is still to be had");
     assert!(test.take_span(class()).is_none());
     for all in [first, eight, seven, run(0, 1, 511)] {
@@ -321,16 +360,16 @@ fn without_memory_nothing_changes_and_later_everything_works() {
     let test = TestHeap::new();
     test.take(4 * SEGMENT_PAGES - 16);
     test.os.out_of_memory.set(true);
-    let before = all_but_calls(&test);
+    let before = state(&test);
     assert!(test.try_take(17, 1).is_none());
     assert!(test.try_take(600, 1).is_none());
     assert!(test.try_take(1, 4 * SEGMENT_PAGES).is_none());
-    assert_eq!(all_but_calls(&test), before);
+    assert_eq!(state(&test), before);
     test.check();
     assert!(test.take_span(class()).is_some(), "what is there needs no system");
-    let before = all_but_calls(&test);
+    let before = state(&test);
     assert!(test.take_span(class()).is_none());
-    assert_eq!(all_but_calls(&test), before);
+    assert_eq!(state(&test), before);
     test.os.out_of_memory.set(false);
     assert_eq!(test.take_span(class()).unwrap().0.segment(), SegmentIndex(4));
     test.take(17);
@@ -342,8 +381,11 @@ fn without_memory_nothing_changes_and_later_everything_works() {
 fn growth_falls_back_to_what_is_needed() {
     struct Stingy(crate::os::fake::FakeOs, usize);
     impl crate::os::Os for Stingy {
-        fn commit(&self, range: crate::os::AddressRange) -> bool {
-            range.bytes <= self.1 && self.0.commit(range)
+        fn map(&self, range: crate::os::AddressRange) -> crate::os::Mapped {
+            if range.bytes > self.1 {
+                return crate::os::Mapped::Refused;
+            }
+            self.0.map(range)
         }
         fn purge(&self, ranges: &[crate::os::AddressRange]) -> crate::os::PurgeOutcome {
             self.0.purge(ranges)

@@ -15,7 +15,7 @@ use crate::geometry::span_index;
 use crate::heap::central;
 use crate::heap::knobs::Coverage;
 use crate::os::tls::ThreadWord;
-use crate::os::{AddressRange, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::os::{AddressRange, Mapped, MemoryRoom, Nanos, Os, PurgeOutcome};
 use crate::testing::test_heap::TestHeap;
 use crate::testing::test_random::Random;
 
@@ -198,8 +198,8 @@ struct During<'a, F: Fn()> {
 }
 
 impl<F: Fn()> Os for During<'_, F> {
-    fn commit(&self, range: AddressRange) -> bool {
-        self.test.os.commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        self.test.os.map(range)
     }
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {

@@ -7,7 +7,7 @@ use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::knobs::Coverage;
 use crate::os::fake::FakeOs;
-use crate::os::{AddressRange, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
+use crate::os::{AddressRange, Mapped, MemoryRoom, Nanos, Os, PURGE_BATCH, PurgeOutcome};
 use crate::pages::page_heap::LargeRun;
 use crate::release::purge_everything;
 use crate::testing::test_heap::{TestHeap, pages};
@@ -45,8 +45,8 @@ struct During<'a, F: Fn(&[AddressRange])> {
 }
 
 impl<F: Fn(&[AddressRange])> Os for During<'_, F> {
-    fn commit(&self, range: AddressRange) -> bool {
-        self.os.commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        self.os.map(range)
     }
 
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {

@@ -4,7 +4,7 @@ use super::{ALL_RECORDS, IDLE_EPOCHS, RECORD_PAGES, RecordBatch, RecordLimits, g
 use crate::base::units::{Epoch, PAGE_BYTES, SEGMENT_PAGES, SegmentIndex};
 use crate::geometry::size_class::SizeClass;
 use crate::heap::knobs::GateMode;
-use crate::os::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::os::{AddressRange, Linux, Mapped, MemoryRoom, Nanos, Os, PurgeOutcome};
 use crate::pages::page_heap::LargeRun;
 use crate::release::purge::REFUSED_DELAY_EPOCHS;
 use crate::release::purge_everything;
@@ -17,8 +17,8 @@ struct Kernel<'a, F: Fn(&[AddressRange]) -> PurgeOutcome> {
 }
 
 impl<F: Fn(&[AddressRange]) -> PurgeOutcome> Os for Kernel<'_, F> {
-    fn commit(&self, range: AddressRange) -> bool {
-        self.test.os.commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        self.test.os.map(range)
     }
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         (self.purge)(ranges)
@@ -77,10 +77,10 @@ fn clean(test: &TestHeap, segments: u32) {
 #[test]
 fn a_segment_that_was_never_used_has_no_record() {
     let test = TestHeap::new();
-    let run = test.take(1);
-    assert!(test.heap.pages.arena.in_use() > 1);
-    assert_eq!((test.figures().records, backed_pages(&test, 1)), (1, 0));
-    test.free(run);
+    let runs: Vec<_> = (0..17).map(|_| test.take(SEGMENT_PAGES)).collect();
+    assert_eq!(test.heap.pages.arena.in_use(), 18, "it grows by an eighth");
+    assert_eq!((test.figures().records, backed_pages(&test, 17)), (17, 0));
+    runs.into_iter().for_each(|run| test.free(run));
 }
 
 #[test]

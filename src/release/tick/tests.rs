@@ -14,7 +14,7 @@ use crate::heap::central;
 use crate::heap::knobs::{Coverage, GateMode};
 use crate::os::biased_lock::OwnerWord;
 use crate::os::tls::ThreadWord;
-use crate::os::{AddressRange, Linux, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::os::{AddressRange, Linux, Mapped, MemoryRoom, Nanos, Os, PurgeOutcome};
 use crate::release::journal::Event;
 use crate::release::purge_everything;
 use crate::release::records::IDLE_EPOCHS;
@@ -55,8 +55,8 @@ fn a_tick_is_due_once_per_epoch() {
 fn one_thread_ticks_at_a_time() {
     struct Reentrant<'a>(&'a TestHeap, Cell<u32>);
     impl Os for Reentrant<'_> {
-        fn commit(&self, range: AddressRange) -> bool {
-            self.0.os.commit(range)
+        fn map(&self, range: AddressRange) -> Mapped {
+            self.0.os.map(range)
         }
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.1.set(self.1.get() + 1);
@@ -334,8 +334,8 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
     const EPOCHS: u64 = 20_000;
     struct Clock(AtomicU64);
     impl Os for Clock {
-        fn commit(&self, range: AddressRange) -> bool {
-            Linux.commit(range)
+        fn map(&self, range: AddressRange) -> Mapped {
+            Linux.map(range)
         }
         fn purge(&self, _: &[AddressRange]) -> PurgeOutcome {
             PurgeOutcome::default()
@@ -349,7 +349,7 @@ fn an_epoch_has_one_tick_however_many_threads_find_it_due() {
     }
     let (heap, release) = (Heap::new(), Release::new());
     heap.adopt_in_this_process();
-    assert!(heap.pages.arena.reserve(&Linux, 64 << 20));
+    assert!(heap.pages.arena.choose_window(&Linux, 64 << 20));
     let clock = Clock(AtomicU64::new(1));
     let arrived = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -402,8 +402,8 @@ fn near_the_limit_a_busy_tick_gives_back_like_an_idle_one() {
 fn the_limit_is_looked_at_every_few_epochs() {
     struct Counting<'a>(&'a TestHeap, Cell<u64>);
     impl Os for Counting<'_> {
-        fn commit(&self, range: AddressRange) -> bool {
-            self.0.os.commit(range)
+        fn map(&self, range: AddressRange) -> Mapped {
+            self.0.os.map(range)
         }
         fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
             self.0.os.purge(ranges)
@@ -452,8 +452,8 @@ fn tick_elsewhere(test: &TestHeap, os: &(impl Os + Sync), is_quiet: bool) -> Tic
 struct Epochs(AtomicU64);
 
 impl Os for Epochs {
-    fn commit(&self, range: AddressRange) -> bool {
-        Linux.commit(range)
+    fn map(&self, range: AddressRange) -> Mapped {
+        Linux.map(range)
     }
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         Linux.purge(ranges)

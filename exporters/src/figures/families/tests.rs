@@ -64,7 +64,6 @@ fn numbered() -> Snapshot {
         refills_total,
         spills_total,
         os_calls_total.mmap,
-        os_calls_total.mprotect,
         os_calls_total.madvise,
         os_calls_total.mremap,
         os_calls_total.membarrier,
