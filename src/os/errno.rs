@@ -1,13 +1,6 @@
-//! The calling thread's error number, which no call of ours may change: `free` must not.
+//! The calling thread's error number: set where the standards say so, and changed by no call of ours to the kernel.
 
 use core::ffi::c_int;
-
-pub(super) fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
-    let before = errno();
-    let result = call();
-    set_errno(before);
-    result
-}
 
 /// The address of the calling thread's `errno`.
 pub(crate) fn errno_address() -> usize {

@@ -2,7 +2,10 @@
 
 use core::ffi::{CStr, c_int};
 
-use super::errno::keep_errno;
+use super::raw::system_call;
+
+/// Where paths begin that do not begin with `/`.
+const CURRENT_FOLDER: usize = libc::AT_FDCWD as usize;
 
 /// Room for the text of one of the kernel's small files.
 pub(crate) const TEXT_BYTES: usize = 4096;
@@ -11,30 +14,18 @@ pub(crate) const TEXT_BYTES: usize = 4096;
 /// empty.
 pub(crate) fn read_file<'a>(path: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let path = CStr::from_bytes_until_nul(path).ok()?;
-    keep_errno(|| {
-        let (place, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
-        // SAFETY: the path ends with a zero.
-        let file = unsafe { libc::syscall(libc::SYS_openat, place, path.as_ptr(), flags) };
-        if file < 0 {
-            return None;
-        }
-        let (start, count) = (buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the buffer has room for `count` bytes.
-        let length = unsafe { libc::syscall(libc::SYS_read, file, start, count) };
-        // SAFETY: the descriptor was opened above.
-        unsafe { close(file as c_int) };
-        usize::try_from(length).ok().filter(|&length| length > 0).map(|length| &buffer[..length])
-    })
+    let file = open(path, libc::O_RDONLY)?;
+    let length = read(file, buffer);
+    // SAFETY: the descriptor was opened above.
+    unsafe { close(file) };
+    (length > 0).then(|| &buffer[..length])
 }
 
 /// Whether there is something at `path`.
 pub(crate) fn is_there(path: &CStr) -> bool {
-    let place = libc::AT_FDCWD;
+    let arguments = [CURRENT_FOLDER, path.as_ptr() as usize, libc::F_OK as usize];
     // SAFETY: the path ends with a zero.
-    let result = keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_faccessat, place, path.as_ptr(), libc::F_OK)
-    });
-    result == 0
+    unsafe { system_call(libc::SYS_faccessat, arguments) == 0 }
 }
 
 /// The number of the mount that is seen at `path`, as mountinfo has it; `None` where there is nothing,
@@ -52,35 +43,24 @@ pub(crate) fn mount_id(path: &CStr) -> Option<u64> {
     const _: () = assert!(size_of::<Statx>() == 256);
     const STATX_MNT_ID: u32 = 0x1000;
     let mut found = Statx { mask: 0, before: [0; 35], mount_id: 0, after: [0; 13] };
-    let (at, flags) = (libc::AT_FDCWD, libc::AT_NO_AUTOMOUNT);
-    let to = &raw mut found;
+    let (flags, to) = (libc::AT_NO_AUTOMOUNT as usize, &raw mut found as usize);
+    let arguments = [CURRENT_FOLDER, path.as_ptr() as usize, flags, STATX_MNT_ID as usize, to];
     // SAFETY: the path ends with a zero, and the kernel writes no more than 256 bytes.
-    let result = keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, STATX_MNT_ID, to)
-    });
+    let result = unsafe { system_call(libc::SYS_statx, arguments) };
     (result == 0 && found.mask & STATX_MNT_ID != 0).then_some(found.mount_id)
 }
 
 /// Hands the lines of a file to `visit`, cut to what fits into `buffer`, until that says `false`.
 pub(crate) fn each_line(path: &CStr, buffer: &mut [u8], mut visit: impl FnMut(&[u8]) -> bool) {
-    let (place, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
-    let file = keep_errno(|| {
-        // SAFETY: the path ends with a zero.
-        unsafe { libc::syscall(libc::SYS_openat, place, path.as_ptr(), flags) }
-    });
-    if file < 0 {
-        return;
-    }
+    let Some(file) = open(path, libc::O_RDONLY) else { return };
     // What `buffer` holds of the line, and whether the line's rest is to be left out.
     let (mut held, mut is_cut) = (0, false);
     loop {
-        let (start, count) = (buffer[held..].as_mut_ptr(), buffer.len() - held);
-        // SAFETY: the buffer has room for `count` bytes from there.
-        let read = keep_errno(|| unsafe { libc::syscall(libc::SYS_read, file, start, count) });
-        if read <= 0 {
+        let length = read(file, &mut buffer[held..]);
+        if length == 0 {
             break;
         }
-        held += read as usize;
+        held += length;
         let mut done = 0;
         let mut goes_on = true;
         while goes_on
@@ -102,7 +82,7 @@ pub(crate) fn each_line(path: &CStr, buffer: &mut [u8], mut visit: impl FnMut(&[
         }
     }
     // SAFETY: the descriptor was opened above.
-    keep_errno(|| unsafe { close(file as c_int) });
+    unsafe { close(file) };
 }
 
 /// The value of an environment variable, without copying it. The reference is used at once, while
@@ -119,37 +99,51 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
 
 /// A copy of descriptor 2 that outlives programs which close their stderr early.
 pub(crate) fn duplicate_stderr() -> c_int {
-    // SAFETY: fcntl on a descriptor number touches no memory.
-    keep_errno(|| unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 512) })
+    control(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 512) as c_int
 }
 
-/// Closes a descriptor. Like all calls here that libc makes a point of cancellation, not through its
-/// wrapper: threads that libc does not know of come here, too.
+/// Opens a file, which no program that is executed inherits.
+fn open(path: &CStr, flags: c_int) -> Option<c_int> {
+    let flags = (flags | libc::O_CLOEXEC) as usize;
+    // SAFETY: the path ends with a zero.
+    let file =
+        unsafe { system_call(libc::SYS_openat, [CURRENT_FOLDER, path.as_ptr() as usize, flags]) };
+    (file >= 0).then_some(file as c_int)
+}
+
+/// Reads what fits into `buffer`; 0 at the end, and if it cannot.
+fn read(file: c_int, buffer: &mut [u8]) -> usize {
+    let arguments = [file as usize, buffer.as_mut_ptr() as usize, buffer.len()];
+    // SAFETY: the buffer has room for that many bytes.
+    unsafe { system_call(libc::SYS_read, arguments) }.max(0) as usize
+}
+
+/// `fcntl(2)`, of those that take a number.
+fn control(descriptor: c_int, command: c_int, argument: usize) -> isize {
+    // SAFETY: no memory is touched.
+    unsafe { system_call(libc::SYS_fcntl, [descriptor as usize, command as usize, argument]) }
+}
+
+/// Closes a descriptor.
 ///
 /// # Safety
 /// The descriptor is the caller's, and used by nobody else.
 pub(super) unsafe fn close(descriptor: c_int) {
     // SAFETY: the caller says so.
-    unsafe { libc::syscall(libc::SYS_close, descriptor) };
+    unsafe { system_call(libc::SYS_close, [descriptor as usize]) };
 }
 
 /// Writes to stderr, as far as it goes. A thread that has left the process's descriptors goes by way
 /// of `/proc`, where they are still to be found.
 pub(crate) fn write_stderr(bytes: &[u8]) {
-    // SAFETY: fcntl on a descriptor number touches no memory.
-    let is_open = keep_errno(|| unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_GETFD) } >= 0);
+    let is_open = control(libc::STDERR_FILENO, libc::F_GETFD, 0) >= 0;
     if is_open {
         return write(libc::STDERR_FILENO, bytes);
     }
-    let (path, flags) = (c"/proc/self/fd/2", libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC);
-    // SAFETY: the path ends with a zero.
-    let file = keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags)
-    });
-    if file >= 0 {
-        write(file as c_int, bytes);
+    if let Some(file) = open(c"/proc/self/fd/2", libc::O_WRONLY | libc::O_APPEND) {
+        write(file, bytes);
         // SAFETY: the descriptor was opened above.
-        keep_errno(|| unsafe { close(file as c_int) });
+        unsafe { close(file) };
     }
 }
 
@@ -157,19 +151,12 @@ pub(crate) fn write_stderr(bytes: &[u8]) {
 pub(crate) fn write(descriptor: c_int, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let (start, count) = (rest.as_ptr(), rest.len());
-        // SAFETY: `rest` is a valid slice of `count` bytes.
-        let written =
-            keep_errno(|| unsafe { libc::syscall(libc::SYS_write, descriptor, start, count) });
+        let arguments = [descriptor as usize, rest.as_ptr() as usize, rest.len()];
+        // SAFETY: `rest` is a valid slice of that many bytes.
+        let written = unsafe { system_call(libc::SYS_write, arguments) };
         if written <= 0 {
             return;
         }
         rest = &rest[written as usize..];
     }
-}
-
-/// Ends the process with SIGABRT.
-pub(crate) fn abort() -> ! {
-    // SAFETY: abort has no preconditions.
-    unsafe { libc::abort() }
 }

@@ -1,7 +1,6 @@
 //! The real system.
 
 use super::cgroup::{self, MemoryRoom, Scratch};
-use super::errno::keep_errno;
 use super::memory;
 use super::purge::purge_batch;
 use super::system::{AddressRange, Mapped, Nanos, Os, PURGE_BATCH, PurgeOutcome};
@@ -30,7 +29,7 @@ impl Os for Linux {
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
         debug_assert!(ranges.len() <= PURGE_BATCH);
         let began = self.exact_now();
-        let outcome = keep_errno(|| purge_batch(ranges));
+        let outcome = purge_batch(ranges);
         PurgeOutcome { began, took: self.exact_now().since(began), ..outcome }
     }
 

@@ -5,7 +5,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use super::errno::{errno, keep_errno};
+use super::raw::system_call;
 use super::system::{AddressRange, Mapped};
 use crate::base::units::PAGE_BYTES;
 
@@ -59,12 +59,12 @@ pub(crate) fn map_aligned(bytes: usize) -> Option<(usize, usize)> {
 /// The address of a new mapping, or the error's number.
 fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Result<usize, c_int> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    keep_errno(|| {
-        // SAFETY: either a new mapping where there was none, or (`renew`) one over a range of the arena that
-        // its caller owns alone.
-        let address = unsafe { libc::mmap(at, bytes, protection, flags, -1, 0) };
-        if address == libc::MAP_FAILED { Err(errno()) } else { Ok(address as usize) }
-    })
+    const NO_FILE: usize = usize::MAX;
+    let arguments = [at as usize, bytes, protection as usize, flags as usize, NO_FILE, 0];
+    // SAFETY: either a new mapping where there was none, or (`renew`) one over a range of the arena that
+    // its caller owns alone.
+    let address = unsafe { system_call(libc::SYS_mmap, arguments) };
+    if address > 0 { Ok(address as usize) } else { Err(-address as c_int) }
 }
 
 /// Returns a mapping that turned out not to be needed.
@@ -73,7 +73,7 @@ fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Result
 /// Nothing uses the range any more.
 pub(crate) unsafe fn unmap(range: AddressRange) {
     // SAFETY: the caller says that nothing uses the range.
-    keep_errno(|| unsafe { libc::munmap(range.start as *mut c_void, range.bytes) });
+    unsafe { system_call(libc::SYS_munmap, [range.start, range.bytes]) };
 }
 
 /// Moves the pages of `from` to `to` (as many bytes) by their page table entries; `from` reads as
@@ -84,21 +84,16 @@ pub(crate) unsafe fn unmap(range: AddressRange) {
 pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
     const MREMAP_DONTUNMAP: c_int = 4;
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
-    let (start, bytes) = (from.start as *mut c_void, from.bytes);
+    let arguments = [from.start, from.bytes, from.bytes, flags as usize, to];
     // SAFETY: the caller owns both ranges.
-    let result =
-        keep_errno(|| unsafe { libc::mremap(start, bytes, bytes, flags, to as *mut c_void) });
-    result != libc::MAP_FAILED
+    unsafe { system_call(libc::SYS_mremap, arguments) > 0 }
 }
 
 /// Makes what cannot be touched readable and writable. `false` if the system has no memory for it.
 pub(crate) fn unprotect(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the range lies in a mapping of ours; widening its protection harms nothing.
-    let result = keep_errno(|| unsafe {
-        libc::mprotect(range.start as *mut c_void, range.bytes, read_write)
-    });
-    result == 0
+    unsafe { set_protection(range, read_write) }
 }
 
 /// Maps memory for a thread's stack, whose first `guard` bytes cannot be touched.
@@ -141,7 +136,7 @@ pub(crate) unsafe fn remove_guards(range: AddressRange) -> bool {
 /// As [`install_guards`].
 unsafe fn advise_guards(range: AddressRange, advice: c_int) -> bool {
     // SAFETY: the caller owns these pages and needs nothing of what they hold.
-    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) == 0 })
+    unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) == 0 }
 }
 
 /// Makes every touch of `range` a fault. `false` if the kernel refuses.
@@ -150,10 +145,15 @@ unsafe fn advise_guards(range: AddressRange, advice: c_int) -> bool {
 /// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
 pub(crate) unsafe fn protect(range: AddressRange) -> bool {
     // SAFETY: the caller owns these pages and does not touch them from here on.
-    let result = keep_errno(|| unsafe {
-        libc::mprotect(range.start as *mut c_void, range.bytes, libc::PROT_NONE)
-    });
-    result == 0
+    unsafe { set_protection(range, libc::PROT_NONE) }
+}
+
+/// # Safety
+/// The pages are ours; nobody touches them whom the new protection does not let.
+unsafe fn set_protection(range: AddressRange, protection: c_int) -> bool {
+    let arguments = [range.start, range.bytes, protection as usize];
+    // SAFETY: the caller says so.
+    unsafe { system_call(libc::SYS_mprotect, arguments) == 0 }
 }
 
 /// Puts fresh zero pages in the place of `range`, which becomes one mapping with its neighbours
@@ -208,7 +208,7 @@ pub(crate) fn advise_huge_pages(range: AddressRange) {
 /// About huge pages. A kernel without them refuses, which is fine.
 fn advise(range: AddressRange, advice: c_int) {
     // SAFETY: this advice changes no content.
-    keep_errno(|| unsafe { libc::madvise(range.start as *mut c_void, range.bytes, advice) });
+    unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) };
 }
 
 /// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it
@@ -235,14 +235,12 @@ pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
 /// Can the kernel read eight bytes at `address`? It reads a signal mask there before it sees that nothing
 /// is to be done with it.
 fn is_readable(address: usize) -> bool {
-    const NOTHING: c_int = -1;
-    let (set, no_set, bytes) = (address, ptr::null_mut::<c_void>(), size_of::<u64>());
-    let number = libc::SYS_rt_sigprocmask;
-    keep_errno(|| {
-        // SAFETY: the kernel refuses addresses that it cannot read, and writes nothing.
-        unsafe { libc::syscall(number, NOTHING, set, no_set, bytes) };
-        errno() == libc::EINVAL
-    })
+    const NOTHING: usize = usize::MAX;
+    const NO_SET: usize = 0;
+    let arguments = [NOTHING, address, NO_SET, size_of::<u64>()];
+    // SAFETY: the kernel refuses addresses that it cannot read, and writes nothing.
+    let result = unsafe { system_call(libc::SYS_rt_sigprocmask, arguments) };
+    result == -libc::EINVAL as isize
 }
 
 /// The word at `address`. In assembly: other threads may write to it, which is no business of the

@@ -1,8 +1,9 @@
 //! The operating system, behind the few calls the allocator makes.
 //!
 //! Nothing here allocates, and nothing changes `errno`: these calls happen inside `free`, which
-//! must not. What release policy needs of the system is the trait [`Os`], so that tests can put a
-//! clock and a kernel of their own in its place; everything else is a plain function.
+//! must not; so they are the kernel's own (`raw`), and not libc's. What release policy needs of the
+//! system is the trait [`Os`], so that tests can put a clock and a kernel of their own in its place;
+//! everything else is a plain function.
 
 pub(crate) mod biased_lock;
 pub mod cgroup;
@@ -17,6 +18,7 @@ pub(crate) mod lock;
 mod memory;
 pub(crate) mod pin;
 mod purge;
+mod raw;
 pub(crate) mod raw_thread;
 pub(crate) mod report;
 pub(crate) mod sequence;

@@ -1,12 +1,13 @@
 //! Ranges given back to the kernel, many in one call where it can.
 
-use core::ffi::{c_int, c_long, c_void};
+use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::errno::keep_errno;
 use super::files::close;
+use super::raw::system_call;
 use super::system::{AddressRange, PURGE_BATCH, PurgeOutcome};
+use super::threads::process;
 
 /// How [`purge_batch`] reaches the kernel; found out once.
 static PURGE_BY: AtomicU32 = AtomicU32::new(PURGE_BY_UNKNOWN);
@@ -75,32 +76,30 @@ pub(super) fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
 
 fn purge_one(range: AddressRange, index: usize, outcome: &mut PurgeOutcome) {
     outcome.calls += 1;
-    let (start, bytes) = (range.start as *mut c_void, range.bytes);
+    let arguments = [range.start, range.bytes, libc::MADV_DONTNEED as usize];
     // SAFETY: the caller of `purge` owns these pages and needs nothing of what they hold.
-    let result = unsafe { libc::madvise(start, bytes, libc::MADV_DONTNEED) };
+    let result = unsafe { system_call(libc::SYS_madvise, arguments) };
     if result != 0 {
         outcome.refused |= 1 << index;
     }
 }
 
-fn advise_vector(pidfd: c_int, vector: &[libc::iovec]) -> c_long {
-    let (start, count) = (vector.as_ptr(), vector.len());
-    // SAFETY: `vector` is a valid array of `count` entries; the caller of `purge` owns the pages.
-    unsafe { libc::syscall(libc::SYS_process_madvise, pidfd, start, count, libc::MADV_DONTNEED, 0) }
+fn advise_vector(pidfd: c_int, vector: &[libc::iovec]) -> isize {
+    let (start, advice) = (vector.as_ptr() as usize, libc::MADV_DONTNEED as usize);
+    let arguments = [pidfd as usize, start, vector.len(), advice, 0];
+    // SAFETY: `vector` is a valid array of so many entries; the caller of `purge` owns the pages.
+    unsafe { system_call(libc::SYS_process_madvise, arguments) }
 }
 
 fn open_pidfd() -> c_int {
-    // SAFETY: getpid has no preconditions.
-    let pid = unsafe { libc::getpid() };
     // SAFETY: opens a descriptor and touches nothing else; it is close-on-exec by definition.
-    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    pidfd as c_int
+    unsafe { system_call(libc::SYS_pidfd_open, [process() as usize, 0]) as c_int }
 }
 
 /// Asks with an empty vector, which only checks that the call is allowed. When the heap starts: later
 /// a filter of the program's may take offence.
 pub(crate) fn find_purge_call() {
-    keep_errno(ask_for_purge_call);
+    ask_for_purge_call();
 }
 
 fn ask_for_purge_call() -> u32 {

@@ -4,9 +4,7 @@
 //! for ever; `pthread_create` takes locks under which libc calls `free` (`pthread_join`, when it trims
 //! its cache of stacks). So this is a bare `clone`, with a stack and thread-local storage of its own.
 //!
-//! What runs on it calls nothing but the kernel, through libc's thin wrappers: of their thread's
-//! storage these use `errno` and a few fields of the control block that mean "nothing special" where
-//! they are zero.
+//! What runs on it calls nothing but the kernel, by `raw`, and its clock, by `vdso`.
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 //!
 //! Written with `write(2)` from a buffer on the stack: this runs inside `malloc` and `free`.
 
-use super::files;
+use super::{files, threads};
 
 /// A line under construction: what does not fit is cut.
 pub(crate) struct Line {
@@ -69,7 +69,7 @@ impl Line {
 #[inline(never)]
 pub(crate) fn fail(what: &str, address: usize) -> ! {
     Line::new().text(what).text(" at ").hex(address).text("; aborting").send();
-    files::abort()
+    threads::abort()
 }
 
 #[cfg(test)]

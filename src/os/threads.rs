@@ -1,22 +1,21 @@
 //! Threads, and how they wait for each other.
 
 use core::ffi::{CStr, c_int, c_long, c_void};
-use core::ptr;
 use core::sync::atomic::AtomicU32;
 
-use super::errno::keep_errno;
+use super::raw::{self, system_call};
 use super::system::Nanos;
 
 /// The kernel's number of the calling thread.
 pub(crate) fn thread() -> u32 {
     // SAFETY: gettid has no preconditions.
-    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    unsafe { system_call(libc::SYS_gettid, []) as u32 }
 }
 
 /// This process's number.
 pub(crate) fn process() -> u32 {
     // SAFETY: getpid has no preconditions.
-    unsafe { libc::getpid() as u32 }
+    unsafe { system_call(libc::SYS_getpid, []) as u32 }
 }
 
 /// Announces that this process will use [`barrier_all_threads`]; `false` where the kernel has no
@@ -32,43 +31,43 @@ pub(crate) fn barrier_all_threads() -> bool {
 
 fn membarrier(command: c_int) -> bool {
     // SAFETY: membarrier takes no pointers.
-    keep_errno(|| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 })
+    unsafe { system_call(libc::SYS_membarrier, [command as usize, 0, 0]) == 0 }
 }
+
+const FUTEX_WAIT: usize = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+const FUTEX_WAKE: usize = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
 
 /// Sleeps while `word` holds `value`; may return early.
 pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
-    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    let no_timeout = ptr::null::<libc::timespec>();
+    const NO_TIMEOUT: usize = 0;
+    let arguments = [word.as_ptr() as usize, FUTEX_WAIT, value as usize, NO_TIMEOUT];
     // SAFETY: `word` is a valid aligned u32 for the whole call.
-    keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout)
-    });
+    unsafe { system_call(libc::SYS_futex, arguments) };
 }
 
 /// Sleeps while `word` holds `value`, for `time` at most; may return early.
 pub(crate) fn futex_wait_for(word: &AtomicU32, value: u32, time: Nanos) {
-    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     let timeout = libc::timespec {
         tv_sec: (time.0 / 1_000_000_000) as libc::time_t,
         tv_nsec: (time.0 % 1_000_000_000) as c_long,
     };
+    let place = &raw const timeout as usize;
+    let arguments = [word.as_ptr() as usize, FUTEX_WAIT, value as usize, place];
     // SAFETY: `word` and `timeout` are valid for the whole call.
-    keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, &raw const timeout)
-    });
+    unsafe { system_call(libc::SYS_futex, arguments) };
 }
 
 /// Wakes one thread that sleeps on `word`.
 pub(crate) fn futex_wake(word: &AtomicU32) {
-    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    const ONE_THREAD: usize = 1;
     // SAFETY: `word` is a valid aligned u32; the kernel only uses its address.
-    keep_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) });
+    unsafe { system_call(libc::SYS_futex, [word.as_ptr() as usize, FUTEX_WAKE, ONE_THREAD]) };
 }
 
 /// Lets another thread run.
 pub(crate) fn yield_now() {
     // SAFETY: sched_yield has no preconditions.
-    unsafe { libc::sched_yield() };
+    unsafe { system_call(libc::SYS_sched_yield, []) };
 }
 
 /// Starts a thread that libc does not know of and that takes no signals (see [`crate::os::raw_thread`]).
@@ -94,26 +93,55 @@ pub(crate) unsafe fn clone_thread(
         | libc::CLONE_SETTLS
         | libc::CLONE_PARENT_SETTID
         | libc::CLONE_CHILD_CLEARTID;
-    keep_errno(|| {
-        // The new thread inherits the mask. Past libc, which would leave its own signals out.
-        let before = set_signal_mask(u64::MAX);
-        let (stack, storage) = (stack_end as *mut c_void, thread_pointer as *mut c_void);
-        let place = id.as_ptr();
-        // SAFETY: the caller vouches for the memory and for `run`.
-        let result =
-            unsafe { libc::clone(run, stack, flags, ptr::null_mut(), place, storage, place) };
-        set_signal_mask(before);
-        result > 0
-    })
+    // The new thread inherits the mask, with the signals of libc's own, which that leaves out.
+    let before = set_signal_mask(u64::MAX);
+    // SAFETY: the caller vouches for the memory and for `run`.
+    let result = unsafe { raw::clone_thread(flags, stack_end, id, thread_pointer, run) };
+    set_signal_mask(before);
+    result > 0
 }
 
 /// Sets the calling thread's signal mask; returns what it was.
 fn set_signal_mask(mask: u64) -> u64 {
     let mut before = 0u64;
-    let (new, old, bytes) = (&raw const mask, &raw mut before, size_of::<u64>());
+    let (new, old) = (&raw const mask as usize, &raw mut before as usize);
+    let arguments = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>()];
     // SAFETY: both places are valid, and as large as the kernel's masks.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, bytes) };
+    unsafe { system_call(libc::SYS_rt_sigprocmask, arguments) };
     before
+}
+
+/// Ends the process with SIGABRT, also from a thread that libc does not know of.
+pub(crate) fn abort() -> ! {
+    raise(libc::SIGABRT);
+    // Somebody has a handler, which returned; or ignores it.
+    take_by_default(libc::SIGABRT);
+    raise(libc::SIGABRT);
+    loop {
+        // SAFETY: the process ends.
+        unsafe { system_call(libc::SYS_exit_group, [127]) };
+    }
+}
+
+/// Sends the calling thread a signal, which it does not block.
+fn raise(signal: c_int) {
+    let this = 1u64 << (signal - 1);
+    let arguments = [libc::SIG_UNBLOCK as usize, &raw const this as usize, 0, size_of::<u64>()];
+    // SAFETY: a valid mask, as large as the kernel's.
+    unsafe { system_call(libc::SYS_rt_sigprocmask, arguments) };
+    // SAFETY: takes numbers.
+    unsafe {
+        system_call(libc::SYS_tgkill, [process() as usize, thread() as usize, signal as usize])
+    };
+}
+
+/// Has the kernel do for this signal what it does where nobody has a handler.
+fn take_by_default(signal: c_int) {
+    // The kernel's own `struct sigaction`, of zeros: `SIG_DFL`.
+    let default = [0u64; 4];
+    let arguments = [signal as usize, &raw const default as usize, 0, size_of::<u64>()];
+    // SAFETY: a valid place, as large as the kernel's.
+    unsafe { system_call(libc::SYS_rt_sigaction, arguments) };
 }
 
 /// Gives the calling thread a table of descriptors of its own, with nothing in it: what it opens is
@@ -123,52 +151,46 @@ fn set_signal_mask(mask: u64) -> u64 {
 /// # Safety
 /// The calling thread uses no descriptor that is open now.
 pub(crate) unsafe fn leave_descriptors() -> bool {
-    const CLOSE_RANGE_UNSHARE: c_int = 2;
-    let (first, last) = (0u32, u32::MAX);
+    const CLOSE_RANGE_UNSHARE: usize = 2;
+    let arguments = [0, u32::MAX as usize, CLOSE_RANGE_UNSHARE];
     // SAFETY: the caller says that it uses none of those that are closed for it.
-    keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_UNSHARE) == 0
-    })
+    unsafe { system_call(libc::SYS_close_range, arguments) == 0 }
 }
 
 /// Lets the calling thread stand in `/`, and not where the program stands, whose folder may be unmounted.
 /// The program stays where it is.
 pub(crate) fn stand_apart() {
-    keep_errno(|| {
-        // SAFETY: takes a number; the thread has its own place from now on.
-        if unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_FS) } == 0 {
-            // SAFETY: the path ends with a zero.
-            unsafe { libc::syscall(libc::SYS_chdir, c"/".as_ptr()) };
-        }
-    });
+    // SAFETY: takes a number; the thread has its own place from now on.
+    if unsafe { system_call(libc::SYS_unshare, [libc::CLONE_FS as usize]) } == 0 {
+        // SAFETY: the path ends with a zero.
+        unsafe { system_call(libc::SYS_chdir, [c"/".as_ptr() as usize]) };
+    }
 }
 
 /// Gives up the real-time priority that the calling thread has from the one that started it.
 pub(crate) fn give_up_priority() {
-    let (usual, policy) = (0i32, libc::SCHED_OTHER);
-    let place = &raw const usual;
+    let usual = 0i32;
+    let arguments = [0, libc::SCHED_OTHER as usize, &raw const usual as usize];
     // SAFETY: a valid place for a priority, of the calling thread.
-    keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, place) });
+    unsafe { system_call(libc::SYS_sched_setscheduler, arguments) };
 }
 
 /// Names the calling thread, for people who look at a process's threads.
 pub(crate) fn name_thread(name: &CStr) {
     // SAFETY: the kernel copies the name, which ends with a zero.
-    keep_errno(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
+    unsafe { system_call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize]) };
 }
 
 /// Lets the calling thread run where the process's first thread may, not where the one may that
 /// started it.
 pub(crate) fn share_affinity_of_process() {
     let mut mask = [0u64; 128];
-    let (bytes, place) = (size_of_val(&mask), mask.as_mut_ptr());
-    // SAFETY: getpid has no preconditions.
-    let process = unsafe { libc::getpid() };
+    let (bytes, place) = (size_of_val(&mask), mask.as_mut_ptr() as usize);
+    let arguments = [process() as usize, bytes, place];
     // SAFETY: `mask` has room for `bytes` bytes.
-    let known =
-        keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_getaffinity, process, bytes, place) });
+    let known = unsafe { system_call(libc::SYS_sched_getaffinity, arguments) };
     if known > 0 {
         // SAFETY: the kernel has written so many bytes of the mask.
-        keep_errno(|| unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, known, place) });
+        unsafe { system_call(libc::SYS_sched_setaffinity, [0, known as usize, place]) };
     }
 }

@@ -3,13 +3,14 @@
 //!
 //! The kernel maps a small library into every process, the vDSO, and says where by `AT_SYSINFO_EHDR`: see vdso(7).
 
-use core::arch::asm;
 use core::ffi::CStr;
 use core::mem::transmute;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use core::{ptr, slice};
 
 use libc::{Elf64_Ehdr, Elf64_Phdr, Elf64_Sym};
+
+use super::raw::system_call;
 
 type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> i32;
 
@@ -89,30 +90,9 @@ pub(super) fn clock_gettime(clock: libc::clockid_t) -> libc::timespec {
 }
 
 fn ask_the_kernel(clock: libc::clockid_t, time: &mut libc::timespec) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a system call that fills `time`, and changes the registers that are named.
-    unsafe {
-        asm!(
-            "syscall",
-            inout("rax") libc::SYS_clock_gettime => _,
-            in("rdi") clock as isize,
-            in("rsi") time,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a system call that fills `time`.
-    unsafe {
-        asm!(
-            "svc 0",
-            inout("x0") clock as isize => _,
-            in("x1") time,
-            in("x8") libc::SYS_clock_gettime,
-            options(nostack),
-        );
-    }
+    let place = &raw mut *time as usize;
+    // SAFETY: `time` is a valid place.
+    unsafe { system_call(libc::SYS_clock_gettime, [clock as usize, place]) };
 }
 
 #[cfg(test)]
