@@ -1,8 +1,8 @@
 //! The arena: the addresses of all blocks and of all records about them.
 //!
 //! ```text
-//! │ page map │ span index │ segment sets │ segment records … │ (to 2 MiB) │ segment │ … │ samples │
-//! └──────────── each of these grows upwards, as there are more segments ───────┴─────────┴─────────┘
+//! │ page map │ span index │ segment sets │ segment records … │ segment │ … │ samples │ their tables │
+//! └────────────── each of these grows upwards, as there are more segments, or samples ─────────────┘
 //! ```
 //!
 //! The samples (see [`crate::sampling`]) are slots as large as a chunk.
@@ -23,7 +23,7 @@ use crate::base::atomics::AtomicU64;
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES, SegmentIndex};
 use crate::geometry::segment::Segment;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
-use crate::geometry::slot::MAX_SLOTS;
+use crate::geometry::slot::{MAX_SLOTS, TABLE_BYTES};
 use crate::geometry::span::Span;
 use crate::os::{self, AddressRange, Mapped, Os};
 
@@ -87,7 +87,8 @@ impl ChunkIndex {
 /// - Of the segments the first `in_use` are mapped, by the arena or by others, `bytes` is their length, and of
 ///   each there are records: a byte for each chunk in `page_map`, rows in the index and in `sets`, a record
 ///   in `segments`.
-/// - Of the slots `sample_bytes` are mapped by the arena.
+/// - Of the slots `sample_bytes` are mapped by the arena. Behind all slots are [`TABLE_BYTES`] for what is known of
+///   samples.
 /// - What grows, grows under the page heap's lock (the slots under the sampler's), and never shrinks.
 #[repr(C)]
 pub(crate) struct Arena {
@@ -156,7 +157,8 @@ impl Layout {
 
     /// All of it, and room to start the first segment at a multiple of its size.
     const fn window(&self) -> usize {
-        let all = self.fixed() + self.parts[4] + SEGMENT_BYTES + self.segments + self.samples;
+        let records = self.fixed() + self.parts[4] + SEGMENT_BYTES;
+        let all = records + self.segments + self.samples + TABLE_BYTES;
         all.next_multiple_of(SEGMENT_BYTES)
     }
 }
@@ -289,6 +291,11 @@ impl Arena {
     /// Slots for samples that there are addresses for.
     pub fn slot_capacity(&self) -> u32 {
         self.slot_capacity.load(Ordering::Relaxed)
+    }
+
+    /// The first of [`TABLE_BYTES`] addresses for the tables about samples.
+    pub fn tables(&self) -> usize {
+        self.samples() + self.slot_capacity() as usize * SPAN_BYTES
     }
 
     /// Maps so many bytes of slots more. Under the sampler's lock. `false`: the system refuses, or others are

@@ -5,3 +5,6 @@ pub(crate) type SlotIndex = u16;
 
 /// The most slots of a process.
 pub(crate) const MAX_SLOTS: u32 = SlotIndex::MAX as u32;
+
+/// Addresses behind the slots for the tables about samples.
+pub(crate) const TABLE_BYTES: usize = 16 << 20;

@@ -3,6 +3,7 @@
 //! Everything is bounded. Where there is no room for another stack its samples are counted to the one
 //! that stands for "unknown", so that sums stay right.
 
+use super::growing_array::GrowingArray;
 use crate::stack::MAX_FRAMES;
 
 /// How many different stacks there is room for, and how many frames they have together: 32 each on
@@ -106,6 +107,7 @@ pub(crate) struct StackEntry {
 /// All stacks. All-zero memory is an empty table, but for [`StackTable::make_ready`].
 ///
 /// # Invariants
+/// - `entries` has `used` elements, `frames` has `frames_used`.
 /// - `entries[..used]` have disjoint places in `frames[..frames_used]`.
 /// - Each of them but [`UNKNOWN`] has one bucket, reached from its hash without passing an empty one.
 #[repr(C)]
@@ -114,8 +116,8 @@ pub(crate) struct StackTable {
     pub frames_used: u32,
     /// Peaks so far.
     pub peak: u64,
-    pub entries: [StackEntry; MAX_STACKS],
-    pub frames: [u64; ALL_FRAMES],
+    pub entries: GrowingArray<StackEntry>,
+    pub frames: GrowingArray<u64>,
     /// 0 for an empty bucket.
     buckets: [u16; BUCKETS],
 }
@@ -123,8 +125,22 @@ pub(crate) struct StackTable {
 const _: () = assert!(MAX_STACKS <= u16::MAX as usize + 1 && BUCKETS.is_power_of_two());
 
 impl StackTable {
-    pub fn make_ready(&mut self) {
+    /// The addresses that the table may need besides its own.
+    pub const BYTES: usize = Self::ENTRY_BYTES + GrowingArray::<u64>::bytes_for(ALL_FRAMES);
+    const ENTRY_BYTES: usize = GrowingArray::<StackEntry>::bytes_for(MAX_STACKS);
+
+    /// Before its first use; `addresses` is the first of [`StackTable::BYTES`] unused ones. `false`: the system has
+    /// no memory for it.
+    ///
+    /// # Safety
+    /// Nobody else uses these addresses.
+    pub unsafe fn make_ready(&mut self, addresses: usize) -> bool {
+        // SAFETY: the caller says so, and an entry is nothing but numbers.
+        unsafe { self.entries.set_aside(addresses, MAX_STACKS) };
+        // SAFETY: likewise.
+        unsafe { self.frames.set_aside(addresses + Self::ENTRY_BYTES, ALL_FRAMES) };
         self.used = 1;
+        self.entries.reach(1)
     }
 
     /// The place of a stack, a new one if need be; `None` if there is no room for it.
@@ -143,7 +159,7 @@ impl StackTable {
             bucket = (bucket + 1) % BUCKETS;
         }
         let (id, first) = (self.used as usize, self.frames_used as usize);
-        if id == MAX_STACKS || first + frames.len() > ALL_FRAMES {
+        if !self.entries.reach(id + 1) || !self.frames.reach(first + frames.len()) {
             return None;
         }
         self.frames[first..first + frames.len()].copy_from_slice(frames);
@@ -224,13 +240,15 @@ fn hash_of(frames: &[u64]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::growing_array::addresses_for_a_test;
     use crate::testing::test_random::Random;
 
     /// The table is larger than a test's stack.
     pub fn table() -> Box<StackTable> {
         // SAFETY: all-zero is an empty table.
         let mut table = unsafe { Box::<StackTable>::new_zeroed().assume_init() };
-        table.make_ready();
+        // SAFETY: nobody else has these addresses.
+        assert!(unsafe { table.make_ready(addresses_for_a_test()) });
         table
     }
 

@@ -18,6 +18,7 @@
 mod blocks;
 mod call_sites;
 mod countdown;
+mod growing_array;
 mod misuse;
 mod modules;
 pub mod observer;
@@ -29,6 +30,7 @@ pub(crate) use call_sites::{
     ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
 };
 pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
+pub(crate) use growing_array::{GrowingArray, READ_BATCH};
 pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
 pub(crate) use record::{ProfilerCounters, Sample, Tables};
 pub(crate) use sampler::Sampler;

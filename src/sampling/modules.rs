@@ -4,6 +4,7 @@
 //! next one. So a return address is kept with the number of its module in its high bits, which are of no
 //! use to an address, and stacks of different modules at the same addresses are different stacks.
 
+use super::growing_array::GrowingArray;
 use crate::base::units::PAGE_BYTES;
 use crate::os;
 use crate::os::loader::{self, Module};
@@ -78,10 +79,22 @@ pub(crate) struct ModuleTable {
     padding: u32,
     /// 0 for an empty bucket.
     buckets: [u16; BUCKETS],
-    pub entries: [ModuleEntry; MAX_MODULES],
+    pub entries: GrowingArray<ModuleEntry>,
 }
 
 impl ModuleTable {
+    /// The addresses that the table may need besides its own.
+    pub const BYTES: usize = GrowingArray::<ModuleEntry>::bytes_for(MAX_MODULES);
+
+    /// Before its first use; `addresses` is the first of [`ModuleTable::BYTES`] unused ones.
+    ///
+    /// # Safety
+    /// Nobody else uses these addresses.
+    pub unsafe fn make_ready(&mut self, addresses: usize) {
+        // SAFETY: the caller says so, and an entry is nothing but numbers.
+        unsafe { self.entries.set_aside(addresses, MAX_MODULES) };
+    }
+
     /// Adds to each return address the number of the module that it is in, if the loader knows one. Only
     /// lasting modules are looked at unless `all` may be: those of the calling thread's stack.
     ///
@@ -115,7 +128,7 @@ impl ModuleTable {
             }
             bucket = (bucket + 1) % BUCKETS;
         }
-        if self.used as usize == MAX_MODULES {
+        if !self.entries.reach(self.used as usize + 1) {
             return UNRECORDED;
         }
         self.entries[self.used as usize] = ModuleEntry::new(module);
@@ -157,10 +170,14 @@ pub(crate) fn split(frame: u64) -> (u64, u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::growing_array::addresses_for_a_test;
 
     fn table() -> Box<ModuleTable> {
         // SAFETY: all-zero is an empty table.
-        unsafe { Box::<ModuleTable>::new_zeroed().assume_init() }
+        let mut table = unsafe { Box::<ModuleTable>::new_zeroed().assume_init() };
+        // SAFETY: nobody else has these addresses.
+        unsafe { table.make_ready(addresses_for_a_test()) };
+        table
     }
 
     fn module(identity: u64) -> Module {
@@ -216,6 +233,6 @@ mod tests {
         assert!(table.entry(UNRECORDED).is_none());
         let unrecorded = 8 | (UNRECORDED as u64) << ADDRESS_BITS;
         assert!(!table.is_as_it_was(unrecorded, &mut Box::new(Scratch::new())));
-        assert_eq!(table.used_bytes(), size_of_val(&table.entries));
+        assert_eq!(table.used_bytes(), size_of_val(&*table.entries));
     }
 }

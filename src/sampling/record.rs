@@ -4,12 +4,13 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 use super::call_sites::{Amount, StackId, StackTable};
 use super::countdown::Countdowns;
+use super::growing_array::GrowingArray;
 use super::modules::ModuleTable;
 use super::slots::Place;
 use crate::base::counter::Counter;
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::size_class::SizeClass;
-use crate::geometry::slot::{MAX_SLOTS, SlotIndex};
+use crate::geometry::slot::{MAX_SLOTS, SlotIndex, TABLE_BYTES};
 use crate::os::sequence::Sequence;
 use crate::stack::Scratch;
 
@@ -56,13 +57,39 @@ impl Sample {
     }
 }
 
-/// What does not fit into the static records: mapped when the first sample is taken.
+/// What does not fit into the static records: mapped when the first sample is taken. All-zero memory becomes
+/// tables by [`Tables::make_ready`].
 #[repr(C)]
 pub(crate) struct Tables {
     pub stacks: StackTable,
     pub modules: ModuleTable,
-    pub samples: [Sample; MAX_SLOTS as usize + 1],
+    /// The first one stands for none.
+    pub samples: GrowingArray<Sample>,
     pub(super) scratch: Scratch,
+}
+
+const SAMPLES: usize = MAX_SLOTS as usize + 1;
+
+const _: () = assert!(
+    StackTable::BYTES + ModuleTable::BYTES + GrowingArray::<Sample>::bytes_for(SAMPLES)
+        <= TABLE_BYTES
+);
+
+impl Tables {
+    /// Before their first use; `addresses` is the first of [`TABLE_BYTES`] unused ones. `false`: the system has no
+    /// memory for them.
+    ///
+    /// # Safety
+    /// Nobody else uses these addresses.
+    pub unsafe fn make_ready(&mut self, addresses: usize) -> bool {
+        let modules = addresses + StackTable::BYTES;
+        // SAFETY: the caller says so.
+        unsafe { self.modules.make_ready(modules) };
+        // SAFETY: the caller says so, and a sample is nothing but numbers.
+        unsafe { self.samples.set_aside(modules + ModuleTable::BYTES, SAMPLES) };
+        // SAFETY: the caller says so.
+        self.samples.reach(1) && unsafe { self.stacks.make_ready(addresses) }
+    }
 }
 
 /// Figures that are read without the lock, and from outside.

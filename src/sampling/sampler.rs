@@ -224,7 +224,7 @@ impl Sampler {
             if state.is_refused {
                 return None;
             }
-            let Some(memory) = os::map_metadata(size_of::<Tables>()) else {
+            let Some(memory) = make_tables(&pages.arena) else {
                 state.is_refused = true;
                 return None;
             };
@@ -232,7 +232,6 @@ impl Sampler {
             self.readings.tables.store(memory, Ordering::Relaxed);
             self.readings.started.store(os::precise_now().0, Ordering::Relaxed);
             let mut open = Open { sampler: self, state, touched: 0 };
-            open.change(|tables| tables.stacks.make_ready());
             open.account(pages);
             return Some(open);
         }
@@ -253,6 +252,17 @@ fn relaxed_rate(now: u64, rate: u64, samples: u64, budget: u64) -> u64 {
     } else {
         now
     }
+}
+
+/// Tables without a sample, and where they are. `None`: the system has no memory for them.
+fn make_tables(arena: &Arena) -> Option<usize> {
+    let memory = os::map_metadata(size_of::<Tables>())?;
+    let tables = memory as *mut Tables;
+    // SAFETY: as large as they are, all zero, and nobody else's.
+    let tables = unsafe { &mut *tables };
+    // SAFETY: a heap has one sampler, which does this until it succeeds.
+    let is_ready = unsafe { tables.make_ready(arena.tables()) };
+    is_ready.then_some(memory)
 }
 
 /// Bytes of the tables that have been touched, more or less.
@@ -343,7 +353,9 @@ impl Open<'_> {
 
     /// A sample that is not in use: the one freed longest ago, once there are enough of those.
     pub(super) fn take(&mut self, slots: u32) -> Option<SlotIndex> {
-        if self.state.waiting < QUARANTINE && self.state.fresh < slots {
+        let fresh = self.state.fresh;
+        let has_fresh = self.state.waiting < QUARANTINE && fresh < slots;
+        if has_fresh && self.tables().samples.reach(fresh as usize + 1) {
             self.state.fresh += 1;
             let fresh = self.state.fresh;
             self.sampler.readings.fresh.store(fresh, Ordering::Relaxed);

@@ -91,7 +91,7 @@ static void middle_of_several_segments(void) {
 /* Far behind everything handed out so far, but where the arena still is. */
 static void wild_pointer_in_the_arena(void) {
     uintptr_t segment = (uintptr_t)block_of(64) & ~(uintptr_t)(2 * MIB - 1);
-    release((void *)(segment + 512 * MIB + 64));
+    release((void *)(segment + 2 * MIB - 65536 + 64));
     malloc_trim(0);
 }
 

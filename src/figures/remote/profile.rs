@@ -8,8 +8,8 @@ use super::memory::{
 };
 use crate::geometry::slot::MAX_SLOTS;
 use crate::sampling::{
-    self, ALL_FRAMES, Amount, LIFETIMES, MAX_MODULES, MAX_STACKS, ModuleEntry, ModuleTable, OBJECT,
-    Sample, StackEntry, StackTable, Tables,
+    self, ALL_FRAMES, Amount, GrowingArray, LIFETIMES, MAX_MODULES, MAX_STACKS, ModuleEntry,
+    ModuleTable, OBJECT, READ_BATCH, Sample, StackEntry, StackTable, Tables,
 };
 use crate::stack::MAX_FRAMES;
 
@@ -153,13 +153,14 @@ impl RemoteHeap {
     ) -> Result<(), RemoteError> {
         // So many at a time, for the sake of the stack.
         const BATCH: usize = 16;
+        const { assert!(READ_BATCH.is_multiple_of(BATCH)) };
         let Some((tables, head)) = self.tables(memory)? else { return Ok(()) };
         let stacks = tables + offset_of!(Tables, stacks) as u64;
         let peak = read_word(memory, stacks + offset_of!(StackTable, peak) as u64)?;
+        let all = start_of_array(memory, stacks + offset_of!(StackTable, entries) as u64)?;
+        let all_frames = start_of_array(memory, stacks + offset_of!(StackTable, frames) as u64)?;
         for first in (0..head.stacks).step_by(BATCH) {
-            let place = stacks
-                + offset_of!(StackTable, entries) as u64
-                + first as u64 * size_of::<StackEntry>() as u64;
+            let place = all + first as u64 * size_of::<StackEntry>() as u64;
             let entries = self.settled::<[StackEntry; BATCH]>(memory, place)?;
             // SAFETY: it was filled, and is nothing but numbers.
             let entries = unsafe { entries.assume_init() };
@@ -169,9 +170,8 @@ impl RemoteHeap {
                 if depth > MAX_FRAMES || entry.first as usize + depth > ALL_FRAMES {
                     return Err(RemoteError::Nonsense("stacks"));
                 }
-                let at = offset_of!(StackTable, frames) + entry.first as usize * 8;
                 // Frames never change once they can be found.
-                read_words(memory, stacks + at as u64, &mut frames[..depth])?;
+                read_words(memory, all_frames + entry.first as u64 * 8, &mut frames[..depth])?;
                 visit(id, &frames[..depth], &StackFigures::new(&entry.figures, peak));
             }
         }
@@ -197,10 +197,9 @@ impl RemoteHeap {
         if used as usize > MAX_MODULES {
             return Err(RemoteError::Nonsense("modules"));
         }
+        let all = start_of_array(memory, modules + offset_of!(ModuleTable, entries) as u64)?;
         for place in 0..used {
-            let at = modules
-                + offset_of!(ModuleTable, entries) as u64
-                + place as u64 * size_of::<ModuleEntry>() as u64;
+            let at = all + place as u64 * size_of::<ModuleEntry>() as u64;
             let entry = self.settled::<ModuleEntry>(memory, at)?;
             // SAFETY: it was filled, and is nothing but numbers.
             let entry = unsafe { entry.assume_init() };
@@ -227,13 +226,12 @@ impl RemoteHeap {
         visit: &mut dyn FnMut(&LiveSample),
     ) -> Result<(), RemoteError> {
         // So many at a time, for the sake of the stack.
-        const BATCH: usize = 64;
+        const BATCH: usize = READ_BATCH;
         let Some((tables, head)) = self.tables(memory)? else { return Ok(()) };
         let fresh = self.sampler(memory)?.fresh.into_inner().min(MAX_SLOTS + 1);
+        let all = start_of_array(memory, tables + offset_of!(Tables, samples) as u64)?;
         for first in (0..fresh).step_by(BATCH) {
-            let place = tables
-                + offset_of!(Tables, samples) as u64
-                + first as u64 * size_of::<Sample>() as u64;
+            let place = all + first as u64 * size_of::<Sample>() as u64;
             let samples = self.settled::<[Sample; BATCH]>(memory, place)?;
             // SAFETY: it was filled, and is nothing but numbers.
             let samples = unsafe { samples.assume_init() };
@@ -297,4 +295,10 @@ impl RemoteHeap {
             }
         }
     }
+}
+
+/// Where the elements of the array are that is described at `address`.
+fn start_of_array(memory: &impl Memory, address: u64) -> Result<u64, RemoteError> {
+    let start = read_word(memory, address + offset_of!(GrowingArray<u64>, start) as u64)?;
+    if start < ADDRESS_END { Ok(start) } else { Err(RemoteError::Nonsense("addresses")) }
 }
