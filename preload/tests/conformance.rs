@@ -87,6 +87,21 @@ mod limits {
     );
 }
 
+mod space {
+    crate::checks::checks!(
+        "space.c",
+        crate::succeeds,
+        [
+            a_small_process_has_few,
+            a_limit_that_is_set_later_binds,
+            what_was_freed_counts_no_more,
+            sparse_blocks_beyond_the_memory,
+            a_small_daemon_locks_itself,
+            others_may_map_where_the_heap_would_grow,
+        ]
+    );
+}
+
 mod lifecycle {
     crate::checks::checks!(
         "lifecycle.c",

@@ -23,7 +23,7 @@ pub(crate) struct RawCounters {
     pub gate_state: GateState,
     pub oldest: Nanos,
     pub now: Nanos,
-    /// Segments of the heap: those in use without others'.
+    /// Segments in use that the heap has mapped.
     pub segments_mapped: u32,
     pub arena_map_calls: u32,
     pub sampling: SamplingSums,
@@ -53,7 +53,7 @@ impl RawCounters {
             gate_state: release.gate_state(),
             oldest: heap.pages.clock.oldest(),
             now,
-            segments_mapped: heap.pages.arena.in_use().saturating_sub(heap.pages.arena.others()),
+            segments_mapped: heap.pages.arena.mapped_segments(),
             arena_map_calls: heap.pages.arena.map_calls.load(Ordering::Relaxed),
             sampling: SamplingSums::of(&heap.sampler.readings),
             metadata_bytes: Arena::record_bytes(heap.pages.arena.in_use(), figures.records)

@@ -47,7 +47,7 @@ const RECORD_STEP: u32 = 8;
 const SAMPLE_BYTES: usize = (MAX_SLOTS as usize + 1) * SPAN_BYTES;
 
 /// How many sets of segments the page heap keeps (see [`crate::pages::page_heap`]).
-pub(crate) const SEGMENT_SETS: usize = 17;
+pub(crate) const SEGMENT_SETS: usize = 18;
 
 /// A chunk's place in the arena: its segment times 32, plus its place there. A span has the index of
 /// its chunk.
@@ -84,12 +84,13 @@ impl ChunkIndex {
 /// # Invariants
 /// - `base` is a multiple of [`SEGMENT_BYTES`]; the segments end at or before `samples`, another one, where the
 ///   slots of samples begin.
-/// - Of the segments the first `in_use` are mapped, by the arena or by others, `bytes` is their length, and of
-///   each there are records: a byte for each chunk in `page_map`, rows in the index and in `sets`, a record
-///   in `segments`.
+/// - Of the segments the first `in_use` were mapped, by the arena or by others, and are so but for those that the page
+///   heap has unmapped since; `bytes` is their length, and of each there are records: a byte for each chunk in
+///   `page_map`, rows in the index and in `sets`, a record in `segments`.
 /// - Of the slots `sample_bytes` are mapped by the arena. Behind all slots are [`TABLE_BYTES`] for what is known of
 ///   samples.
-/// - What grows, grows under the page heap's lock (the slots under the sampler's), and never shrinks.
+/// - What changes, changes under the page heap's lock (the slots under the sampler's); all but `unmapped` only
+///   grows.
 #[repr(C)]
 pub(crate) struct Arena {
     pub base: AtomicUsize,
@@ -105,8 +106,9 @@ pub(crate) struct Arena {
     pub capacity: AtomicU32,
     slot_capacity: AtomicU32,
     pub in_use: AtomicU32,
-    /// How many of those are others'.
+    /// How many of those are others', and how many are unmapped.
     pub others: AtomicU32,
+    pub unmapped: AtomicU32,
     /// Attempts to map something in the window.
     pub map_calls: AtomicU32,
     /// How many bytes are mapped of each part of the records.
@@ -194,6 +196,7 @@ impl Arena {
             slot_capacity: AtomicU32::new(0),
             in_use: AtomicU32::new(0),
             others: AtomicU32::new(0),
+            unmapped: AtomicU32::new(0),
             map_calls: AtomicU32::new(0),
             mapped: [const { AtomicUsize::new(0) }; PARTS],
         }
@@ -331,6 +334,49 @@ impl Arena {
         self.others.load(Ordering::Relaxed)
     }
 
+    /// So many more are others'. Under the page heap's lock.
+    pub fn count_others(&self, more: u32) {
+        self.others.store(self.others() + more, Ordering::Relaxed);
+    }
+
+    /// So many more are unmapped, or fewer. Under the page heap's lock.
+    pub fn count_unmapped(&self, more: i32) {
+        let unmapped = self.unmapped.load(Ordering::Relaxed).wrapping_add_signed(more);
+        self.unmapped.store(unmapped, Ordering::Relaxed);
+    }
+
+    /// Segments in use that the arena has mapped.
+    pub fn mapped_segments(&self) -> u32 {
+        let missing = self.others().saturating_add(self.unmapped.load(Ordering::Relaxed));
+        self.in_use().saturating_sub(missing)
+    }
+
+    /// The addresses of `count` segments.
+    fn segment_range(&self, first: SegmentIndex, count: u32) -> AddressRange {
+        let start = self.base() + first.0 as usize * SEGMENT_BYTES;
+        AddressRange { start, bytes: count as usize * SEGMENT_BYTES }
+    }
+
+    /// Unmaps segments in use.
+    ///
+    /// # Safety
+    /// No page of them is in use, and nobody touches one before [`Arena::map_again`].
+    pub unsafe fn unmap(&self, first: SegmentIndex, count: u32) {
+        self.map_calls.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller says so.
+        unsafe { os::unmap(self.segment_range(first, count)) };
+    }
+
+    /// Maps a segment in use that was unmapped.
+    pub fn map_again(&self, os: &impl Os, segment: SegmentIndex) -> Mapped {
+        let range = self.segment_range(segment, 1);
+        let mapped = self.map(os, range);
+        if mapped == Mapped::Here {
+            os::advise_huge_pages(range);
+        }
+        mapped
+    }
+
     /// Maps up to `more` segments, at least one, and their records; returns which. `None`: there are no more
     /// addresses, or the system has no memory. Under the page heap's lock.
     pub fn extend(&self, os: &impl Os, more: u32) -> Option<Growth> {
@@ -338,10 +384,7 @@ impl Arena {
         if more > self.capacity() - in_use {
             return None;
         }
-        let mut segments = AddressRange {
-            start: self.base() + in_use as usize * SEGMENT_BYTES,
-            bytes: more as usize * SEGMENT_BYTES,
-        };
+        let mut segments = self.segment_range(SegmentIndex(in_use), more);
         // As many as there are before the first that is others'; if that is the first one, that one.
         let are_others = loop {
             match self.map(os, segments) {
@@ -362,7 +405,7 @@ impl Arena {
             return None;
         }
         if are_others {
-            self.others.store(self.others() + more, Ordering::Relaxed);
+            self.count_others(more);
         } else {
             os::advise_huge_pages(segments);
         }

@@ -17,7 +17,7 @@ use crate::geometry::arena::{Arena, ChunkIndex, Growth, SEGMENT_SETS};
 use crate::geometry::segment::{PageStates, Taken};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
-use crate::os::{AddressRange, Os};
+use crate::os::{AddressRange, Mapped, Os};
 use crate::pages::totals::{PageCounters, Totals};
 
 /// Sets 0 to 9: the longest free run has 2^i pages or more, but not 2^(i+1).
@@ -43,7 +43,10 @@ const HELD_RECORD: usize = 15;
 /// there.
 const OTHERS: usize = 16;
 
-const _: () = assert!(OTHERS < SEGMENT_SETS);
+/// All pages are free and clean, and their addresses unmapped: they are mapped before they are used.
+const UNMAPPED: usize = 17;
+
+const _: () = assert!(UNMAPPED < SEGMENT_SETS);
 
 /// The sets of a segment that was never used: one free run, and every chunk free.
 const FRESH_SETS: u16 = 1 << (RUN_SETS - 1) | 1 << FREE_CHUNK;
@@ -113,6 +116,7 @@ pub(crate) struct TakenRun {
 /// # Invariants
 /// - A segment's bit in each set, its `sets` mask and its page states agree; but where it is in
 ///   [`HELD_RECORD`], it is in no set that its record knows of.
+/// - Of a segment in [`UNMAPPED`] no page is in use, dirty or claimed.
 /// - A segment in [`LOST_RECORD`] has an empty record. `records` in the totals counts those that are not.
 /// - No set has a segment below the row that `lowest_row` names for it.
 pub(crate) struct PageHeap {
@@ -221,10 +225,12 @@ impl PageHeap {
             }
         }
         let is_others = self.is_others(arena, segment);
-        assert!(
-            !is_others || is_empty && !is_lost && !is_held,
-            "nobody allocates where others are"
-        );
+        assert!(!is_others || !is_lost && !is_held, "nobody allocates where others are");
+        if is_others || self.is_unmapped(arena, segment) {
+            let all = PageBits::of(PageRun::SEGMENT);
+            let clean = self.states(arena, segment).clean();
+            assert_eq!(clean, all, "no page is in use or dirty that is not there");
+        }
         for set in 0..LOST_RECORD {
             let expected = !is_held && !is_others && sets >> set & 1 == 1;
             assert_eq!(self.is_in(arena, set, segment), expected, "set {set} and the record agree");
@@ -241,6 +247,46 @@ impl PageHeap {
     /// Have others mapped something at the addresses of this segment in use?
     pub fn is_others(&mut self, arena: &Arena, segment: SegmentIndex) -> bool {
         self.is_in(arena, OTHERS, segment)
+    }
+
+    /// The caller has unmapped a segment that is held ([`PageHeap::hold_record`]).
+    pub fn set_unmapped(&mut self, arena: &Arena, segment: SegmentIndex) {
+        debug_assert!(self.is_in(arena, HELD_RECORD, segment));
+        self.change_sets(arena, segment, 1 << UNMAPPED);
+        arena.count_unmapped(1);
+    }
+
+    /// Is it so?
+    pub fn is_unmapped(&mut self, arena: &Arena, segment: SegmentIndex) -> bool {
+        self.is_in(arena, UNMAPPED, segment)
+    }
+
+    /// Before pages of a segment are used: maps it, if it is not. If others have been quicker it is theirs from now on.
+    fn make_mapped(&mut self, arena: &Arena, os: &impl Os, segment: SegmentIndex) -> Mapped {
+        if !self.is_in(arena, UNMAPPED, segment) {
+            return Mapped::Here;
+        }
+        let outcome = arena.map_again(os, segment);
+        let mut changed = 1 << UNMAPPED;
+        match outcome {
+            Mapped::Refused => return outcome,
+            Mapped::Here => {}
+            Mapped::Taken => {
+                let is_lost = self.is_in(arena, LOST_RECORD, segment);
+                let sets = self.states(arena, segment).sets(FRESH_SETS);
+                changed |= u32::from(sets) | (is_lost as u32) << LOST_RECORD | 1 << OTHERS;
+                arena.count_others(1);
+            }
+        }
+        self.change_sets(arena, segment, changed);
+        arena.count_unmapped(-1);
+        outcome
+    }
+
+    /// The same for all segments of a run.
+    fn make_run_mapped(&mut self, arena: &Arena, os: &impl Os, run: LargeRun) -> Mapped {
+        let outcomes = run.parts().map(|(segment, _)| self.make_mapped(arena, os, segment));
+        outcomes.into_iter().find(|&outcome| outcome != Mapped::Here).unwrap_or(Mapped::Here)
     }
 
     /// Takes `run` of a segment, whose pages the caller found allocatable, and counts.
@@ -337,11 +383,16 @@ impl PageHeap {
     ) -> Option<(ChunkIndex, u16)> {
         let start = SegmentIndex(0);
         let dirty = self.next_in(arena, DIRTY_CHUNK, start);
-        let segment = match dirty.or_else(|| self.next_in(arena, FREE_CHUNK, start)) {
-            Some(segment) => segment,
-            None => {
+        let segment = loop {
+            let free = dirty.or_else(|| self.next_in(arena, FREE_CHUNK, start));
+            let Some(segment) = free else {
                 self.grow(arena, os, totals, 1)?;
-                self.next_in(arena, FREE_CHUNK, start)?
+                continue;
+            };
+            match self.make_mapped(arena, os, segment) {
+                Mapped::Here => break segment,
+                Mapped::Taken => {}
+                Mapped::Refused => return None,
             }
         };
         let states = self.states(arena, segment);
@@ -370,16 +421,13 @@ impl PageHeap {
         pages: Pages,
         align_pages: u32,
     ) -> Option<TakenRun> {
-        let run = if pages.0 <= SEGMENT_PAGES && align_pages <= SEGMENT_PAGES {
-            self.find_in_segment(arena, pages, align_pages, MAX_TRIES).or_else(|| {
-                // A fresh segment has room for every run that fits a segment. Where there is none to
-                // be had, the search may take its time.
-                let grown = self.grow(arena, os, totals, 1).is_some();
-                let tries = if grown { MAX_TRIES } else { usize::MAX };
-                self.find_in_segment(arena, pages, align_pages, tries)
-            })?
-        } else {
-            self.find_segments(arena, os, totals, pages, align_pages.div_ceil(SEGMENT_PAGES))?
+        let run = loop {
+            let run = self.find_run(arena, os, totals, pages, align_pages)?;
+            match self.make_run_mapped(arena, os, run) {
+                Mapped::Here => break run,
+                Mapped::Taken => {}
+                Mapped::Refused => return None,
+            }
         };
         let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
         for (segment, part) in run.parts() {
@@ -393,6 +441,28 @@ impl PageHeap {
             figures.used_pages.add(pages.0 as u64);
         });
         Some(result)
+    }
+
+    /// A run of free pages.
+    fn find_run(
+        &mut self,
+        arena: &Arena,
+        os: &impl Os,
+        totals: &Totals,
+        pages: Pages,
+        align_pages: u32,
+    ) -> Option<LargeRun> {
+        if pages.0 > SEGMENT_PAGES || align_pages > SEGMENT_PAGES {
+            let align = align_pages.div_ceil(SEGMENT_PAGES);
+            return self.find_segments(arena, os, totals, pages, align);
+        }
+        self.find_in_segment(arena, pages, align_pages, MAX_TRIES).or_else(|| {
+            // A fresh segment has room for every run that fits a segment. Where there is none to
+            // be had, the search may take its time.
+            let grown = self.grow(arena, os, totals, 1).is_some();
+            let tries = if grown { MAX_TRIES } else { usize::MAX };
+            self.find_in_segment(arena, pages, align_pages, tries)
+        })
     }
 
     /// Extends a run in place to `pages`, if the pages behind it are free. The new pages' content is
@@ -417,6 +487,9 @@ impl PageHeap {
             if is_out_of_bounds || !self.states(arena, segment).allocatable().all(part) {
                 return false;
             }
+        }
+        if self.make_run_mapped(arena, os, longer) != Mapped::Here {
+            return false;
         }
         for (segment, part) in longer.parts_from(run.pages) {
             self.occupy(arena, os, totals, segment, part);

@@ -1,4 +1,5 @@
-//! Records of segments that are not used any more: they, too, go back to the system.
+//! Segments that are not used any more: their records go back to the system, too, and so do their addresses, which
+//! count towards limits.
 //!
 //! A record is a hundredth of what it is about. When every page of a segment is free and clean it says
 //! nothing that a record of zeros would not say (see [`Segment`]), so its pages
@@ -33,9 +34,16 @@ pub(super) const IDLE_EPOCHS: u64 = 20;
 
 const RECORD_PAGES: u64 = (size_of::<Segment>() / PAGE_BYTES) as u64;
 
+/// So many unused segments side by side, at least, are unmapped: each gap makes two mappings of one, and a process may
+/// have some tens of thousands.
+const UNMAPPED_TOGETHER: usize = 4;
+
 /// Records in the hands of one call.
 pub(super) struct RecordBatch {
     segments: [SegmentIndex; PURGE_BATCH],
+    /// By segment: it was mapped when it was taken, and it has been unmapped.
+    was_mapped: [bool; PURGE_BATCH],
+    is_unmapped: [bool; PURGE_BATCH],
     count: usize,
     ranges: [AddressRange; PURGE_BATCH],
     range_count: usize,
@@ -79,6 +87,7 @@ pub(super) fn give_records_back(
         if batch.count == 0 {
             return purged;
         }
+        batch.unmap(pages);
         let outcome = os.purge(&batch.ranges[..batch.range_count]);
         purged.calls += outcome.calls;
         let mut page_heap = pages.page_heap.lock();
@@ -95,6 +104,8 @@ impl RecordBatch {
     pub const fn new() -> RecordBatch {
         RecordBatch {
             segments: [SegmentIndex(0); PURGE_BATCH],
+            was_mapped: [false; PURGE_BATCH],
+            is_unmapped: [false; PURGE_BATCH],
             count: 0,
             ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
             range_count: 0,
@@ -129,6 +140,8 @@ impl RecordBatch {
             }
             page_heap.hold_record(&pages.arena, segment);
             self.segments[self.count] = segment;
+            self.was_mapped[self.count] = !page_heap.is_unmapped(&pages.arena, segment);
+            self.is_unmapped[self.count] = false;
             self.count += 1;
             let record = pages.arena.record_range(segment);
             let last = self.range_count.checked_sub(1).map(|last| &mut self.ranges[last]);
@@ -143,10 +156,30 @@ impl RecordBatch {
         is_waiting
     }
 
+    /// Unmaps the segments, where enough are side by side or at the arena's end. One that is unmapped already may be
+    /// others' by now.
+    fn unmap(&mut self, pages: &HeapPages) {
+        let mut first = 0;
+        while first < self.count {
+            let is_next = |&i: &usize| {
+                self.was_mapped[i]
+                    && self.segments[i].0 as usize == self.segments[first].0 as usize + i - first
+            };
+            let group = (first..self.count).take_while(is_next).count();
+            let end = self.segments[first].0 + group as u32;
+            if group >= UNMAPPED_TOGETHER || group > 0 && end == pages.arena.in_use() {
+                // SAFETY: they are held, and have no page in use.
+                unsafe { pages.arena.unmap(self.segments[first], group as u32) };
+                self.is_unmapped[first..first + group].fill(true);
+            }
+            first += group.max(1);
+        }
+    }
+
     /// Lets go of the records; returns how many are gone. `refused`: which ranges the kernel says that it
     /// has not taken.
     fn settle(&self, pages: &HeapPages, page_heap: &mut PageHeap, now: Epoch, refused: u64) -> u32 {
-        let mut gone = 0;
+        let (mut gone, mut index) = (0, 0);
         let mut segments = &self.segments[..self.count];
         for (i, range) in self.ranges[..self.range_count].iter().enumerate() {
             let (of_range, rest) = segments.split_at(range.bytes / size_of::<Segment>());
@@ -157,6 +190,10 @@ impl RecordBatch {
             let all_are_gone =
                 refused >> i & 1 == 0 && page_heap.states(&pages.arena, of_range[0]).is_empty();
             for &segment in of_range {
+                if self.is_unmapped[index] {
+                    page_heap.set_unmapped(&pages.arena, segment);
+                }
+                index += 1;
                 let is_gone = all_are_gone || page_heap.states(&pages.arena, segment).is_empty();
                 page_heap.settle_record(&pages.arena, &pages.totals, segment, is_gone);
                 gone += is_gone as u32;

@@ -114,13 +114,17 @@ pub fn read(
         return Ok(found);
     };
     let mut records = 0;
-    // Records of pages, segments and spans. Of segments in use most are touched in full; those of others are
-    // gone, and lie side by side.
-    let (start, end) = (place.records, place.records_end);
-    pagemap.scan(Expected::Backed, start, end, &mut |start, end, is_huge| {
-        records += end - start;
-        found.huge_bytes += if is_huge { end - start } else { 0 };
-    })?;
+    // Of what is before the records of segments little is mapped. Of segments in use most are touched in full; those
+    // of others are gone, and lie side by side.
+    for (expected, start, end) in [
+        (Expected::Absent, place.records, place.segment_records),
+        (Expected::Backed, place.segment_records, place.records_end),
+    ] {
+        pagemap.scan(expected, start, end, &mut |start, end, is_huge| {
+            records += end - start;
+            found.huge_bytes += if is_huge { end - start } else { 0 };
+        })?;
+    }
     found.record_bytes = records + place.pool_bytes;
     // A slot has sixteen pages, of which a block mostly takes one.
     let (start, end) = (place.samples, place.samples_end());

@@ -81,7 +81,8 @@ impl Pagemap {
     }
 
     /// Calls `visit` with the start and end of each backed range between `start` and `end`, in
-    /// order, and whether it is one of huge pages. What is `expected` changes nothing but the cost.
+    /// order, and whether it is one of huge pages. What is `expected` changes nothing but the cost, if all of it is
+    /// mapped; what is not mapped may be among what is expected to be backed.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
-/* Memory that runs out: NULL and ENOMEM while it is out, full service once some came back. A limit
- * must stand before the allocator reserves its addresses, so each check sets it and starts the
- * program anew under it. */
+/* Memory that runs out: NULL and ENOMEM while it is out, full service once some came back. Each check sets its limit
+ * and starts the program anew under it. */
 #include "check.h"
 
 #include <pthread.h>

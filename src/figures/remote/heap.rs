@@ -103,7 +103,7 @@ impl RemoteHeap {
             gate_state: if is_busy { GateState::Busy } else { GateState::Idle },
             oldest: Nanos(singles.oldest),
             now: Linux.now(),
-            segments_mapped: place.map_or(0, |place| place.segments.saturating_sub(place.others)),
+            segments_mapped: place.map_or(0, |place| place.segments.saturating_sub(place.unmapped)),
             arena_map_calls: self.arena_map_calls(memory)?,
             sampling: SamplingSums::of(&self.sampler(memory)?),
             metadata_bytes: place.map_or(0, |place| {

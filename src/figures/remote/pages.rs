@@ -27,11 +27,14 @@ pub struct Place {
     pub base: u64,
     /// Segments (of 2 MiB) in use.
     pub segments: u32,
-    /// How many of those are others' mappings, where the heap has nothing.
-    pub others: u32,
-    /// The addresses of the records about pages, segments and spans, from the first byte on.
+    /// How many of those are not mapped just now, or are others' mappings.
+    pub unmapped: u32,
+    /// The addresses of the records about pages, segments and spans, from the first byte on. Most of what is before
+    /// those of segments is not mapped.
     pub records: u64,
-    /// Their end, for the segments in use.
+    /// The first of those of segments, all of which are mapped.
+    pub segment_records: u64,
+    /// The end of the last of them.
     pub records_end: u64,
     /// Bytes of further records, outside any of these ranges.
     pub pool_bytes: u64,
@@ -128,6 +131,7 @@ impl RemoteHeap {
         let segment_records = field(offset_of!(Arena, segments))?;
         let segments = field(offset_of!(Arena, in_use))? as u32;
         let others = field(offset_of!(Arena, others))? as u32;
+        let unmapped = others.saturating_add(field(offset_of!(Arena, unmapped))? as u32);
         let samples = field(offset_of!(Arena, samples))?;
         let sampler = self.root().sampler.addr() as u64;
         let fresh = offset_of!(sampling::ProfilerCounters, fresh) as u64;
@@ -148,7 +152,17 @@ impl RemoteHeap {
             return Err(RemoteError::Nonsense("addresses"));
         }
         let records_end = segment_records + segments as u64 * size_of::<Segment>() as u64;
-        Ok(Some(Place { base, segments, others, records, records_end, pool_bytes, samples, slots }))
+        Ok(Some(Place {
+            base,
+            segments,
+            unmapped,
+            records,
+            segment_records,
+            records_end,
+            pool_bytes,
+            samples,
+            slots,
+        }))
     }
 
     /// How often the heap has asked for memory in its window.
@@ -238,9 +252,7 @@ impl RemoteHeap {
     fn segment_record(&self, place: &Place, segment: u32, count: u32) -> Result<u64, RemoteError> {
         match segment.checked_add(count) {
             Some(end) if end <= place.segments => {
-                let all = place.segments as u64 * size_of::<Segment>() as u64;
-                let first = place.records_end - all;
-                Ok(first + segment as u64 * size_of::<Segment>() as u64)
+                Ok(place.segment_records + segment as u64 * size_of::<Segment>() as u64)
             }
             _ => Err(RemoteError::Nonsense("segments")),
         }

@@ -315,3 +315,66 @@ fn nobody_allocates_where_the_kernel_has_the_record() {
     assert!(!test.heap.pages.page_heap.lock().is_worth_waiting_for());
     assert_eq!(test.unused(1), crate::base::bits::PageBits::of(pages(5, SEGMENT_PAGES - 5)));
 }
+
+#[test]
+fn addresses_of_unused_segments_go_and_come_back() {
+    let test = TestHeap::new();
+    let arena = &test.heap.pages.arena;
+    clean(&test, 6);
+    let all = arena.in_use();
+    assert_eq!(arena.mapped_segments(), all);
+    assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 6);
+    assert_eq!(arena.mapped_segments(), all - 6, "nobody has a use for them");
+    test.take_span(SizeClass::for_bytes(64)).unwrap();
+    assert_eq!(arena.mapped_segments(), all - 5);
+    let run = test.take(2 * SEGMENT_PAGES);
+    assert_eq!((run.segment, arena.mapped_segments()), (SegmentIndex(1), all - 3));
+    assert!(test.extend(run, 3 * SEGMENT_PAGES));
+    assert_eq!(arena.mapped_segments(), all - 2);
+    test.check();
+}
+
+#[test]
+fn a_few_unused_segments_between_others_keep_their_addresses() {
+    let test = TestHeap::new();
+    let runs: Vec<_> = (0..9).map(|_| test.take(SEGMENT_PAGES)).collect();
+    let all = test.heap.pages.arena.in_use();
+    for number in [1, 2, 3, 5] {
+        test.free(runs[number]);
+    }
+    purge_everything(&test.heap, &test.release, &test.os);
+    assert_eq!(give_back(&test, &test.os, &ALL_RECORDS), 4);
+    assert_eq!(test.heap.pages.arena.mapped_segments(), all);
+}
+
+/// Between the end of one use and the next somebody may map something there.
+#[test]
+fn what_others_map_at_unused_addresses_stays_theirs() {
+    let test = TestHeap::new();
+    let arena = &test.heap.pages.arena;
+    clean(&test, 6);
+    give_back(&test, &test.os, &ALL_RECORDS);
+    let theirs = test.address(2, pages(7, 1));
+    assert_eq!(Linux.map(theirs), Mapped::Here);
+    // Nor does a second look unmap it.
+    give_back(&test, &test.os, &ALL_RECORDS);
+    assert_eq!(Linux.map(theirs), Mapped::Taken);
+    let run = test.take(3 * SEGMENT_PAGES);
+    assert_eq!((run.segment, arena.others()), (SegmentIndex(3), 1));
+    assert_eq!(test.take(SEGMENT_PAGES).segment, SegmentIndex(0));
+    test.check();
+}
+
+#[test]
+fn addresses_that_do_not_come_back_are_no_memory() {
+    let test = TestHeap::new();
+    clean(&test, 6);
+    give_back(&test, &test.os, &ALL_RECORDS);
+    test.os.out_of_memory.set(true);
+    assert!(test.try_take(1, 1).is_none() && test.try_take(600, 1).is_none());
+    assert!(test.take_span(SizeClass::for_bytes(64)).is_none());
+    test.check();
+    test.os.out_of_memory.set(false);
+    assert_eq!(test.take(600).segment, SegmentIndex(0));
+    test.check();
+}
