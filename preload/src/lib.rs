@@ -4,18 +4,21 @@
 //! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
-//! This is the only place with `no_mangle`, and nothing but argument checks happens here, and one
-//! question to the loader: where this library is, whose functions are no part of its users' stacks.
+//! Nothing but argument checks happens here, and one question to the loader: where this library is, whose
+//! functions are no part of its users' stacks.
+//!
+//! A program may have a function of each of these names itself. So nothing here calls a function by a name that is
+//! exported: what two of them do is in `calls.rs`.
 
 mod atfork;
+mod calls;
 mod exit;
+mod told;
 
 use core::ffi::{c_int, c_void};
-use core::ptr;
+use core::hint;
 
 use slackwater::malloc;
-use slackwater::size_class::GRANULE;
-use slackwater::units::PAGE_BYTES;
 
 /// When the library is loaded.
 #[used]
@@ -24,13 +27,6 @@ static START: extern "C" fn() = start;
 
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
-}
-
-fn set_errno(value: c_int) {
-    // SAFETY: libc's location function has no preconditions.
-    let location = unsafe { libc::__errno_location() };
-    // SAFETY: it returns the address of the thread's own errno.
-    unsafe { *location = value };
 }
 
 /// `malloc(3)`.
@@ -82,10 +78,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
 /// `calloc(3)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
-    match count.checked_mul(bytes) {
-        Some(bytes) => malloc::allocate_zeroed(bytes, GRANULE).cast(),
-        None => malloc::refuse().cast(),
-    }
+    calls::calloc(count, bytes)
 }
 
 /// `realloc(3)`. As in glibc, a size of 0 frees and returns null.
@@ -94,19 +87,11 @@ pub extern "C" fn calloc(count: usize, bytes: usize) -> *mut c_void {
 /// As [`free`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
-    if block.is_null() {
-        return malloc(bytes);
-    }
-    if bytes == 0 {
-        // SAFETY: the caller's contract is the same.
-        unsafe { malloc::free(block.cast()) };
-        return ptr::null_mut();
-    }
-    // SAFETY: the caller vouches for the block; C makes no promise about a larger alignment.
-    unsafe { malloc::reallocate(block.cast(), bytes, GRANULE) }.cast()
+    // SAFETY: the caller's contract is the same.
+    unsafe { calls::realloc(block, bytes) }
 }
 
-/// `reallocarray(3)`.
+/// `reallocarray(3)`. As glibc's it calls the program's `realloc`, which may be another one than this library's.
 ///
 /// # Safety
 /// As [`free`].
@@ -116,6 +101,8 @@ pub unsafe extern "C" fn reallocarray(
     count: usize,
     bytes: usize,
 ) -> *mut c_void {
+    // The compiler knows one function of that name, and would call it without asking the loader.
+    let realloc = hint::black_box(libc::realloc as unsafe extern "C" fn(_, _) -> _);
     match count.checked_mul(bytes) {
         // SAFETY: the caller's contract is the same.
         Some(bytes) => unsafe { realloc(block, bytes) },
@@ -123,7 +110,8 @@ pub unsafe extern "C" fn reallocarray(
     }
 }
 
-/// `posix_memalign(3)`. Returns the error and leaves `errno` and `*result` alone.
+/// `posix_memalign(3)`. Returns the error and leaves `*result` alone. As in glibc, `errno` is left alone where the
+/// alignment is wrong, and is `ENOMEM` where memory ran out.
 ///
 /// # Safety
 /// `result` is a valid place for a pointer.
@@ -149,8 +137,7 @@ pub unsafe extern "C" fn posix_memalign(
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, bytes: usize) -> *mut c_void {
     if !align.is_power_of_two() {
-        set_errno(libc::EINVAL);
-        return ptr::null_mut();
+        return calls::invalid();
     }
     malloc::allocate_aligned(bytes, align).cast()
 }
@@ -158,28 +145,19 @@ pub extern "C" fn aligned_alloc(align: usize, bytes: usize) -> *mut c_void {
 /// `memalign(3)`. As in glibc, an alignment that is no power of two counts as the next one.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, bytes: usize) -> *mut c_void {
-    match align.checked_next_power_of_two() {
-        Some(align) => malloc::allocate_aligned(bytes, align).cast(),
-        None => {
-            set_errno(libc::EINVAL);
-            ptr::null_mut()
-        }
-    }
+    calls::memalign(align, bytes)
 }
 
 /// `valloc(3)`: aligned to a page.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(bytes: usize) -> *mut c_void {
-    malloc::allocate_aligned(bytes, PAGE_BYTES).cast()
+    calls::valloc(bytes)
 }
 
 /// `pvalloc(3)`: whole pages.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(bytes: usize) -> *mut c_void {
-    match bytes.max(1).checked_next_multiple_of(PAGE_BYTES) {
-        Some(bytes) => valloc(bytes),
-        None => malloc::refuse().cast(),
-    }
+    calls::pvalloc(bytes)
 }
 
 /// `malloc_usable_size(3)`.
@@ -203,104 +181,4 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
     1
-}
-
-/// `mallinfo2(3)`. `arena` is the address space in use, `uordblks` what live blocks take, `fordblks`
-/// what could be allocated without growing, `keepcost` what a trim would give back.
-#[unsafe(no_mangle)]
-pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
-    let snapshot = slackwater::snapshot();
-    let memory = snapshot.memory_bytes;
-    let used = (memory.live + memory.rounding + memory.sampled) as usize;
-    libc::mallinfo2 {
-        arena: (snapshot.mapped_bytes + memory.sampled) as usize,
-        ordblks: 0,
-        smblks: 0,
-        hblks: 0,
-        hblkhd: 0,
-        usmblks: 0,
-        fsmblks: 0,
-        uordblks: used,
-        fordblks: (snapshot.mapped_bytes + memory.sampled).saturating_sub(used as u64) as usize,
-        keepcost: memory.dirty as usize,
-    }
-}
-
-/// `mallinfo(3)`: [`mallinfo2`] in numbers that overflow at 2 GiB, where they stay at the largest.
-#[unsafe(no_mangle)]
-pub extern "C" fn mallinfo() -> libc::mallinfo {
-    let wide = mallinfo2();
-    let narrow = |value: usize| c_int::try_from(value).unwrap_or(c_int::MAX);
-    libc::mallinfo {
-        arena: narrow(wide.arena),
-        ordblks: 0,
-        smblks: 0,
-        hblks: 0,
-        hblkhd: 0,
-        usmblks: 0,
-        fsmblks: 0,
-        uordblks: narrow(wide.uordblks),
-        fordblks: narrow(wide.fordblks),
-        keepcost: narrow(wide.keepcost),
-    }
-}
-
-/// `malloc_info(3)`: the heap's figures as XML. -1 with `EINVAL` if `options` is not 0.
-///
-/// # Safety
-/// `stream` is an open stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
-    if options != 0 {
-        set_errno(libc::EINVAL);
-        return -1;
-    }
-    let s = slackwater::snapshot();
-    let memory = s.memory_bytes;
-    let format = c"<malloc version=\"slackwater-1\">\n\
-        <total type=\"live\" size=\"%llu\"/>\n\
-        <total type=\"rounding\" size=\"%llu\"/>\n\
-        <total type=\"free_blocks\" size=\"%llu\"/>\n\
-        <total type=\"thread_cache\" size=\"%llu\"/>\n\
-        <total type=\"dirty\" size=\"%llu\"/>\n\
-        <total type=\"metadata\" size=\"%llu\"/>\n\
-        <total type=\"sampled\" size=\"%llu\"/>\n\
-        <system type=\"current\" size=\"%llu\"/>\n\
-        </malloc>\n";
-    // SAFETY: the stream is open, and the format takes eight unsigned long longs.
-    let written = unsafe {
-        libc::fprintf(
-            stream,
-            format.as_ptr(),
-            memory.live,
-            memory.rounding,
-            memory.free_blocks,
-            memory.thread_cache,
-            memory.dirty,
-            memory.metadata,
-            memory.sampled,
-            s.mapped_bytes,
-        )
-    };
-    if written < 0 { -1 } else { 0 }
-}
-
-/// `malloc_stats(3)`: the heap's figures on stderr.
-#[unsafe(no_mangle)]
-pub extern "C" fn malloc_stats() {
-    let s = slackwater::snapshot();
-    let m = s.memory_bytes;
-    eprintln!(
-        "slackwater: live={} rounding={} free_blocks={} thread_cache={} dirty={} metadata={} \
-         sampled={} mapped={} purged_pages={}",
-        m.live,
-        m.rounding,
-        m.free_blocks,
-        m.thread_cache,
-        m.dirty,
-        m.metadata,
-        m.sampled,
-        s.mapped_bytes,
-        s.release_purged_pages_total.sum(),
-    );
 }

@@ -46,6 +46,7 @@ mod surface {
             calloc_is_zero_after_dirty_use,
             free_preserves_errno,
             cfree_frees_where_it_exists,
+            what_succeeds_leaves_errno_alone,
             foreign_pointers_are_ignored,
             libc_and_its_callers_share_blocks,
             a_long_random_walk,
@@ -135,6 +136,27 @@ mod forks {
             handlers_may_take_a_mutex_that_others_allocate_under,
             streams_are_flushed_and_read_around_forks,
             a_childs_threads_find_the_streams_unlocked,
+        ]
+    );
+}
+
+mod own_heap {
+    crate::checks::checks!("own_heap.c", crate::succeeds, [reallocarray_is_the_programs_realloc]);
+}
+
+mod stats {
+    crate::checks::checks!(
+        "stats.c",
+        crate::succeeds,
+        [
+            stderr_is_full,
+            stderr_is_a_broken_pipe,
+            stderr_is_closed,
+            stderr_is_for_reading,
+            stderr_is_another_stream,
+            a_stream_that_fails_keeps_the_error,
+            they_are_no_cancellation_points,
+            a_thread_may_be_cancelled_while_it_writes_them,
         ]
     );
 }

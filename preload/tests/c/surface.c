@@ -456,6 +456,39 @@ static void cfree_frees_where_it_exists(void) {
     CHECK(resident_bytes() < 512 * MIB);
 }
 
+static void what_succeeds_leaves_errno_alone(void) {
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < COUNT(kind_sizes); i++) {
+            size_t size = kind_sizes[i];
+            void *aligned_block = NULL;
+            errno = 1234;
+            void *blocks[] = {malloc(size),  calloc(1, size),           realloc(NULL, size),
+                              valloc(size),  pvalloc(size),             memalign(2 * PAGE, size),
+                              memalign(0, size), aligned_alloc(64, size), reallocarray(NULL, 1, size)};
+            CHECK(posix_memalign(&aligned_block, 64, size) == 0);
+            CHECK(errno == 1234, "size %zu: %d", size, errno);
+            for (size_t k = 0; k < COUNT(blocks); k++) {
+                CHECK(malloc_usable_size(blocks[k]) >= size);
+                blocks[k] = realloc(blocks[k], kind_sizes[(i * 7 + k) % COUNT(kind_sizes)]);
+                CHECK(blocks[k] && errno == 1234, "size %zu: %d", size, errno);
+                CHECK(realloc(blocks[k], 0) == NULL);
+            }
+            free(aligned_block);
+            CHECK(errno == 1234, "size %zu: %d", size, errno);
+        }
+        malloc_trim(0);
+        mallinfo2();
+        mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+        malloc_stats();
+        CHECK(malloc_usable_size(NULL) == 0);
+        CHECK(errno == 1234, "%d", errno);
+        /* Who is told by the answer is not told by errno. */
+        CHECK(posix_memalign(&(void *){NULL}, 3, 100) == EINVAL);
+        CHECK(posix_memalign(&(void *){NULL}, 0, 100) == EINVAL);
+        CHECK(errno == 1234, "%d", errno);
+    }
+}
+
 /* Whoever hands us memory that we never gave out keeps it: on the stack, in a mapping, in data. */
 static void foreign_pointers_are_ignored(void) {
     static char in_data[64];
@@ -601,6 +634,7 @@ static const struct check checks[] = {
     {"calloc_is_zero_after_dirty_use", calloc_is_zero_after_dirty_use},
     {"free_preserves_errno", free_preserves_errno},
     {"cfree_frees_where_it_exists", cfree_frees_where_it_exists},
+    {"what_succeeds_leaves_errno_alone", what_succeeds_leaves_errno_alone},
     {"foreign_pointers_are_ignored", foreign_pointers_are_ignored},
     {"libc_and_its_callers_share_blocks", libc_and_its_callers_share_blocks},
     {"a_long_random_walk", a_long_random_walk},

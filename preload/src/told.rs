@@ -1,0 +1,161 @@
+//! What the heap tells a program of itself in C: `mallinfo`, `malloc_info`, `malloc_stats`.
+//!
+//! The latter two write as glibc's do, to a stream. One that cannot be written to keeps the error, and harms nobody.
+//! A thread may be cancelled where it writes to a stream of the program's. So these have the ABI through which
+//! that may unwind; they hold nothing meanwhile.
+
+use core::ffi::{CStr, c_char, c_int, c_ulonglong};
+use core::ptr;
+
+use crate::calls::set_errno;
+
+unsafe extern "C" {
+    /// libc's stream of this name, or what the program has put in its place.
+    static stderr: *mut libc::FILE;
+}
+
+unsafe extern "C-unwind" {
+    fn fprintf(stream: *mut libc::FILE, format: *const c_char, ...) -> c_int;
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// Of `<pthread.h>`: no request to end this thread is followed.
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+/// `mallinfo2(3)`. `arena` is the address space in use, `uordblks` what live blocks take, `fordblks`
+/// what could be allocated without growing, `keepcost` what a trim would give back.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
+    totals()
+}
+
+/// `mallinfo(3)`: [`mallinfo2`] in numbers that overflow at 2 GiB, where they stay at the largest.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo() -> libc::mallinfo {
+    narrow(&totals())
+}
+
+pub fn totals() -> libc::mallinfo2 {
+    let snapshot = slackwater::snapshot();
+    let memory = snapshot.memory_bytes;
+    let used = (memory.live + memory.rounding + memory.sampled) as usize;
+    libc::mallinfo2 {
+        arena: (snapshot.mapped_bytes + memory.sampled) as usize,
+        ordblks: 0,
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: used,
+        fordblks: (snapshot.mapped_bytes + memory.sampled).saturating_sub(used as u64) as usize,
+        keepcost: memory.dirty as usize,
+    }
+}
+
+pub fn narrow(wide: &libc::mallinfo2) -> libc::mallinfo {
+    let narrow = |value: usize| c_int::try_from(value).unwrap_or(c_int::MAX);
+    libc::mallinfo {
+        arena: narrow(wide.arena),
+        ordblks: 0,
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: narrow(wide.uordblks),
+        fordblks: narrow(wide.fordblks),
+        keepcost: narrow(wide.keepcost),
+    }
+}
+
+/// `malloc_info(3)`: the heap's figures as XML. `EINVAL`, also in `errno`, if `options` is not 0. As in glibc, 0
+/// whatever becomes of the text: the stream knows.
+///
+/// # Safety
+/// `stream` is an open stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
+    if options != 0 {
+        set_errno(libc::EINVAL);
+        return libc::EINVAL;
+    }
+    const FORMAT: &CStr = c"<malloc version=\"slackwater-1\">\n\
+        <total type=\"live\" size=\"%llu\"/>\n\
+        <total type=\"rounding\" size=\"%llu\"/>\n\
+        <total type=\"free_blocks\" size=\"%llu\"/>\n\
+        <total type=\"thread_cache\" size=\"%llu\"/>\n\
+        <total type=\"dirty\" size=\"%llu\"/>\n\
+        <total type=\"metadata\" size=\"%llu\"/>\n\
+        <total type=\"sampled\" size=\"%llu\"/>\n\
+        <system type=\"current\" size=\"%llu\"/>\n\
+        </malloc>\n";
+    let [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled, mapped, _] =
+        figures();
+    // SAFETY: the stream is open, and the format takes eight unsigned long longs.
+    unsafe {
+        fprintf(
+            stream,
+            FORMAT.as_ptr(),
+            live,
+            rounding,
+            free_blocks,
+            thread_cache,
+            dirty,
+            metadata,
+            sampled,
+            mapped,
+        )
+    };
+    0
+}
+
+/// `malloc_stats(3)`: the heap's figures on stderr. As in glibc, no thread is cancelled here.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn malloc_stats() {
+    const FORMAT: &CStr =
+        c"slackwater: live=%llu rounding=%llu free_blocks=%llu thread_cache=%llu \
+        dirty=%llu metadata=%llu sampled=%llu mapped=%llu purged_pages=%llu\n";
+    let [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled, mapped, purged] =
+        figures();
+    let mut before = 0;
+    // SAFETY: the state is one that there is, and there is a place for the one before.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+    // SAFETY: libc's variable, which is read as any program does.
+    let stream = unsafe { stderr };
+    // SAFETY: the stream is open (or else the program may not ask), and the format takes nine unsigned long longs.
+    unsafe {
+        fprintf(
+            stream,
+            FORMAT.as_ptr(),
+            live,
+            rounding,
+            free_blocks,
+            thread_cache,
+            dirty,
+            metadata,
+            sampled,
+            mapped,
+            purged,
+        )
+    };
+    // SAFETY: the state is the thread's own of before.
+    unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
+}
+
+/// What both tell: the bytes of each kind, what is mapped, and the pages that were given back.
+fn figures() -> [c_ulonglong; 9] {
+    let snapshot = slackwater::snapshot();
+    let memory = snapshot.memory_bytes;
+    [
+        memory.live,
+        memory.rounding,
+        memory.free_blocks,
+        memory.thread_cache,
+        memory.dirty,
+        memory.metadata,
+        memory.sampled,
+        snapshot.mapped_bytes,
+        snapshot.release_purged_pages_total.sum(),
+    ]
+}
