@@ -1,4 +1,4 @@
-//! What those functions do that others here need, too.
+//! What those functions do that are exported under two names.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -28,7 +28,7 @@ pub fn calloc(count: usize, bytes: usize) -> *mut c_void {
 }
 
 /// # Safety
-/// `block` is null or a block of this allocator that is not used any more.
+/// `block` is null or a block that is not used any more, of this allocator or of the next one.
 pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
     if block.is_null() {
         return malloc::allocate(bytes).cast();

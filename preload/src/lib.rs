@@ -4,15 +4,18 @@
 //! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
-//! Nothing but argument checks happens here, and one question to the loader: where this library is, whose
-//! functions are no part of its users' stacks.
+//! Nothing but argument checks happens here, and two questions to the loader: where this library is, whose
+//! functions are no part of its users' stacks, and which allocator comes after it.
 //!
-//! A program may have a function of each of these names itself. So nothing here calls a function by a name that is
-//! exported: what two of them do is in `calls.rs`.
+//! A program may have a function of each of these names itself, and mean this library's by the name that begins
+//! with `__libc_` (`libc_names.rs`). So nothing here calls a function by a name that is exported: what two of them
+//! do is in `calls.rs`.
 
 mod atfork;
 mod calls;
 mod exit;
+mod libc_names;
+mod next;
 mod told;
 
 use core::ffi::{c_int, c_void};
@@ -27,6 +30,7 @@ static START: extern "C" fn() = start;
 
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
+    next::find();
 }
 
 /// `malloc(3)`.
@@ -38,7 +42,7 @@ pub extern "C" fn malloc(bytes: usize) -> *mut c_void {
 /// `free(3)`. Leaves `errno` alone.
 ///
 /// # Safety
-/// `block` is null or a block of this allocator that is not used any more.
+/// `block` is null or a block that is not used any more, of this allocator or of the next one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     // SAFETY: the caller's contract is the same.

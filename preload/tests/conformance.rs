@@ -47,7 +47,6 @@ mod surface {
             free_preserves_errno,
             cfree_frees_where_it_exists,
             what_succeeds_leaves_errno_alone,
-            foreign_pointers_are_ignored,
             libc_and_its_callers_share_blocks,
             a_long_random_walk,
         ]
@@ -136,6 +135,44 @@ mod forks {
             handlers_may_take_a_mutex_that_others_allocate_under,
             streams_are_flushed_and_read_around_forks,
             a_childs_threads_find_the_streams_unlocked,
+        ]
+    );
+}
+
+mod foreign {
+    crate::checks::checks!(
+        "foreign.c",
+        crate::succeeds,
+        [
+            a_plugins_blocks_are_used_by_the_program,
+            a_plugins_blocks_are_used_by_threads_and_children,
+            a_plugins_blocks_go_back,
+            a_plugins_block_that_cannot_grow_stays,
+            who_asks_libc_itself_may_free_here,
+            dlerror_is_left_alone,
+            a_constructor_has_them_before_anybody,
+            what_is_no_block_ends_the_process,
+        ]
+    );
+}
+
+mod two {
+    crate::checks::checks!(
+        "two.c",
+        crate::succeeds,
+        [the_seconds_blocks_go_to_the_second, libcs_blocks_go_to_libc_through_both]
+    );
+}
+
+mod wrapper {
+    crate::checks::checks!(
+        "wrapper.c",
+        crate::succeeds,
+        [
+            all_functions_agree,
+            the_other_names_are_the_same_functions,
+            nothing_else_calls_the_programs,
+            threads_and_children_do_it_too,
         ]
     );
 }

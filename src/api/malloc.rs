@@ -3,8 +3,9 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use crate::api::start;
+pub use crate::api::foreign::NextAllocator;
 use crate::api::this_thread::{enter, enter_to_free, housekeeping};
+use crate::api::{foreign, start};
 use crate::caches::entered::Entered;
 use crate::caches::thread_cache::{LAST_SPECIAL, ThreadCache};
 use crate::geometry::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
@@ -224,18 +225,19 @@ fn on_pages<T>(entered: Option<Entered>, operation: impl FnOnce() -> T) -> T {
 
 /// Whether the address is in this heap: whoever has just allocated learns whether that was here. Any thread; costs
 /// two comparisons.
+#[inline]
 pub fn is_ours(block: *const u8) -> bool {
     let arena = &HEAP.pages.arena;
     arena.is_sample(block as usize)
         || arena.offset_of(block as usize).is_some_and(|offset| !HEAP.is_others(offset))
 }
 
-/// Frees a block. Null is ignored; so is, with a count, an address outside the arena. An address
-/// that is no block's, or a block that is free already (where that is noticed), is reported on
+/// Frees a block. Null is ignored; an address outside the arena goes to the [next allocator](NextAllocator). One
+/// in it that is no block's, or a block that is free already (where that is noticed), is reported on
 /// stderr and ends the process. Leaves `errno` alone.
 ///
 /// # Safety
-/// `block` is null, or came from this allocator and is not used any more.
+/// `block` is null, or came from this allocator (or the next one) and is not used any more.
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
     let address = block as usize;
@@ -280,7 +282,7 @@ fn free_slow(class: SizeClass, address: usize) {
         return on_pages(enter_to_free(), || HEAP.sampler.free(&HEAP.pages, address, frame));
     }
     if large::is_large(class) && HEAP.is_others(offset) {
-        return free_foreign(address);
+        return foreign::free(address);
     }
     if large::is_large(class) {
         return on_pages(enter_to_free(), || large::free(&HEAP, offset));
@@ -308,20 +310,12 @@ fn free_outside(address: usize) {
     if HEAP.pages.arena.is_sample(address) {
         free_slow(SizeClass::NONE, address);
     } else {
-        free_foreign(address);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn free_foreign(address: usize) {
-    if address != 0 {
-        HEAP.uncached.foreign_frees.fetch_add(1, Ordering::Relaxed);
+        foreign::free(address);
     }
 }
 
 /// How many bytes of a block may be used: at least what was asked for, and no more than that of a
-/// sampled one. 0 for null and for addresses outside the arena.
+/// sampled one. 0 for null. Of a block outside the arena it is what the [next allocator](NextAllocator) says.
 ///
 /// # Safety
 /// As [`free`], but the block stays in use.
@@ -331,11 +325,16 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
         let _inside = enter();
         return HEAP.sampler.usable_bytes(&HEAP.pages, block as usize);
     }
-    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else { return 0 };
+    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else {
+        return foreign::usable_bytes(block);
+    };
     match HEAP.pages.arena.class_at(offset) {
         class if large::is_large(class) => {
             let _inside = enter();
-            if HEAP.is_others(offset) { 0 } else { large::usable_bytes(&HEAP, offset) }
+            match HEAP.is_others(offset) {
+                true => foreign::usable_bytes(block),
+                false => large::usable_bytes(&HEAP, offset),
+            }
         }
         class => class.block_bytes().get(),
     }
@@ -343,7 +342,8 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 
 /// Changes a block's size to `bytes`, keeping its content up to the smaller of the two: in place
 /// where its class stays the same or the pages behind it are free, by moving pages where it is very
-/// large, by copying otherwise. Null if out of memory; the block is then unchanged.
+/// large, by copying otherwise. Null if out of memory; the block is then unchanged. The
+/// [next allocator](NextAllocator) does it for a block outside the arena.
 ///
 /// # Safety
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
@@ -357,15 +357,13 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
         return on_pages(enter(), resize).unwrap_or_else(to_new);
     }
     let Some(offset) = HEAP.pages.arena.offset_of(address) else {
-        free_foreign(address);
-        return ptr::null_mut();
+        return or_out_of_memory(foreign::reallocate(block, bytes));
     };
     let class = HEAP.pages.arena.class_at(offset);
     if !large::is_large(class) {
         central::check_block(class, address, offset);
     } else if HEAP.is_others(offset) {
-        free_foreign(address);
-        return ptr::null_mut();
+        return or_out_of_memory(foreign::reallocate(block, bytes));
     }
     let both_large = large::is_large(class) && large::is_large(new_class);
     let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));

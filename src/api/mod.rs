@@ -2,6 +2,7 @@
 
 pub(crate) mod exit_summary;
 pub(crate) mod faults;
+pub(crate) mod foreign;
 pub mod fork;
 pub(crate) mod fork_handlers;
 pub(crate) mod global;

@@ -238,7 +238,7 @@ pub struct Snapshot {
     pub os_calls_total: OsCalls,
     /// Departures from the fast path.
     pub slow_path_total: SlowPaths,
-    /// Frees of addresses outside the arena, ignored.
+    /// Frees and resizes of foreign blocks, which the next allocator made, if there is one.
     pub foreign_frees_total: u64,
     /// Allocations that got no memory: null, and `ENOMEM` in C.
     pub allocation_failures_total: u64,

@@ -2,6 +2,14 @@
 
 use core::ffi::c_int;
 
+/// Runs what may change it, code of somebody else, and puts it back.
+pub(crate) fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
+    let before = errno();
+    let result = call();
+    set_errno(before);
+    result
+}
+
 /// The address of the calling thread's `errno`.
 pub(crate) fn errno_address() -> usize {
     // SAFETY: libc's location function has no preconditions.

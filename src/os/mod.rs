@@ -28,7 +28,7 @@ mod threads;
 mod time;
 pub(crate) mod tls;
 mod vdso;
-mod weak;
+pub(crate) mod weak;
 
 pub(crate) use cgroup::MemoryRoom;
 pub(crate) use errno::*;

@@ -32,4 +32,4 @@ macro_rules! address_of {
     }};
 }
 
-pub(super) use address_of;
+pub(crate) use address_of;

@@ -477,7 +477,7 @@ pub static FAMILIES: &[Family] = &[
         "foreign_frees_total",
         Unit::Count,
         &[],
-        "Frees of addresses outside the arena, which are ignored.",
+        "Frees and resizes of blocks of another allocator, which it made if there is one.",
         |s, put| put(&[], s.snapshot.foreign_frees_total),
     ),
     counter(

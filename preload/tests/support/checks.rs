@@ -1,6 +1,8 @@
 //! Programs of named checks (`c/*.c`, `c/*.cpp`): built with the system's compiler when a test first
 //! needs one, then run once per check, so that a crash, a hang or an abort is that check's own.
 
+use std::path::PathBuf;
+
 use crate::programs_in_c::built;
 use crate::support::{LIMIT, Outcome, library, plain, preloaded, run};
 
@@ -12,10 +14,15 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
         "lifecycle.c" => {
             command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
         }
+        "foreign.c" => {
+            command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
+        }
+        "two.c" => {
+            command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
+            command.env("LD_PRELOAD", preloaded_before("next_allocator.c")?);
+        }
         "interposed.c" => {
-            let libraries = library().into_iter().chain(built("interposer.c"));
-            let libraries: Vec<String> = libraries.map(|path| path.display().to_string()).collect();
-            command.env("LD_PRELOAD", libraries.join(":"));
+            command.env("LD_PRELOAD", preloaded_before("interposer.c")?);
         }
         "misuse.c" => {
             // What is said of a block that happens to be sampled, one medium one in 27, is another test's (guards.rs).
@@ -29,6 +36,13 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
         _ => {}
     }
     Some(run(&mut command, "", LIMIT))
+}
+
+/// The library, and after it the one made from `source`, for `LD_PRELOAD`.
+fn preloaded_before(source: &str) -> Option<String> {
+    let libraries: Vec<PathBuf> = library().into_iter().chain([built(source)?]).collect();
+    let names: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
+    Some(names.join(":"))
 }
 
 /// The names of the checks that a program has.

@@ -8,7 +8,11 @@ use std::sync::Mutex;
 use crate::support::{LIMIT, installed, plain, run};
 
 /// Sources that make libraries.
-const LIBRARIES: [&str; 3] = ["plugin.c", "early.c", "interposer.c"];
+const LIBRARIES: [&str; 6] =
+    ["plugin.c", "early.c", "interposer.c", "deepbound.c", "early_foreign.c", "next_allocator.c"];
+
+/// Programs that are linked with one of these.
+const LINKED: [(&str, &str); 2] = [("forks.c", "early.c"), ("foreign.c", "early_foreign.c")];
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
 
@@ -16,7 +20,10 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
 pub fn built(source: &str) -> Option<PathBuf> {
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     // Before the lock is taken, which building it takes, too.
-    let library = if source == "forks.c" { Some(built("early.c")?) } else { None };
+    let library = match LINKED.iter().find(|(program, _)| *program == source) {
+        Some((_, library)) => Some(built(library)?),
+        None => None,
+    };
     let compiler = installed(source, if source.ends_with(".cpp") { "c++" } else { "cc" })?;
     // Held while compiling: other tests wait for the same program rather than make it again. A
     // failed build poisons it, and every test that needs it says so.
