@@ -5,7 +5,8 @@
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
 //! Nothing but argument checks happens here, and two questions to the loader: where this library is, whose
-//! functions are no part of its users' stacks, and which allocator comes after it.
+//! functions are no part of its users' stacks, and which allocator comes after it. What is not found by its name
+//! alone is found all the same (`deepbind.rs`).
 //!
 //! A program may have a function of each of these names itself, and mean this library's by the name that begins
 //! with `__libc_` (`libc_names.rs`). So nothing here calls a function by a name that is exported: what two of them
@@ -13,6 +14,7 @@
 
 mod atfork;
 mod calls;
+mod deepbind;
 mod exit;
 mod libc_names;
 mod next;

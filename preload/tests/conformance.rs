@@ -144,14 +144,27 @@ mod foreign {
         "foreign.c",
         crate::succeeds,
         [
-            a_plugins_blocks_are_used_by_the_program,
-            a_plugins_blocks_are_used_by_threads_and_children,
-            a_plugins_blocks_go_back,
-            a_plugins_block_that_cannot_grow_stays,
-            who_asks_libc_itself_may_free_here,
+            anothers_blocks_are_used_by_the_program,
+            anothers_blocks_are_used_by_threads_and_children,
+            anothers_blocks_go_back,
+            anothers_block_that_cannot_grow_stays,
             dlerror_is_left_alone,
             a_constructor_has_them_before_anybody,
             what_is_no_block_ends_the_process,
+        ]
+    );
+}
+
+mod deepbind {
+    crate::checks::checks!(
+        "deepbind.c",
+        crate::succeeds,
+        [
+            a_plugin_frees_what_libc_gives_it,
+            blocks_go_to_and_fro,
+            two_threads_open_the_first,
+            a_plugin_asks_the_heap_that_it_uses,
+            libraries_are_looked_for_where_the_caller_is,
         ]
     );
 }

@@ -1,8 +1,8 @@
 //! Foreign blocks: what is done when the program frees, resizes or asks about a block that is not of this heap.
 //!
-//! A plugin that was opened with `RTLD_DEEPBIND` finds libc's `malloc` before the preload library's, and hands its
-//! blocks to a program that finds the library's `free`. Such blocks go to the *next allocator*: the one that the
-//! program would have without this one. So an address that is no block at all does what it would do then.
+//! Who asks libc itself for its `malloc`, past the preload library's, may hand the block to somebody who finds the
+//! library's `free`. Such blocks go to the *next allocator*: the one that the program would have without this one. So
+//! an address that is no block at all does what it would do then.
 //!
 //! Only a library that stands in libc's place knows a next allocator, and defines it ([`NextAllocator`]). Elsewhere
 //! there is none: foreign addresses are counted, and ignored.

@@ -1,5 +1,4 @@
-/* Blocks that are not of the preloaded allocator: a plugin's that finds libc's functions first (deepbound.c), and
- * those of who asks libc itself. Linked with early_foreign.c. */
+/* Blocks that are not of the preloaded allocator: those of who asks libc itself. Linked with early_foreign.c. */
 #include "check.h"
 
 #include <dlfcn.h>
@@ -10,30 +9,28 @@
 extern int early_failures;
 extern char *early_kept;
 
-static void *(*plugin_malloc)(size_t);
-static void *(*plugin_memalign)(size_t, size_t);
-static char *(*plugin_strdup)(const char *);
+static void *(*others_malloc)(size_t);
+static void *(*others_memalign)(size_t, size_t);
 
-static void open_plugin(void) {
-    const char *path = getenv("SLACKWATER_CHECK_PLUGIN");
-    CHECK(path, "no plugin is named");
-    void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
-    CHECK(plugin, "%s", dlerror());
-    plugin_malloc = (void *(*)(size_t))dlsym(plugin, "plugin_malloc");
-    plugin_memalign = (void *(*)(size_t, size_t))dlsym(plugin, "plugin_memalign");
-    plugin_strdup = (char *(*)(const char *))dlsym(plugin, "plugin_strdup");
-    CHECK(plugin_malloc && plugin_memalign && plugin_strdup);
+static char *others_copy(const char *text) { return strcpy(others_malloc(strlen(text) + 1), text); }
+
+static void find_others(void) {
+    void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
+    CHECK(libc, "%s", dlerror());
+    others_malloc = (void *(*)(size_t))dlsym(libc, "malloc");
+    others_memalign = (void *(*)(size_t, size_t))dlsym(libc, "memalign");
+    CHECK(others_malloc && others_memalign);
 }
 
 static void use_blocks(void) {
     for (size_t i = 0; i < COUNT(kind_sizes); i++) {
         size_t size = kind_sizes[i];
-        char *block = plugin_malloc(size);
+        char *block = others_malloc(size);
         CHECK(block && malloc_usable_size(block) >= size, "size %zu", size);
         fill(block, size, 1);
         for (size_t k = 0; k < COUNT(kind_sizes); k += 7) {
             size_t other = kind_sizes[k];
-            char *copy = plugin_malloc(size);
+            char *copy = others_malloc(size);
             memcpy(copy, block, size);
             copy = k % 2 ? realloc(copy, other) : reallocarray(copy, 1, other);
             CHECK(copy && malloc_usable_size(copy) >= other, "%zu to %zu", size, other);
@@ -44,26 +41,26 @@ static void use_blocks(void) {
         errno = 1234;
         free(block);
         CHECK(errno == 1234, "size %zu: %d", size, errno);
-        void *boundary = plugin_memalign(4 * PAGE, size);
+        void *boundary = others_memalign(4 * PAGE, size);
         CHECK(boundary && malloc_usable_size(boundary) >= size, "size %zu", size);
         free(boundary);
-        CHECK(realloc(plugin_malloc(size), 0) == NULL);
+        CHECK(realloc(others_malloc(size), 0) == NULL);
     }
 }
 
-static void a_plugins_blocks_are_used_by_the_program(void) {
-    open_plugin();
+static void anothers_blocks_are_used_by_the_program(void) {
+    find_others();
     use_blocks();
     /* libc frees and resizes what the program hands it. */
     size_t capacity = 1;
-    char *line = plugin_malloc(capacity);
+    char *line = others_malloc(capacity);
     FILE *stream = fmemopen("a line that is longer than a byte\n", 34, "r");
     CHECK(stream && getline(&line, &capacity, stream) == 34 && capacity > 34);
     fclose(stream);
     free(line);
     void (*cfree_function)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "cfree");
     if (cfree_function)
-        cfree_function(plugin_malloc(100));
+        cfree_function(others_malloc(100));
 }
 
 static void *use_blocks_on_a_thread(void *argument) {
@@ -71,8 +68,8 @@ static void *use_blocks_on_a_thread(void *argument) {
     return argument;
 }
 
-static void a_plugins_blocks_are_used_by_threads_and_children(void) {
-    open_plugin();
+static void anothers_blocks_are_used_by_threads_and_children(void) {
+    find_others();
     pthread_t threads[3];
     for (int i = 0; i < 3; i++)
         threads[i] = start(use_blocks_on_a_thread, NULL);
@@ -92,10 +89,10 @@ static void a_plugins_blocks_are_used_by_threads_and_children(void) {
 }
 
 /* 8 GiB in all, if they did not. */
-static void a_plugins_blocks_go_back(void) {
-    open_plugin();
+static void anothers_blocks_go_back(void) {
+    find_others();
     for (int i = 0; i < 8 * 1024; i++) {
-        char *block = plugin_malloc(MIB);
+        char *block = others_malloc(MIB);
         CHECK(block);
         block[0] = 1;
         if (i % 2)
@@ -106,10 +103,10 @@ static void a_plugins_blocks_go_back(void) {
     CHECK(resident_bytes() < 512 * MIB);
 }
 
-static void a_plugins_block_that_cannot_grow_stays(void) {
-    open_plugin();
+static void anothers_block_that_cannot_grow_stays(void) {
+    find_others();
     volatile size_t sizes[] = {PTRDIFF_MAX, SIZE_MAX - PAGE, (size_t)1 << 48};
-    char *text = plugin_strdup("as it was");
+    char *text = others_copy("as it was");
     for (size_t i = 0; i < COUNT(sizes); i++) {
         errno = 0;
         CHECK(realloc(text, sizes[i]) == NULL);
@@ -122,24 +119,9 @@ static void a_plugins_block_that_cannot_grow_stays(void) {
     free(text);
 }
 
-static void who_asks_libc_itself_may_free_here(void) {
-    void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
-    CHECK(libc, "%s", dlerror());
-    void *(*libc_malloc)(size_t) = (void *(*)(size_t))dlsym(libc, "malloc");
-    void *(*libc_calloc)(size_t, size_t) = (void *(*)(size_t, size_t))dlsym(libc, "calloc");
-    CHECK(libc_malloc && libc_calloc);
-    for (size_t i = 0; i < COUNT(kind_sizes); i++) {
-        free(libc_malloc(kind_sizes[i]));
-        char *block = libc_calloc(1, kind_sizes[i]);
-        block = realloc(block, kind_sizes[i] * 2);
-        CHECK(block && all_zero(block, kind_sizes[i]));
-        free(block);
-    }
-}
-
 /* What the loader keeps for dlerror is the program's. */
 static void dlerror_is_left_alone(void) {
-    open_plugin();
+    find_others();
     CHECK(dlsym(RTLD_DEFAULT, "no_such_function") == NULL);
     use_blocks();
     const char *error = dlerror();
@@ -184,12 +166,11 @@ static void what_is_no_block_ends_the_process(void) {
 }
 
 static const struct check checks[] = {
-    {"a_plugins_blocks_are_used_by_the_program", a_plugins_blocks_are_used_by_the_program},
-    {"a_plugins_blocks_are_used_by_threads_and_children",
-     a_plugins_blocks_are_used_by_threads_and_children},
-    {"a_plugins_blocks_go_back", a_plugins_blocks_go_back},
-    {"a_plugins_block_that_cannot_grow_stays", a_plugins_block_that_cannot_grow_stays},
-    {"who_asks_libc_itself_may_free_here", who_asks_libc_itself_may_free_here},
+    {"anothers_blocks_are_used_by_the_program", anothers_blocks_are_used_by_the_program},
+    {"anothers_blocks_are_used_by_threads_and_children",
+     anothers_blocks_are_used_by_threads_and_children},
+    {"anothers_blocks_go_back", anothers_blocks_go_back},
+    {"anothers_block_that_cannot_grow_stays", anothers_block_that_cannot_grow_stays},
     {"dlerror_is_left_alone", dlerror_is_left_alone},
     {"a_constructor_has_them_before_anybody", a_constructor_has_them_before_anybody},
     {"what_is_no_block_ends_the_process", what_is_no_block_ends_the_process},

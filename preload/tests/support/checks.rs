@@ -14,11 +14,10 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
         "lifecycle.c" => {
             command.env("SLACKWATER_CHECK_PLUGIN", built("plugin.c")?);
         }
-        "foreign.c" => {
+        "deepbind.c" => {
             command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
         }
         "two.c" => {
-            command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
             command.env("LD_PRELOAD", preloaded_before("next_allocator.c")?);
         }
         "interposed.c" => {
