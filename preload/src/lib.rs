@@ -4,9 +4,10 @@
 //! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
 //!
-//! Nothing but argument checks happens here, and two questions to the loader: where this library is, whose
-//! functions are no part of its users' stacks, and which allocator comes after it. What is not found by its name
-//! alone is found all the same (`deepbind.rs`).
+//! This package is the only place with `no_mangle`, and here nothing happens but argument checks, and two questions to
+//! the loader: where this library is, whose functions are no part of its users' stacks, and which allocator comes after
+//! it. What is not found by its name alone is found all the same (`deepbind.rs`). What else of libc's is replaced has a
+//! module each: who forks first (`atfork`), who has a signal (`signals`).
 //!
 //! A program may have a function of each of these names itself, and mean this library's by the name that begins
 //! with `__libc_` (`libc_names.rs`). So nothing here calls a function by a name that is exported: what two of them
@@ -18,6 +19,7 @@ mod deepbind;
 mod exit;
 mod libc_names;
 mod next;
+mod signals;
 mod told;
 
 use core::ffi::{c_int, c_void};

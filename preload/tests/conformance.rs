@@ -212,7 +212,11 @@ mod stats {
 }
 
 mod interposed {
-    crate::checks::checks!("interposed.c", crate::succeeds, [the_clock_of_others_is_theirs]);
+    crate::checks::checks!(
+        "interposed.c",
+        crate::succeeds,
+        [the_clock_of_others_is_theirs, signals_that_others_see_first_are_the_programs]
+    );
 }
 
 mod rest {
@@ -240,6 +244,27 @@ mod rest {
             a_hundred_bursts_and_rests_do_not_add_up,
             exec_of_a_vfork_child_leaves_the_parents_ticker,
             a_ticker_that_a_vfork_child_started_is_not_counted_on,
+        ]
+    );
+}
+
+mod signals {
+    crate::checks::checks!(
+        "signals.c",
+        crate::succeeds,
+        [
+            who_asked_for_nothing_has_the_default,
+            a_default_has_the_flags_it_was_given,
+            errors_are_libcs,
+            a_handler_is_the_kernels_as_it_was_given,
+            a_fault_is_the_programs,
+            crash_reporters_reach_their_end,
+            handlers_are_called_as_often_as_their_flags_say,
+            a_handler_may_be_left_by_a_jump,
+            a_stack_that_overflows_ends_the_program,
+            a_signal_that_is_sent_is_the_programs,
+            a_program_that_is_executed_begins_with_the_default,
+            children_of_vfork_change_their_own_alone,
         ]
     );
 }

@@ -5,10 +5,11 @@
 mod programs_in_c;
 mod support;
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use support::{LIMIT, Outcome, installed, plain, preloaded, run};
+use support::{LIMIT, Outcome, installed, plain, preloaded, run, unique_path};
 
 /// `guards.c`, as it misuses a block under the library.
 fn misuse(how: &str, environment: &[(&str, &str)]) -> Option<Outcome> {
@@ -131,6 +132,47 @@ fn a_handler_that_is_to_be_called_once_is_called_once() {
         let calls = outcome.stderr.matches("the handler that is called once").count();
         assert_eq!(calls, 1, "{}", outcome.said());
     }
+}
+
+/// It has the signal first; and then what would be told without it is told.
+#[test]
+fn a_handler_that_gives_the_signal_back_leaves_the_telling_to_the_library() {
+    for how in ["BY_SIGACTION", "BY_SIGNAL"] {
+        let Some(outcome) = misuse("given_back", &[(how, "1")]) else { return };
+        assert_eq!(outcome.status.signal(), Some(libc::SIGSEGV), "{}", outcome.said());
+        let first = outcome.stderr.lines().next();
+        assert_eq!(first, Some("the handler that gives the signal back"), "{}", outcome.said());
+        assert_eq!(outcome.stderr.matches("gives the signal back").count(), 1);
+        assert_eq!(outcome.stderr.matches("use after free at 0x").count(), 1);
+        assert_through(&outcome, "here by thread", &["touch", "main"]);
+        assert_through(&outcome, "freed by thread", &["drop", "main"]);
+    }
+}
+
+/// Its own message comes from a handler that it installs only where there is none.
+#[test]
+fn a_rust_programs_stack_overflows_as_without_the_library() {
+    const TEST: &str = "a_rust_programs_stack_overflows_as_without_the_library";
+    let Some(rustc) = installed(TEST, "rustc") else { return };
+    let program = unique_path("overflow");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rust/overflow.rs");
+    let mut compile = plain(rustc);
+    compile.args(["--edition", "2024", "-O", source, "-o"]).arg(&program);
+    run(&mut compile, "", LIMIT).expect_success();
+    for (what, is_told) in [("main", false), ("thread", false), ("use_after_free", true)] {
+        let mut command = preloaded(&program);
+        command.arg(what).env("SLACKWATER_PROFILE_RATE_BYTES", "1");
+        command.env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "4000000000");
+        let outcome = run(&mut command, "", LIMIT);
+        if is_told {
+            assert_eq!(outcome.status.signal(), Some(libc::SIGSEGV), "{}", outcome.said());
+            assert_said(&outcome, "slackwater: use after free at 0x");
+        } else {
+            assert_eq!(outcome.status.signal(), Some(libc::SIGABRT), "{}", outcome.said());
+            assert_said(&outcome, "has overflowed its stack");
+        }
+    }
+    fs::remove_file(program).expect("remove the program");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What users call, and what the system calls: the operations, threads that come and go, forks, and the end.
 
 pub(crate) mod exit_summary;
-pub(crate) mod faults;
+pub mod faults;
 pub(crate) mod foreign;
 pub mod fork;
 pub(crate) mod fork_handlers;

@@ -1,6 +1,5 @@
 //! How the process's heap comes into being: once, when something is first asked of it.
 
-use crate::api::faults;
 use crate::api::fork_handlers;
 use crate::api::thread_exit;
 use crate::figures::root;
@@ -22,7 +21,7 @@ fn start() -> bool {
         core::hint::black_box(root::address());
         os::find_clock();
         os::find_purge_call();
-        let has_window = HEAP.choose_window(&Linux, faults::watch);
+        let has_window = HEAP.choose_window(&Linux);
         if has_window {
             thread_exit::create_exit_key();
             HEAP.register_barrier();

@@ -102,15 +102,15 @@ impl Heap {
     }
 
     /// Chooses its addresses, as the knobs have it. `false`: the system does not grant any.
-    pub fn choose_window(&self, os: &impl Os, watch_faults: fn()) -> bool {
+    pub fn choose_window(&self, os: &impl Os) -> bool {
         self.knobs.load_environment();
         os::set_huge_pages(knobs::huge_pages());
         if !self.pages.arena.choose_window(os, knobs::arena_bytes()) {
             return false;
         }
         let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
-        let watch_faults = knobs::profile_guards().then_some(watch_faults);
-        self.sampler.start(profile_rate_bytes, profile_epoch_samples, watch_faults);
+        let has_guards = knobs::profile_guards();
+        self.sampler.start(profile_rate_bytes, profile_epoch_samples, has_guards);
         true
     }
 

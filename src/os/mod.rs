@@ -22,6 +22,7 @@ mod raw;
 pub(crate) mod raw_thread;
 pub(crate) mod report;
 pub(crate) mod sequence;
+pub(crate) mod signals;
 pub(crate) mod streams;
 mod system;
 mod threads;

@@ -102,7 +102,7 @@ pub(crate) unsafe fn clone_thread(
 }
 
 /// Sets the calling thread's signal mask; returns what it was.
-fn set_signal_mask(mask: u64) -> u64 {
+pub(crate) fn set_signal_mask(mask: u64) -> u64 {
     let mut before = 0u64;
     let (new, old) = (&raw const mask as usize, &raw mut before as usize);
     let arguments = [libc::SIG_SETMASK as usize, new, old, size_of::<u64>()];

@@ -31,9 +31,6 @@ impl Sampler {
         // One of 0 bytes has a place, too.
         let bytes = bytes.max(1);
         let Some(mut open) = self.lock(pages) else { return self.drop_one() };
-        if let Some(watch_faults) = open.state.watch_faults.take() {
-            watch_faults();
-        }
         let slot = open.open_slot(&pages.arena, bytes, align);
         let Some((index, address, place)) = slot else { return self.drop_one() };
         let stack = open.allocating_stack(frame);

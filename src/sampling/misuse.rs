@@ -2,9 +2,9 @@
 //! misused, allocated and freed.
 //!
 //! A write behind a block that stays on its last page is noticed when the block is freed: it harmed
-//! nobody, and the program goes on. A touch of a guard, or of a freed block, is a fault; the report is
-//! made by a handler that then leaves the signal to whoever had it before, which mostly ends the
-//! process, with its core dump and all.
+//! nobody, and the program goes on. A touch of a guard, or of a freed block, is a fault; where a handler
+//! may stand (`api/faults`) it makes the report, and the fault then ends the process as by any other wild
+//! access, with its core dump and all.
 //!
 //! After K. Serebryany and others, "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in
 //! Production" (ICSE 2024).

@@ -49,8 +49,6 @@ pub(super) struct State {
     newest: SlotIndex,
     /// The system has no memory for the tables.
     is_refused: bool,
-    /// What is to be called when the first guarded block is handed out: it installs the handler of faults.
-    pub(super) watch_faults: Option<fn()>,
 }
 
 // SAFETY: the tables belong to the state alone.
@@ -95,7 +93,6 @@ impl Sampler {
                 oldest: 0,
                 newest: 0,
                 is_refused: false,
-                watch_faults: None,
             }),
             budget: AtomicU64::new(u64::MAX),
             paced: AtomicU64::new(0),
@@ -108,15 +105,18 @@ impl Sampler {
         &self.readings.countdowns
     }
 
-    /// Before anything is sampled. `watch_faults` installs the handler of faults; without it there are no guards.
-    pub fn start(&self, rate: u64, budget: u64, watch_faults: Option<fn()>) {
+    /// Before anything is sampled.
+    pub fn start(&self, rate: u64, budget: u64, has_guards: bool) {
         self.countdowns().set_seed(os::random_seed());
         self.set_rate(rate, budget);
-        let mut state = self.state.lock();
-        state.watch_faults = watch_faults;
-        if watch_faults.is_none() {
-            state.slots.switch_guards_off();
+        if !has_guards {
+            self.state.lock().slots.switch_guards_off();
         }
+    }
+
+    /// Are there samples, and guards around them? For callers outside malloc.
+    pub fn is_guarding(&self) -> bool {
+        self.countdowns().rate() != 0 && self.state.lock().slots.has_guards()
     }
 
     /// What the rate should be, and how many samples there may be in an epoch.

@@ -111,6 +111,11 @@ impl Slots {
         self.is_guarded = false;
     }
 
+    /// Are slots guarded, as far as is known?
+    pub fn has_guards(&self) -> bool {
+        self.is_guarded
+    }
+
     /// Makes a place in slot `index` accessible; it reads as zero. `false`: the system has no memory for it.
     pub fn open(&mut self, os: &impl Os, arena: &Arena, index: SlotIndex, place: &Place) -> bool {
         if index as u32 >= self.ready && !self.make_ready(os, arena, index) {

@@ -43,6 +43,20 @@ static void own_handler(void) {
     sigaction(SIGSEGV, &action, NULL);
 }
 
+// As reporters do who let the fault come again.
+static void say_and_give_back(int number) {
+    static const char line[] = "the handler that gives the signal back\n";
+    ssize_t written = write(STDERR_FILENO, line, sizeof line - 1);
+    if (written < 0 || getenv("BY_SIGNAL") != NULL) {
+        signal(number, SIG_DFL);
+    } else {
+        struct sigaction action;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = SIG_DFL;
+        sigaction(number, &action, NULL);
+    }
+}
+
 static void say_and_return(int signal) {
     (void)signal;
     static const char line[] = "the handler that is called once\n";
@@ -51,7 +65,7 @@ static void say_and_return(int signal) {
     }
 }
 
-// Before anything is allocated: the library's own handler is put in its place, and calls it.
+// Before the library's constructors run, and the program's.
 static void handler_for_once(int count, char **arguments, char **environment) {
     (void)count, (void)arguments;
     for (; *environment != NULL; environment++) {
@@ -74,6 +88,11 @@ int main(int count, char **arguments) {
         own_handler();
         char *block = make(4096);
         touch(block + 4096);
+    } else if (strcmp(misuse, "given_back") == 0) {
+        signal(SIGSEGV, say_and_give_back);
+        char *block = make(100);
+        drop(block);
+        touch(block + 10);
     } else if (strcmp(misuse, "overflow") == 0) {
         char *block = make(4096);
         memset(block, 0, 4096);

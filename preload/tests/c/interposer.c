@@ -1,6 +1,11 @@
 /* A library that stands between programs and their clock, as those do that fake the time, and keeps something per
- * thread: on a thread that libc has not made there is nothing to keep it in. The time stands still. */
+ * thread: on a thread that libc has not made there is nothing to keep it in. The time stands still. It stands between
+ * programs and their signals, too, as a JVM's does, with a lock that nobody may take twice. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 
 static __thread int depth;
@@ -13,4 +18,28 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
     time->tv_nsec = 0;
     depth--;
     return 0;
+}
+
+static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    static int (*next)(int, const struct sigaction *, struct sigaction *);
+    if (pthread_mutex_lock(&lock) != 0)
+        abort();
+    if (next == NULL)
+        next = dlsym(RTLD_NEXT, "sigaction");
+    int result = next(number, action, before);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+sighandler_t signal(int number, sighandler_t handler) {
+    static sighandler_t (*next)(int, sighandler_t);
+    if (pthread_mutex_lock(&lock) != 0)
+        abort();
+    if (next == NULL)
+        next = dlsym(RTLD_NEXT, "signal");
+    sighandler_t before = next(number, handler);
+    pthread_mutex_unlock(&lock);
+    return before;
 }

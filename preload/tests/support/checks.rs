@@ -18,14 +18,19 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
             command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
         }
         "two.c" => {
-            command.env("LD_PRELOAD", preloaded_before("next_allocator.c")?);
+            command.env("LD_PRELOAD", with_library("next_allocator.c", false)?);
         }
         "interposed.c" => {
-            command.env("LD_PRELOAD", preloaded_before("interposer.c")?);
+            command.env("LD_PRELOAD", with_library("interposer.c", true)?);
         }
         "misuse.c" => {
             // What is said of a block that happens to be sampled, one medium one in 27, is another test's (guards.rs).
             command.env("SLACKWATER_PROFILE_RATE_BYTES", "0");
+        }
+        "signals.c" => {
+            // So that the library has reason to want a signal.
+            command.env("SLACKWATER_PROFILE_RATE_BYTES", "1");
+            command.env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "4000000000");
         }
         "faults.c" => {
             // Guards and the profiler's tables need the system, too.
@@ -37,9 +42,12 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
     Some(run(&mut command, "", LIMIT))
 }
 
-/// The library, and after it the one made from `source`, for `LD_PRELOAD`.
-fn preloaded_before(source: &str) -> Option<String> {
-    let libraries: Vec<PathBuf> = library().into_iter().chain([built(source)?]).collect();
+/// The libraries of `LD_PRELOAD`: this one, and the one that is built from `source`.
+fn with_library(source: &str, comes_first: bool) -> Option<String> {
+    let mut libraries: Vec<PathBuf> = library().into_iter().chain([built(source)?]).collect();
+    if comes_first {
+        libraries.reverse();
+    }
     let names: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
     Some(names.join(":"))
 }

@@ -1,0 +1,309 @@
+//! Who has SIGSEGV: the program, as if the library were not there.
+//!
+//! An access to a guarded block is told by a handler of the allocator's that stands in for the default action
+//! ([`slackwater::faults`]). The functions here are those by which libc lets a program ask for a signal. They call
+//! libc's, and translate: where the program asks for the default, the kernel gets the stand-in; where the kernel
+//! has the stand-in, the program is told of the default that it asked for last. Nothing else is kept: who has the
+//! signal is known by the kernel alone, for each process, so that a child of `vfork` can do what it likes.
+//!
+//! A handler of the program's goes to the kernel as it is. The stand-in is gone then, until the program asks for
+//! the default again: as those do who let the fault come again when they have said what they had to say.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::mem::{transmute, zeroed};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+
+use libc::{SA_NODEFER, SA_RESETHAND, SA_RESTART, SA_SIGINFO, SIG_DFL, SIGSEGV, sighandler_t};
+
+type Action = libc::sigaction;
+type SetAction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
+type SetHandler = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
+
+/// A flag of System V's `signal` that Linux has no use for.
+const SA_INTERRUPT: c_int = 0x2000_0000;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+/// Does the stand-in take the default's place?
+static STANDS_IN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn start() {
+    // Now, while it may take the loader's lock: what is asked for below may be called by a signal's handler.
+    for next in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &SIGSET] {
+        next.address();
+    }
+    if !slackwater::faults::are_to_be_told() {
+        return;
+    }
+    // SAFETY: all-zero is a valid action.
+    let mut now: Action = unsafe { zeroed() };
+    // SAFETY: the place is valid.
+    let is_known = unsafe { set_action(SIGSEGV, ptr::null(), &mut now) } == 0;
+    STANDS_IN.store(true, Ordering::Relaxed);
+    if is_known && now.sa_sigaction == SIG_DFL {
+        // SAFETY: the action is the one that is in force.
+        unsafe { set_action(SIGSEGV, &now, ptr::null_mut()) };
+        // The program has not asked for anything.
+        DEFAULT.is_asked_for.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The function of a name that comes after this library's: libc's, or that of another library in between.
+struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+static SIGACTION: Next = Next::new(c"sigaction");
+static SIGNAL: Next = Next::new(c"signal");
+static SYSV_SIGNAL: Next = Next::new(c"sysv_signal");
+static SIGSET: Next = Next::new(c"sigset");
+
+impl Next {
+    const fn new(name: &'static CStr) -> Next {
+        Next { name, found: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Its address. Null where there is none, with the error that a system without the function has.
+    fn address(&self) -> *mut c_void {
+        let mut address = self.found.load(Ordering::Relaxed);
+        if address.is_null() {
+            // SAFETY: a name with a zero at its end.
+            address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            self.found.store(address, Ordering::Relaxed);
+        }
+        if address.is_null() {
+            crate::calls::set_errno(libc::ENOSYS);
+        }
+        address
+    }
+}
+
+/// The program's own action where it has the default: it decides nothing, but the program may ask for it.
+struct Default {
+    is_asked_for: AtomicBool,
+    flags: AtomicI32,
+    mask: AtomicU64,
+}
+
+static DEFAULT: Default = Default {
+    is_asked_for: AtomicBool::new(false),
+    flags: AtomicI32::new(0),
+    mask: AtomicU64::new(0),
+};
+
+impl Default {
+    fn remember(&self, action: &Action) {
+        // SAFETY: a set of signals begins with those that the kernel knows, as bits of a word.
+        let mask = unsafe { *(&raw const action.sa_mask).cast::<u64>() };
+        self.mask.store(mask, Ordering::Relaxed);
+        self.flags.store(action.sa_flags, Ordering::Relaxed);
+        self.is_asked_for.store(true, Ordering::Relaxed);
+    }
+
+    /// What the program would be told of if the kernel had it, and not the stand-in, of which the kernel tells.
+    fn in_place_of(&self, stand_in: &Action) -> Action {
+        // SAFETY: all-zero is a valid action: that of a signal which nobody has asked for.
+        let mut action: Action = unsafe { zeroed() };
+        if self.is_asked_for.load(Ordering::Relaxed) {
+            // What libc adds to all flags.
+            let added = stand_in.sa_flags & !STAND_IN_FLAGS;
+            action.sa_flags = self.flags.load(Ordering::Relaxed) | added;
+            action.sa_restorer = stand_in.sa_restorer;
+            let mask = self.mask.load(Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { *(&raw mut action.sa_mask).cast::<u64>() = mask };
+        }
+        action
+    }
+}
+
+const STAND_IN_FLAGS: c_int = SA_SIGINFO | SA_RESETHAND;
+
+/// What the kernel gets in place of the default.
+fn stand_in() -> Action {
+    // SAFETY: all-zero is a valid action.
+    let mut action: Action = unsafe { zeroed() };
+    action.sa_sigaction = stand_in_address();
+    action.sa_flags = STAND_IN_FLAGS;
+    // SAFETY: the place is valid.
+    unsafe { libc::sigfillset(&mut action.sa_mask) };
+    action
+}
+
+fn stand_in_address() -> sighandler_t {
+    slackwater::faults::tell_and_end as *const () as sighandler_t
+}
+
+/// What the program takes `handler` for.
+fn as_seen(handler: sighandler_t) -> sighandler_t {
+    if handler == stand_in_address() { SIG_DFL } else { handler }
+}
+
+/// `sigaction(2)`.
+///
+/// # Safety
+/// As for libc's: each of `action` and `before` is null or a valid place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigaction(
+    signal: c_int,
+    action: *const Action,
+    before: *mut Action,
+) -> c_int {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_action(signal, action, before) }
+}
+
+/// What [`sigaction`] does. Nothing here calls that by its name, for the loader may know another library's by it:
+/// one that calls ours, and holds a lock of its own meanwhile.
+///
+/// # Safety
+/// As [`sigaction`].
+unsafe fn set_action(signal: c_int, action: *const Action, before: *mut Action) -> c_int {
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let next = unsafe { transmute::<*mut c_void, Option<SetAction>>(SIGACTION.address()) };
+    let Some(next) = next else { return -1 };
+    if signal != SIGSEGV || !STANDS_IN.load(Ordering::Relaxed) {
+        // SAFETY: the caller's arguments.
+        return unsafe { next(signal, action, before) };
+    }
+    // SAFETY: null or a valid place, the caller says. Copied: it may be the place of `before`.
+    let default = unsafe { action.as_ref() }.copied();
+    let default = default.filter(|asked| as_seen(asked.sa_sigaction) == SIG_DFL);
+    let stand_in = stand_in();
+    let action = if default.is_some() { &raw const stand_in } else { action };
+    // SAFETY: all-zero is a valid action.
+    let mut was: Action = unsafe { zeroed() };
+    // SAFETY: the caller's action or a valid one, and a valid place.
+    if unsafe { next(signal, action, &mut was) } != 0 {
+        return -1;
+    }
+    if was.sa_sigaction == stand_in_address() {
+        was = DEFAULT.in_place_of(&was);
+    }
+    if !before.is_null() {
+        // SAFETY: a valid place, the caller says.
+        unsafe { *before = was };
+    }
+    if let Some(asked) = default {
+        DEFAULT.remember(&asked);
+    }
+    0
+}
+
+/// glibc's other name of [`sigaction`].
+///
+/// # Safety
+/// As [`sigaction`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __sigaction(
+    signal: c_int,
+    action: *const Action,
+    before: *mut Action,
+) -> c_int {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_action(signal, action, before) }
+}
+
+/// `signal(2)`, with BSD's meaning: the handler stays, calls are restarted.
+///
+/// # Safety
+/// As for libc's: `handler` is a function that may be called for the signal.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_handler(&SIGNAL, signal, handler) }
+}
+
+/// An older name of [`signal`].
+///
+/// # Safety
+/// As [`signal`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bsd_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_handler(&SIGNAL, signal, handler) }
+}
+
+/// An older name of [`signal`].
+///
+/// # Safety
+/// As [`signal`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssignal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_handler(&SIGNAL, signal, handler) }
+}
+
+/// `signal` with System V's meaning: the handler is called once, and may be interrupted by itself.
+///
+/// # Safety
+/// As [`signal`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_handler(&SYSV_SIGNAL, signal, handler) }
+}
+
+/// What `signal` is in programs that were compiled for System V's meaning.
+///
+/// # Safety
+/// As [`signal`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's contract is the same.
+    unsafe { set_handler(&SYSV_SIGNAL, signal, handler) }
+}
+
+/// `sigset(3)`. Who sets the default by it has the default: there is no stand-in until somebody asks for it otherwise.
+///
+/// # Safety
+/// As [`signal`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigset(signal: c_int, disposition: sighandler_t) -> sighandler_t {
+    // SAFETY: the caller's arguments.
+    unsafe { call(&SIGSET, signal, disposition) }
+}
+
+/// One of the functions that take a handler alone.
+///
+/// # Safety
+/// As [`signal`].
+unsafe fn set_handler(next: &Next, signal: c_int, handler: sighandler_t) -> sighandler_t {
+    if signal != SIGSEGV || handler != SIG_DFL {
+        // SAFETY: the caller's arguments.
+        return unsafe { call(next, signal, handler) };
+    }
+    // SAFETY: all-zero is a valid action.
+    let [mut action, mut before]: [Action; 2] = unsafe { zeroed() };
+    // What libc makes of it.
+    if ptr::eq(next, &SYSV_SIGNAL) {
+        action.sa_flags = SA_RESETHAND | SA_NODEFER | SA_INTERRUPT;
+    } else {
+        action.sa_flags = SA_RESTART;
+        // SAFETY: the place is valid.
+        unsafe { libc::sigaddset(&mut action.sa_mask, signal) };
+    }
+    // SAFETY: both are valid.
+    match unsafe { set_action(signal, &action, &mut before) } {
+        0 => before.sa_sigaction,
+        _ => libc::SIG_ERR,
+    }
+}
+
+/// Calls libc's function, and says what the program had before.
+///
+/// # Safety
+/// As [`signal`].
+unsafe fn call(next: &Next, signal: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let next = unsafe { transmute::<*mut c_void, Option<SetHandler>>(next.address()) };
+    match next {
+        // SAFETY: the caller's arguments.
+        Some(next) => as_seen(unsafe { next(signal, handler) }),
+        None => libc::SIG_ERR,
+    }
+}
