@@ -30,6 +30,8 @@ checks::checks!(
         late_process_madvise_eperm,
         early_process_madvise_einval,
         late_process_madvise_einval,
+        early_process_madvise_pretends,
+        late_process_madvise_pretends,
         early_pidfd_open_enosys,
         late_pidfd_open_enosys,
         early_pidfd_open_emfile,
@@ -42,6 +44,8 @@ checks::checks!(
         late_madvise_einval,
         early_madvise_enomem,
         late_madvise_enomem,
+        early_madvise_pretends,
+        late_madvise_pretends,
         early_mremap_enomem,
         late_mremap_enomem,
         late_mmap_enomem,
@@ -59,3 +63,18 @@ checks::checks!(
         late_sched_setscheduler_eperm,
     ]
 );
+
+/// Who wonders why memory does not go back is told, in one line.
+#[test]
+fn that_madvise_does_nothing_is_said_once() {
+    let Some(outcome) = checks::run_check("faults.c", "early_madvise_pretends") else { return };
+    if outcome.status.code() != Some(NO_SECCOMP) {
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{}", outcome.said());
+        assert!(
+            lines[0].starts_with("slackwater:") && lines[0].contains("madvise"),
+            "{}",
+            lines[0]
+        );
+    }
+}

@@ -18,7 +18,7 @@ use crate::pages::page_heap::{PENDING, PageHeap};
 use crate::pages::totals::{PurgedBatch, Totals};
 use crate::release::journal::{Event, Journal, Period};
 
-/// After the kernel refused a range (locked memory, for one), epochs until the next attempt there.
+/// After the kernel refused a range (or did not act on it), epochs until the next attempt there.
 pub(super) const REFUSED_DELAY_EPOCHS: u64 = 64;
 
 /// How much one purge may do.

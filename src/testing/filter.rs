@@ -2,10 +2,15 @@
 
 /// Has the kernel refuse the calling thread a system call (`EPERM`), for good.
 pub(crate) fn forbid(call: libc::c_long) {
+    answer(call, libc::EPERM);
+}
+
+/// Has the calling thread's system call do nothing, and return this error, or success where that is 0. For good.
+pub(crate) fn answer(call: libc::c_long, error: libc::c_int) {
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let give = (libc::BPF_RET | libc::BPF_K) as u16;
-    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let refuse = libc::SECCOMP_RET_ERRNO | error as u32;
     let mut filter = [
         // The system call's number is first.
         libc::sock_filter { code: load, jt: 0, jf: 0, k: 0 },
