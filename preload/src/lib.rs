@@ -3,6 +3,7 @@
 //! Every function that glibc lets a program replace, with glibc's own meaning where the standards
 //! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
 //! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
+//! Besides, functions that tell the allocator what it has to know, and go on to libc's (`atfork`, `page_flags`).
 //!
 //! This package is the only place with `no_mangle`, and here nothing happens but argument checks, and two questions to
 //! the loader: where this library is, whose functions are no part of its users' stacks, and which allocator comes after
@@ -19,6 +20,7 @@ mod deepbind;
 mod exit;
 mod libc_names;
 mod next;
+mod page_flags;
 mod signals;
 mod told;
 
@@ -35,6 +37,7 @@ static START: extern "C" fn() = start;
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
     next::find();
+    page_flags::find();
 }
 
 /// `malloc(3)`.

@@ -219,6 +219,31 @@ mod interposed {
     );
 }
 
+mod pages {
+    crate::checks::checks!(
+        "pages.c",
+        crate::succeeds,
+        [
+            changes_end_with_a_large_block,
+            changes_of_a_part_end_with_the_block,
+            changes_of_small_blocks_end_with_their_span,
+            what_realloc_leaves_is_ordinary,
+            freed_blocks_do_not_count_as_locked,
+            children_have_what_comes_next,
+            children_free_what_they_do_not_have,
+            results_and_errors_are_libcs,
+            ranges_may_cover_more_than_a_block,
+            signal_handlers_may_change_pages,
+            blocks_may_be_freed_by_others,
+            mappings_do_not_add_up,
+            locked_programs_give_memory_back,
+            programs_locked_for_now_give_memory_back,
+            programs_locked_on_fault_give_memory_back,
+            locked_programs_are_sampled,
+        ]
+    );
+}
+
 mod rest {
     crate::checks::checks!(
         "rest.c",

@@ -7,6 +7,7 @@ pub mod fork;
 pub(crate) mod fork_handlers;
 pub(crate) mod global;
 pub mod malloc;
+pub mod page_flags;
 pub(crate) mod start;
 pub(crate) mod this_thread;
 pub(crate) mod thread_exit;

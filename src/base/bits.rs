@@ -1,5 +1,6 @@
 //! The 512 bits of a segment's pages.
 
+use crate::base::atomics::{AtomicU64, Ordering};
 use crate::base::units::{CHUNK_PAGES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES};
 
 const WORDS: usize = SEGMENT_PAGES as usize / 64;
@@ -8,6 +9,11 @@ const WORDS: usize = SEGMENT_PAGES as usize / 64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct PageBits([u64; WORDS]);
+
+/// One bit for each page of a segment, which any thread may set at any time, a signal handler too. Whoever says
+/// something of a page, and whoever asks, hand the page to each other: that orders them.
+#[repr(transparent)]
+pub(crate) struct AtomicPageBits([AtomicU64; WORDS]);
 
 /// A run of pages inside one segment.
 ///
@@ -118,6 +124,14 @@ impl PageBits {
         self.0.iter().all(|&word| word == 0)
     }
 
+    /// From the first page that is set to the last.
+    pub fn hull(&self) -> Option<PageRun> {
+        let first = self.next_set(0);
+        let last = self.0.iter().rposition(|&word| word != 0)?;
+        let end = last as u32 * 64 + 64 - self.0[last].leading_zeros();
+        Some(PageRun::between(first, end))
+    }
+
     pub fn count(&self) -> Pages {
         Pages(self.0.iter().map(|word| word.count_ones()).sum())
     }
@@ -212,6 +226,29 @@ impl PageBits {
     }
 }
 
+impl AtomicPageBits {
+    pub fn set(&self, run: PageRun) {
+        for word in PageBits::words_of(run) {
+            self.0[word].fetch_or(word_mask(word, run), Ordering::Relaxed);
+        }
+    }
+
+    pub fn clear(&self, run: PageRun) {
+        for word in PageBits::words_of(run) {
+            self.0[word].fetch_and(!word_mask(word, run), Ordering::Relaxed);
+        }
+    }
+
+    /// Those of `run` that are set.
+    pub fn within(&self, run: PageRun) -> PageBits {
+        let mut bits = PageBits::EMPTY;
+        for word in PageBits::words_of(run) {
+            bits.0[word] = self.0[word].load(Ordering::Relaxed) & word_mask(word, run);
+        }
+        bits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +303,9 @@ mod tests {
             assert_eq!(bits.runs().collect::<Vec<_>>(), runs);
             let longest = runs.iter().map(|run| run.pages.0).max().unwrap_or(0);
             assert_eq!(bits.longest_run(), Pages(longest));
+            let ends = runs.first().zip(runs.last());
+            let hull = ends.map(|(first, last)| PageRun::between(first.first.0, last.end()));
+            assert_eq!(bits.hull(), hull);
             let want = Pages(1 + random.below(40) as u32);
             let align = 1 << random.below(6);
             let found = runs.iter().find_map(|run| {
@@ -278,6 +318,27 @@ mod tests {
                 assert_eq!(bits.full_chunks() >> chunk & 1 == 1, lane.iter().all(|&set| set));
                 assert_eq!(bits.nonempty_chunks() >> chunk & 1 == 1, lane.iter().any(|&set| set));
             }
+        }
+    }
+
+    #[test]
+    fn atomic_bits_are_the_same_bits() {
+        let atomic = AtomicPageBits([const { AtomicU64::new(0) }; WORDS]);
+        let mut plain = PageBits::EMPTY;
+        let mut random = crate::testing::test_random::Random::new(8);
+        for _ in 0..2000 {
+            let first = random.below(512) as u32;
+            let pages = 1 + random.below((SEGMENT_PAGES - first) as u64) as u32;
+            let run = PageRun::new(PageIndex(first), Pages(pages));
+            assert_eq!(atomic.within(run), plain.within(run));
+            if random.below(2) == 0 {
+                atomic.set(run);
+                plain.set(run);
+            } else {
+                atomic.clear(run);
+                plain.clear(run);
+            }
+            assert_eq!(atomic.within(PageRun::SEGMENT), plain);
         }
     }
 

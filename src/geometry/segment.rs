@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 
 use crate::base::atomics::AtomicU64;
-use crate::base::bits::{PageBits, PageRun};
+use crate::base::bits::{AtomicPageBits, PageBits, PageRun};
 use crate::base::units::{
     CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES,
 };
@@ -23,6 +23,10 @@ pub(crate) const SOON: Nanos = Nanos::from_millis(1000);
 pub(crate) struct Segment {
     /// Guarded by the page heap's lock.
     pub pages: UnsafeCell<PageStates>,
+    /// Pages in use whose mapping is not the arena's ordinary one: the kernel moved them there, or the program gave
+    /// them flags (`madvise`, `mlock`, `mprotect`, `mbind`). Fresh ones take their place before they are free (see
+    /// `heap::altered`). A program that speaks of pages that are not its own may have free ones here.
+    pub altered: AtomicPageBits,
     /// The epoch in which blocks of a span here last came back (see [`crate::pages::touched`]).
     pub touched: AtomicU64,
     /// By size class: which of the 32 chunks hold an available span (see [`crate::geometry::span_index`]).
@@ -67,9 +71,6 @@ pub(crate) struct PageStates {
     purged: PageBits,
     /// Why a free page was released: the reason's low and high bit.
     reason: [PageBits; 2],
-    /// First pages of large runs whose pages were moved there by the kernel, which left the segment
-    /// in several mappings.
-    moved: PageBits,
     /// When the segment last had no dirty pages, and the epoch of the newest one's release.
     pub dirty_since: Nanos,
     pub dirty_last: Epoch,
@@ -261,17 +262,6 @@ impl PageStates {
     /// Forgets the large run that starts at `page`.
     pub fn clear_run(&mut self, page: PageIndex) {
         self.run_pages[page.0 as usize] = 0;
-    }
-
-    /// Marks the run at `page` as moved there by the kernel, or asks and clears that.
-    pub fn set_moved(&mut self, page: PageIndex) {
-        self.moved.set(PageRun::new(page, Pages(1)));
-    }
-
-    pub fn take_moved(&mut self, page: PageIndex) -> bool {
-        let moved = self.moved.get(page.0);
-        self.moved.clear(PageRun::new(page, Pages(1)));
-        moved
     }
 
     /// Walks the invariants that concern this segment alone.

@@ -12,7 +12,7 @@ use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::span::{Claim, Gained, Put};
 use crate::geometry::span_index;
-use crate::heap::Heap;
+use crate::heap::{Heap, altered};
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
 use crate::os::report;
@@ -312,9 +312,12 @@ fn create_span(heap: &Heap, class: SizeClass) -> Option<ChunkIndex> {
 fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
     let span = heap.pages.arena.span(chunk);
     let (resident, purged) = (span.resident_pages(), span.purged_pages());
-    let Some(mut pages) = heap.lock_pages() else {
-        // A signal handler that interrupted its thread in the page heap: the span stays listed, and
-        // the next thread that takes and empties it retires it.
+    // SAFETY: the caller holds the span, and all of its blocks are back.
+    let fresh = unsafe { altered::renew_chunk(heap, chunk) };
+    let Some((fresh, mut pages)) = fresh.zip(heap.lock_pages()) else {
+        // The kernel does not make its pages ordinary, or this is a signal handler that interrupted its
+        // thread in the page heap: the span stays listed, and the next thread that takes and empties it
+        // retires it.
         span_index::list(&heap.pages.arena, class, chunk);
         return;
     };
@@ -324,7 +327,7 @@ fn retire(heap: &Heap, class: SizeClass, chunk: ChunkIndex) {
         &mut pages,
         chunk.segment(),
         PageRun::of_chunk(chunk.in_segment()),
-        &PageBits::of_chunk(chunk.in_segment(), resident),
+        &PageBits::of_chunk(chunk.in_segment(), resident & !fresh),
         ReleaseReason::of_span(class),
     );
     let purged = PageBits::of_chunk(chunk.in_segment(), purged);

@@ -1,17 +1,18 @@
 //! Large blocks: page runs of any size up to what the arena holds.
 
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use core::{mem, ptr};
 
-use crate::base::bits::PageBits;
+use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{
     PAGE_BYTES, PageIndex, Pages, SEGMENT_BYTES, SEGMENT_PAGES, SegmentIndex,
 };
 use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
-use crate::heap::{Deferred, Heap};
+use crate::heap::{Deferred, Heap, altered};
 use crate::os::report;
-use crate::os::{self, Linux, Os};
+use crate::os::{self, AddressRange, Linux, Os};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, PageHeap};
 
@@ -115,26 +116,27 @@ pub(crate) fn usable_bytes(heap: &Heap, offset: usize) -> usize {
 /// Frees the large block at `offset`.
 #[cold]
 pub(crate) fn free(heap: &Heap, offset: usize) {
-    // What was moved takes the lock twice, and the second time waits for it.
+    // What was altered takes the lock twice, and the second time waits for it.
     let pages = if heap.sampler.is_interrupted() { None } else { heap.lock_pages() };
     let Some(mut page_heap) = pages else {
         return defer_free(heap, offset);
     };
     let run = run_at(heap, &mut page_heap, offset);
-    let moved = page_heap.states(&heap.pages.arena, run.segment).take_moved(run.first);
     let sample = mem::take(page_heap.sample_at(&heap.pages.arena, run.segment, run.first));
-    let mut resident = true;
-    if moved {
-        // Fresh pages make one mapping of what moving had split. Not under the lock: the kernel has
-        // to free the old ones.
+    let mut fresh = Some(NONE);
+    if altered::is_any(&heap.pages.arena, run, Pages(0)) {
+        // Not under the lock: the kernel has to free the old ones.
         drop(page_heap);
         // SAFETY: the block was given up by its owner, and its pages are in use until they are released below.
-        resident = !unsafe { os::renew(run.range(&heap.pages.arena)) };
+        fresh = unsafe { altered::renew(heap, run, Pages(0)) };
         page_heap = heap.pages.page_heap.lock();
     }
-    page_heap.states(&heap.pages.arena, run.segment).clear_run(run.first);
-    release_parts(heap, &mut page_heap, run, Pages(0), resident);
-    heap.pages.totals.update(|figures| figures.large_frees.add(1));
+    // What cannot be made ordinary is nobody's from now on.
+    if let Some(fresh) = fresh {
+        page_heap.states(&heap.pages.arena, run.segment).clear_run(run.first);
+        release_parts(heap, &mut page_heap, run, Pages(0), fresh);
+        heap.pages.totals.update(|figures| figures.large_frees.add(1));
+    }
     drop(page_heap);
     heap.sampler.forget_large(&heap.pages, sample);
 }
@@ -173,16 +175,27 @@ pub(crate) fn free_deferred(heap: &Heap) {
     }
 }
 
-/// Hands what follows the first `keep` pages of a run to the release boundary.
+/// No page of a run.
+const NONE: Range<u32> = 0..0;
+
+/// Hands what follows the first `keep` pages of a run to the release boundary. Those in `fresh`, as counted from
+/// the run's first, hold nothing.
 fn release_parts(
     heap: &Heap,
     page_heap: &mut PageHeap,
     run: LargeRun,
     keep: Pages,
-    resident: bool,
+    fresh: Range<u32>,
 ) {
+    let mut from = keep.0;
     for (segment, part) in run.parts_from(keep) {
-        let dirty = if resident { PageBits::of(part) } else { PageBits::EMPTY };
+        let end = from + part.pages.0;
+        let mut dirty = PageBits::of(part);
+        let (fresh_from, fresh_end) = (fresh.start.max(from), fresh.end.min(end));
+        if fresh_from < fresh_end {
+            let in_segment = |page: u32| part.first.0 + page - from;
+            dirty.clear(PageRun::between(in_segment(fresh_from), in_segment(fresh_end)));
+        }
         release_range_definitely_free(
             &heap.pages,
             &Linux,
@@ -192,6 +205,7 @@ fn release_parts(
             &dirty,
             ReleaseReason::LargeFree,
         );
+        from = end;
     }
     heap.pages.totals.update(|figures| figures.large_pages.subtract((run.pages.0 - keep.0) as u64));
 }
@@ -207,10 +221,22 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: u
     {
         return false;
     }
+    let mut fresh = NONE;
+    if pages < run.pages && altered::is_any(&heap.pages.arena, run, pages) {
+        // As in `free`.
+        drop(page_heap);
+        if heap.sampler.is_interrupted() {
+            return false;
+        }
+        // SAFETY: the block's owner gives these pages up, and they are in use until they are released below.
+        let Some(renewed) = (unsafe { altered::renew(heap, run, pages) }) else { return false };
+        fresh = renewed;
+        page_heap = heap.pages.page_heap.lock();
+    }
     let before = mem::take(page_heap.sample_at(&heap.pages.arena, run.segment, run.first));
     if pages < run.pages {
         page_heap.states(&heap.pages.arena, run.segment).set_run(run.first, pages);
-        release_parts(heap, &mut page_heap, run, pages, true);
+        release_parts(heap, &mut page_heap, run, pages, fresh);
     }
     drop(page_heap);
     // To the profiler this is the end of one block and the beginning of another.
@@ -244,16 +270,19 @@ pub(crate) fn move_to_larger(
         return None;
     }
     heap.uncached.remaps.fetch_add(1, Ordering::Relaxed);
+    // The mapping came along, with the flags that the program gave it. What it left behind has them, too.
+    let moved = AddressRange { start: block as usize, ..old.range(&heap.pages.arena) };
+    altered::mark(heap, moved);
+    // SAFETY: the block is at the new place; the old one's pages are in use until they are released below.
+    let fresh = unsafe { altered::renew(heap, old, Pages(0)) };
     let mut page_heap = heap.pages.page_heap.lock();
-    let new = run_at(heap, &mut page_heap, to);
-    page_heap.states(&heap.pages.arena, new.segment).set_moved(new.first);
-    let states = page_heap.states(&heap.pages.arena, old.segment);
-    states.clear_run(old.first);
-    states.take_moved(old.first);
     let sample = mem::take(page_heap.sample_at(&heap.pages.arena, old.segment, old.first));
-    // Its pages are at the new place: nothing of the old one is resident.
-    release_parts(heap, &mut page_heap, old, Pages(0), false);
-    heap.pages.totals.update(|figures| figures.large_frees.add(1));
+    if fresh.is_some() {
+        page_heap.states(&heap.pages.arena, old.segment).clear_run(old.first);
+        // Nothing of the old place is resident.
+        release_parts(heap, &mut page_heap, old, Pages(0), 0..old.pages.0);
+        heap.pages.totals.update(|figures| figures.large_frees.add(1));
+    }
     drop(page_heap);
     heap.sampler.forget_large(&heap.pages, sample);
     Some(block)

@@ -1,5 +1,6 @@
 //! The heap: everything there is one of in a process, and how it comes into being.
 
+pub(crate) mod altered;
 pub(crate) mod central;
 pub mod knobs;
 pub(crate) mod large;

@@ -183,9 +183,23 @@ unsafe fn set_protection(range: AddressRange, protection: c_int) -> bool {
 /// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
 pub(crate) unsafe fn renew(range: AddressRange) -> bool {
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
-    let renewed = map(range.start as *mut c_void, range.bytes, read_write, libc::MAP_FIXED).is_ok();
+    let renewed = map(range.start as *mut c_void, range.bytes, read_write, libc::MAP_FIXED)
+        == Ok(range.start);
     advise_huge_pages(range);
     renewed
+}
+
+/// Takes back what a program may have said of these pages, as far as that goes without a new mapping: they can be
+/// read and written, children have them, and core dumps. `false` if the kernel refuses any of it.
+///
+/// # Safety
+/// The caller owns these pages.
+pub(crate) unsafe fn undo_flags(range: AddressRange) -> bool {
+    let read_write = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller owns these pages.
+    let is_accessible = unsafe { set_protection(range, read_write) };
+    let undone = [libc::MADV_DOFORK, libc::MADV_KEEPONFORK, libc::MADV_DODUMP];
+    is_accessible && undone.into_iter().all(|advice| advise(range, advice))
 }
 
 /// What the kernel is told about huge pages for the heap.
@@ -225,10 +239,10 @@ pub(crate) fn advise_huge_pages(range: AddressRange) {
     }
 }
 
-/// About huge pages. A kernel without them refuses, which is fine.
-fn advise(range: AddressRange, advice: c_int) {
+/// About huge pages, dumps and forks. `false` if the kernel refuses: one without huge pages does.
+fn advise(range: AddressRange, advice: c_int) -> bool {
     // SAFETY: this advice changes no content.
-    unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) };
+    unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) == 0 }
 }
 
 /// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it

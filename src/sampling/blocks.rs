@@ -64,6 +64,7 @@ impl Sampler {
         let is_quarantined = open.has_quarantine();
         let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
         open.record_free(index, stack);
+        self.altered.make_ordinary(&pages.arena, index, &place);
         if is_quarantined || !place.is_warm() || !open.put_warm(index) {
             open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
             open.put(index);
@@ -116,6 +117,7 @@ impl Sampler {
             ..sample
         };
         open.record_move(index, to, moved_sample, stack);
+        self.altered.make_ordinary(&pages.arena, index, &place);
         open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
         open.account(pages);
         Some(moved as *mut u8)

@@ -15,6 +15,7 @@
 //! larger distances when there would be more. What is kept here is read from outside the
 //! allocator, by [`crate::figures::remote`], without the lock.
 
+mod altered;
 mod blocks;
 mod call_sites;
 mod countdown;

@@ -3,6 +3,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::altered::AlteredSlots;
 use super::call_sites::{StackId, UNKNOWN};
 use super::countdown::Countdowns;
 use super::observer;
@@ -65,6 +66,7 @@ pub(crate) struct Sampler {
     quarantined: AtomicU64,
     /// How many slots are warm.
     warm: AtomicUsize,
+    pub altered: AlteredSlots,
 }
 
 impl Sampler {
@@ -98,6 +100,7 @@ impl Sampler {
             paced: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             warm: AtomicUsize::new(0),
+            altered: AlteredSlots::new(),
         }
     }
 

@@ -95,7 +95,7 @@ impl Place {
         self.end_page - self.first_page
     }
 
-    fn range(&self, slot: usize) -> AddressRange {
+    pub fn range(&self, slot: usize) -> AddressRange {
         let start = slot + self.first_page * PAGE_BYTES;
         AddressRange { start, bytes: self.pages() * PAGE_BYTES }
     }

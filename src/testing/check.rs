@@ -35,6 +35,8 @@ pub(crate) fn check(heap: &Heap, release: &Release) {
         records += !states.is_empty() as u64;
         dirty_pages += states.dirty().count().0 as u64;
         let free = states.free();
+        let altered = arena.segment(segment).altered.within(PageRun::SEGMENT);
+        assert!(altered.and(&free).is_empty(), "free pages are ordinary");
         // Every page is free, in a span, or in a large run.
         let mut accounted = free;
         for page in 0..SEGMENT_PAGES {

@@ -4,11 +4,13 @@
 //! A failure prints its seed; `SLACKWATER_MODEL_SEED=N cargo test model` runs that one again, and
 //! `SLACKWATER_MODEL_STEPS=N` sets the number of steps (a million in CI).
 
+use core::ffi::c_void;
 use core::slice;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::api::malloc;
+use crate::api::{malloc, page_flags};
+use crate::base::units::PAGE_BYTES;
 use crate::figures::remote::tests::own_memory::Own;
 use crate::figures::remote::{RemoteHeap, SegmentPages, own_root};
 use crate::heap::HEAP;
@@ -131,7 +133,22 @@ fn allocate(random: &mut Random) -> Option<Block> {
     let usable = unsafe { malloc::usable_bytes(address as *mut u8) };
     assert!(usable >= bytes, "{usable} usable of {bytes} at {address:#x}, alignment {align}");
     block.fill();
+    if random.below(8) == 0 {
+        keep_from_children(&block);
+    }
     Some(block)
+}
+
+/// What a program may do with its block, and forget; here with the pages that are the block's alone.
+fn keep_from_children(block: &Block) {
+    let start = block.address.next_multiple_of(PAGE_BYTES);
+    let bytes = (block.address + block.bytes).saturating_sub(start) / PAGE_BYTES * PAGE_BYTES;
+    if bytes > 0 {
+        page_flags::will_change(start as *const u8, bytes);
+        // SAFETY: the block's own pages, and no content changes.
+        let result = unsafe { libc::madvise(start as *mut c_void, bytes, libc::MADV_DONTFORK) };
+        assert_eq!(result, 0);
+    }
 }
 
 fn free(mut block: Block, random: &mut Random) {
