@@ -9,10 +9,13 @@
 //! A handler of the program's goes to the kernel as it is. The stand-in is gone then, until the program asks for
 //! the default again: as those do who let the fault come again when they have said what they had to say.
 
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{c_int, c_void};
 use core::mem::{transmute, zeroed};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use crate::calls::set_errno;
+use crate::next::Next;
 
 use libc::{SA_NODEFER, SA_RESETHAND, SA_RESTART, SA_SIGINFO, SIG_DFL, SIGSEGV, sighandler_t};
 
@@ -51,35 +54,18 @@ extern "C" fn start() {
     }
 }
 
-/// The function of a name that comes after this library's: libc's, or that of another library in between.
-struct Next {
-    name: &'static CStr,
-    found: AtomicPtr<c_void>,
-}
+static SIGACTION: Next = Next::named(c"sigaction");
+static SIGNAL: Next = Next::named(c"signal");
+static SYSV_SIGNAL: Next = Next::named(c"sysv_signal");
+static SIGSET: Next = Next::named(c"sigset");
 
-static SIGACTION: Next = Next::new(c"sigaction");
-static SIGNAL: Next = Next::new(c"signal");
-static SYSV_SIGNAL: Next = Next::new(c"sysv_signal");
-static SIGSET: Next = Next::new(c"sigset");
-
-impl Next {
-    const fn new(name: &'static CStr) -> Next {
-        Next { name, found: AtomicPtr::new(ptr::null_mut()) }
+/// The next function, or null, with the error that a system without the function has.
+fn address_of(next: &Next) -> *mut c_void {
+    let address = next.address();
+    if address.is_null() {
+        set_errno(libc::ENOSYS);
     }
-
-    /// Its address. Null where there is none, with the error that a system without the function has.
-    fn address(&self) -> *mut c_void {
-        let mut address = self.found.load(Ordering::Relaxed);
-        if address.is_null() {
-            // SAFETY: a name with a zero at its end.
-            address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-            self.found.store(address, Ordering::Relaxed);
-        }
-        if address.is_null() {
-            crate::calls::set_errno(libc::ENOSYS);
-        }
-        address
-    }
+    address
 }
 
 /// The program's own action where it has the default: it decides nothing, but the program may ask for it.
@@ -164,7 +150,7 @@ pub unsafe extern "C" fn sigaction(
 /// As [`sigaction`].
 unsafe fn set_action(signal: c_int, action: *const Action, before: *mut Action) -> c_int {
     // SAFETY: null, which is none, or the function of that name, which has this type.
-    let next = unsafe { transmute::<*mut c_void, Option<SetAction>>(SIGACTION.address()) };
+    let next = unsafe { transmute::<*mut c_void, Option<SetAction>>(address_of(&SIGACTION)) };
     let Some(next) = next else { return -1 };
     if signal != SIGSEGV || !STANDS_IN.load(Ordering::Relaxed) {
         // SAFETY: the caller's arguments.
@@ -300,7 +286,7 @@ unsafe fn set_handler(next: &Next, signal: c_int, handler: sighandler_t) -> sigh
 /// As [`signal`].
 unsafe fn call(next: &Next, signal: c_int, handler: sighandler_t) -> sighandler_t {
     // SAFETY: null, which is none, or the function of that name, which has this type.
-    let next = unsafe { transmute::<*mut c_void, Option<SetHandler>>(next.address()) };
+    let next = unsafe { transmute::<*mut c_void, Option<SetHandler>>(address_of(next)) };
     match next {
         // SAFETY: the caller's arguments.
         Some(next) => as_seen(unsafe { next(signal, handler) }),

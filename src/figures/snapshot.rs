@@ -137,7 +137,8 @@ pub struct Takeovers {
 /// System calls made by the allocator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OsCalls {
-    /// `mmap`, and `munmap` of what was too much: the heap grows, and the allocator's own records.
+    /// `mmap`, and `munmap` of what was too much or has no use: the heap grows, the allocator's own records, and fresh
+    /// pages in the place of altered ones.
     pub mmap: u64,
     /// `madvise`, and `process_madvise` on ourselves: purges.
     pub madvise: u64,

@@ -119,3 +119,62 @@ unsafe fn make_ordinary(heap: &Heap, range: AddressRange) -> Option<bool> {
     heap.uncached.zeroing_calls.fetch_add(outcome.calls, Ordering::Relaxed);
     Some(outcome.refused == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::test_heap::TestHeap;
+    use crate::testing::test_random::Random;
+
+    /// Every range marks the pages that it touches, and none beside them; those outside of the arena do no harm.
+    #[test]
+    fn the_pages_of_a_range_are_marked() {
+        const SEGMENTS: usize = 3;
+        let test = TestHeap::new();
+        let arena = &test.heap.pages.arena;
+        test.take(SEGMENTS as u32 * SEGMENT_PAGES);
+        const MARGIN: usize = 1 << 20;
+        let all = SEGMENTS * SEGMENT_BYTES;
+        let mut random = Random::new(5);
+        for _ in 0..500 {
+            let place = random.below((MARGIN + all) as u64) as usize;
+            let start = arena.base() - MARGIN + place;
+            let bytes = random.below((MARGIN + all - place) as u64) as usize;
+            mark(&test.heap, AddressRange { start, bytes });
+            for page in 0..all / PAGE_BYTES {
+                let (segment, in_segment) =
+                    (page as u32 / SEGMENT_PAGES, page as u32 % SEGMENT_PAGES);
+                let altered = &arena.segment(SegmentIndex(segment)).altered;
+                let from = arena.base() + page * PAGE_BYTES;
+                let expected = bytes > 0 && from < start + bytes && from + PAGE_BYTES > start;
+                assert_eq!(altered.within(PageRun::SEGMENT).get(in_segment), expected);
+            }
+            for segment in 0..SEGMENTS as u32 {
+                arena.segment(SegmentIndex(segment)).altered.clear(PageRun::SEGMENT);
+            }
+        }
+        for (start, bytes) in [(0, usize::MAX), (usize::MAX, usize::MAX), (0, 4096), (1 << 12, 0)] {
+            mark(&test.heap, AddressRange { start, bytes });
+        }
+    }
+
+    #[test]
+    fn all_between_the_first_and_the_last_marked_page_is_fresh() {
+        let test = TestHeap::new();
+        let arena = &test.heap.pages.arena;
+        let run = test.take(3 * SEGMENT_PAGES);
+        let address = run.address(arena);
+        let page = |page: usize| AddressRange { start: address + page * PAGE_BYTES, bytes: 1 };
+        mark(&test.heap, page(2));
+        mark(&test.heap, page(700));
+        assert!(is_any(arena, run, Pages(2)) && !is_any(arena, run, Pages(701)));
+        // SAFETY: the run is this test's, and nobody touches it.
+        assert_eq!(unsafe { renew(&test.heap, run, Pages(701)) }, Some(0..0));
+        // SAFETY: as above.
+        assert_eq!(unsafe { renew(&test.heap, run, Pages(3)) }, Some(700..701));
+        mark(&test.heap, page(700));
+        // SAFETY: as above.
+        assert_eq!(unsafe { renew(&test.heap, run, Pages(0)) }, Some(2..701));
+        assert!(!is_any(arena, run, Pages(0)));
+    }
+}

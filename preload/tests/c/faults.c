@@ -219,6 +219,28 @@ static void zero_after_a_trim(void) {
     }
 }
 
+/* What a program did to its block's pages is undone before they are anybody else's. */
+static void changes_of_pages(void) {
+    for (size_t size = 10 * PAGE; size < 4 * MIB; size *= 3) {
+        errno = 0;
+        void *block = answered(aligned_alloc(PAGE, size));
+        if (!block)
+            continue;
+        memset(block, 0x77, size);
+        madvise(block, size, MADV_DONTFORK);
+        mprotect(block, size, PROT_NONE);
+        free(block);
+        for (int i = 0; i < 4; i++) {
+            errno = 0;
+            void *next = answered(calloc(1, size));
+            CHECK(!next || all_zero(next, size), "%zu bytes", size);
+            if (next)
+                fill(next, size, 1);
+            free(next);
+        }
+    }
+}
+
 static void release_some_way(void) {
     enum { BLOCKS = 32 * 1024 };
     static void *blocks[BLOCKS];
@@ -239,6 +261,7 @@ static void work(void) {
     walk(12345);
     grow_beyond_segments();
     zero_after_a_trim();
+    changes_of_pages();
     walk(54321);
 }
 
