@@ -27,6 +27,7 @@ mod saved;
 mod signals;
 mod snapshot;
 mod top;
+mod watched;
 
 use std::process::ExitCode;
 
