@@ -33,6 +33,15 @@ Exit codes:
      was expected
   `slackwater run` has the exit code of its program.";
 
+/// What those of the doctor end with.
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  memory will be given back, maybe with less than all there is
+  1  it will not; the last line says for want of what
+  2  the command asks for what cannot be; one line on standard error names the value and what
+     was expected
+  A program that is run and does not end with 0 has its own exit code here, too.";
+
 /// A memory allocator that gives memory back by itself, and shows where every page is.
 #[derive(Debug, Parser)]
 #[command(
@@ -48,6 +57,7 @@ Exit codes:
                       slackwater profile PID [-o FILE]\n       \
                       slackwater profile run [-o FILE] -- CMD ARGS...\n       \
                       slackwater export [--listen ADDR]\n       \
+                      slackwater doctor [-- CMD ARGS...]\n       \
                       slackwater completions SHELL\n       \
                       slackwater man [-o DIR]"
 )]
@@ -121,6 +131,19 @@ pub enum Command {
         after_long_help = EXIT_CODES
     )]
     Export(ExportArguments),
+    /// Look at this machine, or at a program on it, and say what of Slackwater will work
+    ///
+    /// A line for each thing that Slackwater asks of a system: kernel features, limits, filters of system
+    /// calls, huge pages, the control group, the preload library. `ok`: it is there. `less`: some of it is
+    /// not, and the line says what that costs. `no`: it is not there. What is told holds for programs that
+    /// are started from here, for they inherit limits, filters and groups. With CMD, its file is looked at,
+    /// too; then it is run under the preload library to its end, as `slackwater run` does it, and what its
+    /// heap did is told.
+    #[command(
+        override_usage = "slackwater doctor [--json] [-- CMD ARGS...]",
+        after_long_help = DOCTOR_EXIT_CODES
+    )]
+    Doctor(DoctorArguments),
     /// Write a completion script for a shell to standard output
     #[command(override_usage = "slackwater completions SHELL", after_long_help = EXIT_CODES)]
     Completions(CompletionsArguments),
@@ -337,6 +360,17 @@ pub enum By {
     Cgroup,
     /// Processes of one unit of systemd.
     Unit,
+}
+
+/// `slackwater doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArguments {
+    /// Print one JSON object, behind what the program prints
+    #[arg(long)]
+    pub json: bool,
+    /// A program to look at and to run, and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub command: Vec<OsString>,
 }
 
 /// `slackwater completions`.

@@ -27,23 +27,29 @@ const INSTEAD: &str =
 
 /// Why a program of that name cannot be preloaded, in one line; `None`: nothing is known against it.
 pub fn obstacle(program: &OsStr) -> Option<String> {
-    let mut path = found_in_path(program)?;
-    for _ in 0..MAX_INTERPRETERS {
-        if let Some(why) = raised_rights(&path) {
-            return Some(format!("{}: {why}, so it {INSTEAD}", path.display()));
-        }
-        let file = File::open(&path).ok()?;
-        let mut head = Vec::new();
-        (&file).take(HEAD_BYTES as u64).read_to_end(&mut head).ok()?;
-        match head.strip_prefix(b"#!") {
-            Some(line) => path = interpreter(line)?,
-            None => {
-                let why = why_not(&file, &head, &path)?;
-                return Some(format!("{}: {why}, so it {INSTEAD}", path.display()));
-            }
-        }
+    let files = executed_for(program);
+    let against =
+        |(path, why): (&PathBuf, String)| format!("{}: {why}, so it {INSTEAD}", path.display());
+    let raised = files.iter().find_map(|path| Some((path, raised_rights(path)?.to_string())));
+    raised.or_else(|| files.last().and_then(|path| Some((path, why_not(path)?)))).map(against)
+}
+
+/// The files that the system opens to execute a program of that name: a script and its interpreter, or the
+/// program alone. Nothing where there is none.
+pub fn executed_for(program: &OsStr) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut next = found_in_path(program);
+    while let Some(path) = next.filter(|_| files.len() <= MAX_INTERPRETERS) {
+        next = head_of(&path).and_then(|head| interpreter(head.strip_prefix(b"#!")?));
+        files.push(path);
     }
-    None
+    files
+}
+
+fn head_of(path: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path).ok()?.take(HEAD_BYTES as u64).read_to_end(&mut head).ok()?;
+    Some(head)
 }
 
 /// The file that the system executes for a name, as `execvp` finds it.
@@ -73,6 +79,11 @@ fn interpreter(line: &[u8]) -> Option<PathBuf> {
 
 /// A program that runs with more rights than its user has is not preloaded by them.
 fn raised_rights(path: &Path) -> Option<&'static str> {
+    // SAFETY: takes numbers.
+    if unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) } == 1 {
+        // It has no more here, and is preloaded.
+        return None;
+    }
     let found = fs::metadata(path).ok()?;
     // SAFETY: no arguments, and it cannot fail.
     let user = unsafe { libc::geteuid() };
@@ -96,8 +107,9 @@ fn has_capabilities(path: &Path) -> bool {
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) > 0 }
 }
 
-fn why_not(file: &File, head: &[u8], path: &Path) -> Option<String> {
+fn why_not(path: &Path) -> Option<String> {
     const NEEDED: u32 = 3;
+    let (file, head) = (File::open(path).ok()?, head_of(path)?);
     if !head.starts_with(b"\x7fELF") {
         return None;
     }

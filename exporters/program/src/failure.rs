@@ -53,6 +53,11 @@ impl Failure {
         Failure::broken(error)
     }
 
+    /// The line, where it is told among others.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
     /// Writes the line to stderr and returns the exit code.
     pub fn report(&self) -> ExitCode {
         // With stderr closed there is nobody to tell; the exit code still speaks.

@@ -48,11 +48,11 @@ fn named_by_variable(named: OsString) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Is it a library that brings the allocator? It carries the note by which a process's heap is found
+/// Is it a library, or a program, that brings the allocator? It carries the note by which a process's heap is found
 /// (`slackwater::remote`), which ELF aligns to four bytes. The loader would leave out anything else
 /// with a line of its own, or load what is of no use.
-fn is_ours(library: &Path) -> bool {
-    let Ok(content) = fs::read(library) else { return false };
+pub fn is_ours(file: &Path) -> bool {
+    let Ok(content) = fs::read(file) else { return false };
     content.starts_with(b"\x7fELF")
         && content
             .chunks_exact(4)

@@ -10,6 +10,7 @@ mod console;
 mod demo;
 mod descriptors;
 mod diff;
+mod doctor;
 mod executable;
 mod export;
 mod failure;
@@ -48,6 +49,10 @@ fn main() -> ExitCode {
         Ok(Some(Command::Diff(arguments))) => diff::diff(&arguments),
         Ok(Some(Command::Flame(arguments))) => flame::flame(&arguments),
         Ok(Some(Command::Profile(arguments))) => match profile::profile(&arguments) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
+        Ok(Some(Command::Doctor(arguments))) => match doctor::doctor(&arguments) {
             Ok(code) => return code,
             Err(failure) => Err(failure),
         },

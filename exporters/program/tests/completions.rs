@@ -40,9 +40,10 @@ fn bash_completes_commands_and_flags() {
 fn every_shell_has_its_script() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = printed(&["completions", shell]);
-        for command in
-            ["demo", "run", "top", "report", "snapshot", "diff", "flame", "profile", "export"]
-        {
+        for command in [
+            "demo", "run", "top", "report", "snapshot", "diff", "flame", "profile", "export",
+            "doctor",
+        ] {
             assert!(script.contains(command), "{shell} does not know {command}");
         }
     }
@@ -63,6 +64,7 @@ fn every_command_has_a_man_page_that_groff_takes() {
         "slackwater-completions.1",
         "slackwater-demo.1",
         "slackwater-diff.1",
+        "slackwater-doctor.1",
         "slackwater-export.1",
         "slackwater-flame.1",
         "slackwater-man.1",

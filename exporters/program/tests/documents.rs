@@ -183,3 +183,31 @@ fn what_cargo_is_told_is_there() {
     };
     each(asked, is_there, "cargo has no such thing");
 }
+
+/// The README's table of what is asked of a system names knobs of its table of knobs, with values that they take.
+#[test]
+fn what_is_asked_of_a_system_is_switched_off_by_knobs() {
+    let readme = document("README.md");
+    let section = |title: &str| {
+        let (_, rest) = readme.split_once(&format!("\n## {title}\n")).expect("it is there");
+        rest.split("\n## ").next().expect("a section").to_string()
+    };
+    let (knobs, asked) = (section("Knobs"), section("What it asks of a system"));
+    let rows = asked.lines().filter(|line| line.starts_with("| "));
+    let mut named = 0;
+    for row in rows {
+        assert_eq!(row.matches(" |").count(), 5, "five cells: {row}");
+        for knob in code(row).iter().filter(|piece| piece.starts_with("SLACKWATER_")) {
+            let (name, value) = knob.split_once('=').expect("a value");
+            let known = knobs.lines().find(|line| line.starts_with(&format!("| `{name}=")));
+            let known = known.unwrap_or_else(|| panic!("{name} is no knob: {row}"));
+            let takes = known.split('`').nth(1).and_then(|piece| piece.split_once('='));
+            let takes = takes.expect("a value").1.replace('\\', "");
+            let is_number = takes == "N" && value.parse::<u64>().is_ok();
+            let is_taken = is_number || takes.split('|').any(|one| one == value);
+            assert!(is_taken, "{name} does not take {value}: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 4, "{asked}");
+}

@@ -130,6 +130,17 @@ impl Pagemap {
         }
     }
 
+    /// Does the kernel list regions (`PAGEMAP_SCAN`)? Where it does not, entries are read.
+    pub fn lists_regions(&self) -> bool {
+        let query = ScanArgument {
+            end: PAGE_BYTES as u64,
+            category_mask: IS_PRESENT,
+            return_mask: IS_PRESENT,
+            ..ScanArgument::default()
+        };
+        self.list(query, &mut |_, _, _| {}).is_ok()
+    }
+
     /// Has the kernel list what is backed.
     fn scan_backed(
         &self,
