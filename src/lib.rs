@@ -40,7 +40,7 @@ pub mod journal {
 pub use crate::api::global::Slackwater;
 pub use crate::api::malloc::release_now;
 use crate::api::start;
-pub use crate::api::{faults, fork, malloc, page_flags};
+pub use crate::api::{faults, fork, malloc, page_flags, seccomp};
 pub use crate::base::units;
 pub use crate::figures::snapshot::{Snapshot, Summary};
 pub use crate::figures::{remote, snapshot};

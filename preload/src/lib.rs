@@ -22,6 +22,7 @@ mod libc_names;
 mod next;
 mod page_flags;
 mod signals;
+mod syscalls;
 mod told;
 
 use core::ffi::{c_int, c_void};
@@ -38,6 +39,7 @@ extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
     next::find();
     page_flags::find();
+    syscalls::find();
 }
 
 /// `malloc(3)`.

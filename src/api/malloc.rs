@@ -412,6 +412,9 @@ pub fn release_now() -> crate::base::units::Pages {
     if !start::is_ready() {
         return crate::base::units::Pages(0);
     }
+    if !HEAP.has_barrier() {
+        HEAP.register_barrier();
+    }
     release_everything(&HEAP, &RELEASE, &Linux, enter)
 }
 

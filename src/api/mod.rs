@@ -8,6 +8,7 @@ pub(crate) mod fork_handlers;
 pub(crate) mod global;
 pub mod malloc;
 pub mod page_flags;
+pub mod seccomp;
 pub(crate) mod start;
 pub(crate) mod this_thread;
 pub(crate) mod thread_exit;

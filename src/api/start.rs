@@ -20,11 +20,9 @@ fn start() -> bool {
         // Readers from outside find the heap by what this brings into the program.
         core::hint::black_box(root::address());
         os::find_clock();
-        os::find_purge_call();
         let has_window = HEAP.choose_window(&Linux);
         if has_window {
             thread_exit::create_exit_key();
-            HEAP.register_barrier();
         } else {
             Line::new().text("the system grants no address space for a heap").send();
         }

@@ -14,7 +14,7 @@ use crate::base::units::{SEGMENT_BYTES, SegmentIndex};
 use crate::caches::registry::Registry;
 use crate::caches::thread_cache::ThreadCache;
 use crate::os::lock::Guard;
-use crate::os::{self, Os};
+use crate::os::{self, Os, seccomp};
 use crate::pages::HeapPages;
 use crate::pages::page_heap::PageHeap;
 use crate::sampling::Sampler;
@@ -115,8 +115,12 @@ impl Heap {
         true
     }
 
-    /// Asks for the barrier that taking over a cache needs. Returns whether the kernel has it.
+    /// Asks for the barrier that taking over a cache needs, if there is no reason against. Returns whether the kernel
+    /// has it. On a thread of our own, or when the program asks for everything back: no other malloc makes the call.
     pub fn register_barrier(&self) -> bool {
+        if seccomp::is_announced() {
+            return false;
+        }
         let has_barrier = os::register_barrier();
         self.has_barrier.store(has_barrier, Ordering::Relaxed);
         has_barrier
@@ -140,7 +144,7 @@ impl Heap {
 
     /// Can caches be taken over?
     pub fn has_barrier(&self) -> bool {
-        self.has_barrier.load(Ordering::Relaxed)
+        self.has_barrier.load(Ordering::Relaxed) && !seccomp::is_announced()
     }
 
     /// Slow-path operations of all threads so far.

@@ -6,6 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use super::raw::system_call;
+use super::seccomp;
 use super::system::{AddressRange, Mapped};
 use crate::base::units::PAGE_BYTES;
 
@@ -33,8 +34,11 @@ pub(super) fn map_exactly(range: AddressRange) -> Mapped {
     }
 }
 
-/// Maps fresh zero memory for the allocator's own records.
+/// Maps fresh zero memory for the allocator's own records, without which it gets by.
 pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
+    if seccomp::is_strict() {
+        return None;
+    }
     map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0).ok()
 }
 
@@ -83,6 +87,9 @@ pub(crate) unsafe fn unmap(range: AddressRange) {
 /// Both ranges are inside the arena and owned by the caller alone; they do not overlap.
 pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
     const MREMAP_DONTUNMAP: c_int = 4;
+    if seccomp::is_strict() {
+        return false;
+    }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
     let arguments = [from.start, from.bytes, from.bytes, flags as usize, to];
     // SAFETY: the caller owns both ranges.
@@ -155,6 +162,10 @@ unsafe fn zero_by_kernel(address: usize) -> bool {
 /// # Safety
 /// As [`install_guards`].
 unsafe fn advise_guards(range: AddressRange, advice: c_int) -> bool {
+    // A filter may look at the advice, too.
+    if seccomp::is_announced() {
+        return false;
+    }
     // SAFETY: the caller owns these pages and needs nothing of what they hold.
     unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) == 0 }
 }
@@ -171,6 +182,9 @@ pub(crate) unsafe fn protect(range: AddressRange) -> bool {
 /// # Safety
 /// The pages are ours; nobody touches them whom the new protection does not let.
 unsafe fn set_protection(range: AddressRange, protection: c_int) -> bool {
+    if seccomp::is_strict() {
+        return false;
+    }
     let arguments = [range.start, range.bytes, protection as usize];
     // SAFETY: the caller says so.
     unsafe { system_call(libc::SYS_mprotect, arguments) == 0 }
@@ -182,6 +196,9 @@ unsafe fn set_protection(range: AddressRange, protection: c_int) -> bool {
 /// # Safety
 /// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
 pub(crate) unsafe fn renew(range: AddressRange) -> bool {
+    if seccomp::is_strict() {
+        return false;
+    }
     let read_write = libc::PROT_READ | libc::PROT_WRITE;
     let renewed = map(range.start as *mut c_void, range.bytes, read_write, libc::MAP_FIXED)
         == Ok(range.start);
@@ -239,15 +256,19 @@ pub(crate) fn advise_huge_pages(range: AddressRange) {
     }
 }
 
-/// About huge pages, dumps and forks. `false` if the kernel refuses: one without huge pages does.
+/// About huge pages, dumps and forks. `false` if the kernel refuses: one without huge pages does; a filter may do
+/// worse, and is not tried.
 fn advise(range: AddressRange, advice: c_int) -> bool {
+    if seccomp::is_announced() {
+        return false;
+    }
     // SAFETY: this advice changes no content.
     unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) == 0 }
 }
 
 /// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it
 /// can be read; returns the words copied. An address at which nothing is mapped does no harm: each page
-/// is asked about before it is read, by a call that every program makes, and no filter can mind.
+/// is asked about before it is read, by a call that every malloc makes, so that filters allow it.
 pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
     let mut done = 0;
     while done < words.len() {
@@ -266,15 +287,19 @@ pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
     done
 }
 
-/// Can the kernel read eight bytes at `address`? It reads a signal mask there before it sees that nothing
-/// is to be done with it.
+/// Can the kernel read the page of `address`, a multiple of 4? Before it would wait there for no time it compares
+/// what is there with a value, which hardly ever is the same.
 fn is_readable(address: usize) -> bool {
-    const NOTHING: usize = usize::MAX;
-    const NO_SET: usize = 0;
-    let arguments = [NOTHING, address, NO_SET, size_of::<u64>()];
+    const SOME_VALUE: usize = 0x7a3c_91e5;
+    if seccomp::is_strict() {
+        return false;
+    }
+    let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let wait = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let arguments = [address, wait, SOME_VALUE, &raw const no_time as usize];
     // SAFETY: the kernel refuses addresses that it cannot read, and writes nothing.
-    let result = unsafe { system_call(libc::SYS_rt_sigprocmask, arguments) };
-    result == -libc::EINVAL as isize
+    let result = unsafe { system_call(libc::SYS_futex, arguments) };
+    [-libc::EAGAIN, -libc::ETIMEDOUT].contains(&(result as c_int))
 }
 
 /// The word at `address`. In assembly: other threads may write to it, which is no business of the

@@ -1,4 +1,5 @@
-//! Ranges given back to the kernel, many in one call where it can.
+//! Ranges given back to the kernel: on the program's threads by a call for each, which every malloc makes; on our own
+//! many in one call, where the kernel can.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -7,12 +8,12 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering
 use super::files::close;
 use super::memory::{forbid_huge_pages, map_metadata, unmap};
 use super::raw::system_call;
-use super::report;
 use super::system::{AddressRange, PURGE_BATCH, PurgeOutcome};
 use super::threads::process;
+use super::{report, seccomp};
 use crate::base::units::PAGE_BYTES;
 
-/// How [`purge_batch`] reaches the kernel; found out once.
+/// How [`purge_together`] reaches the kernel; found out once.
 static PURGE_BY: AtomicU32 = AtomicU32::new(PURGE_BY_UNKNOWN);
 
 const PURGE_BY_UNKNOWN: u32 = 0;
@@ -32,16 +33,31 @@ const PIDFD_SELF: c_int = -10_000;
 /// The advice by which pages are given back, found out as ranges are refused.
 static ADVICE: AtomicI32 = AtomicI32::new(libc::MADV_DONTNEED);
 
+/// A call for each range. For the program's threads.
+pub(super) fn purge_each(ranges: &[AddressRange]) -> PurgeOutcome {
+    purge_batch(ranges, PURGE_BY_MADVISE)
+}
+
+/// As few calls as the kernel lets it be. For threads of our own: the first one asks what there is.
+pub(super) fn purge_together(ranges: &[AddressRange]) -> PurgeOutcome {
+    let how = match PURGE_BY.load(Ordering::Relaxed) {
+        PURGE_BY_UNKNOWN => ask_for_purge_call(),
+        known => known,
+    };
+    purge_batch(ranges, how)
+}
+
 /// Gives pages back and then sees to it that they are gone: a page of our own goes with each batch, after all others
 /// and by the same call. Some systems say that they have done what they have not: older user-mode QEMU, and filters
 /// that answer a call in the kernel's place, with "no error". A filter may come at any time, for one thread, and
 /// stays; so it is what comes after a batch that proves it. If the kernel says that it has taken that page, and has
-/// not, then all of the batch is refused; as it is where there is no such page.
-pub(super) fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
+/// not, then all of the batch is refused; as it is where there is no such page, or no call is to be made.
+fn purge_batch(ranges: &[AddressRange], how: u32) -> PurgeOutcome {
     debug_assert!((1..=PURGE_BATCH).contains(&ranges.len()));
     let mut batch = Batch::default();
     let all_ranges = u64::MAX >> (PURGE_BATCH - ranges.len());
-    let Some(proof) = Proof::begin() else {
+    let proof = if seccomp::is_strict() { None } else { Proof::begin() };
+    let Some(proof) = proof else {
         return PurgeOutcome { refused: all_ranges, ..batch.outcome };
     };
     let mut vector = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; PURGE_BATCH + 1];
@@ -49,10 +65,6 @@ pub(super) fn purge_batch(ranges: &[AddressRange]) -> PurgeOutcome {
     for (entry, range) in vector.iter_mut().zip(ranges.iter().chain([&proof.range()])) {
         *entry = libc::iovec { iov_base: range.start as *mut c_void, iov_len: range.bytes };
     }
-    let how = match PURGE_BY.load(Ordering::Relaxed) {
-        PURGE_BY_UNKNOWN => ask_for_purge_call(),
-        known => known,
-    };
     if how == PURGE_BY_MADVISE || how == PURGE_BY_PIDFD && ranges.len() == 1 {
         for entry in vector {
             batch.purge_one(entry);
@@ -204,15 +216,13 @@ fn open_pidfd() -> c_int {
     unsafe { system_call(libc::SYS_pidfd_open, [process() as usize, 0]) as c_int }
 }
 
-/// Asks with an empty vector, which only checks that the call is allowed. When the heap starts: later
-/// a filter of the program's may take offence.
-pub(crate) fn find_purge_call() {
-    ask_for_purge_call();
-}
-
+/// Asks with an empty vector, which only checks that the call is allowed. Filters that were there before the program
+/// seldom know it.
 fn ask_for_purge_call() -> u32 {
     let mut how = PURGE_BY_MADVISE;
-    if advise_vector(PIDFD_SELF, &[]) == 0 {
+    if seccomp::is_inherited() {
+        // As if the kernel had none.
+    } else if advise_vector(PIDFD_SELF, &[]) == 0 {
         how = PURGE_BY_SELF;
     } else {
         let pidfd = open_pidfd();
@@ -259,7 +269,7 @@ mod tests {
     fn what_was_given_back_is_zero_in_batches_of_every_length() {
         for count in [1, 2, 63, PURGE_BATCH] {
             let ranges = ranges_in(filled(2 * count));
-            assert_eq!(purge_batch(&ranges).refused, 0);
+            assert_eq!(purge_together(&ranges).refused, 0);
             assert_eq!(first_bytes(&ranges), vec![0; count]);
         }
     }
@@ -270,17 +280,17 @@ mod tests {
         for count in [1, 2, PURGE_BATCH] {
             let all = filled(2 * count);
             let with_filter = std::thread::spawn(move || {
-                assert_eq!(purge_batch(&ranges_in(filled(4))).refused, 0);
+                assert_eq!(purge_together(&ranges_in(filled(4))).refused, 0);
                 filter::answer(libc::SYS_process_madvise, libc::ENOSYS);
                 filter::answer(libc::SYS_madvise, 0);
                 let ranges = ranges_in(all);
-                let refused = purge_batch(&ranges).refused;
+                let refused = purge_together(&ranges).refused;
                 assert_eq!(refused.count_ones() as usize, count);
                 assert_eq!(first_bytes(&ranges), vec![7; count]);
             });
             with_filter.join().unwrap();
             let ranges = ranges_in(all);
-            assert_eq!(purge_batch(&ranges).refused, 0);
+            assert_eq!(purge_together(&ranges).refused, 0);
             assert_eq!(first_bytes(&ranges), vec![0; count]);
         }
     }
@@ -292,11 +302,11 @@ mod tests {
         let (locked, bytes) = (ranges[1].start as *const c_void, ranges[1].bytes);
         // SAFETY: the test's own pages.
         assert_eq!(unsafe { libc::mlock(locked, bytes) }, 0);
-        assert_eq!(purge_batch(&ranges).refused, 0);
+        assert_eq!(purge_together(&ranges).refused, 0);
         assert_eq!(first_bytes(&ranges), vec![0; 4]);
         // SAFETY: the test's own pages.
         unsafe { (ranges[0].start as *mut u8).write(7) };
-        assert_eq!(purge_batch(&ranges[..1]).refused, 0, "the advice is for all pages");
+        assert_eq!(purge_together(&ranges[..1]).refused, 0, "the advice is for all pages");
         assert_eq!(first_bytes(&ranges[..1]), [0]);
     }
 }

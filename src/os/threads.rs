@@ -4,10 +4,14 @@ use core::ffi::{CStr, c_int, c_long, c_void};
 use core::sync::atomic::AtomicU32;
 
 use super::raw::{self, system_call};
+use super::seccomp;
 use super::system::Nanos;
 
-/// The kernel's number of the calling thread.
+/// The kernel's number of the calling thread; 0 where it is not to be asked.
 pub(crate) fn thread() -> u32 {
+    if seccomp::is_strict() {
+        return 0;
+    }
     // SAFETY: gettid has no preconditions.
     unsafe { system_call(libc::SYS_gettid, []) as u32 }
 }
@@ -64,10 +68,14 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     unsafe { system_call(libc::SYS_futex, [word.as_ptr() as usize, FUTEX_WAKE, ONE_THREAD]) };
 }
 
-/// Lets another thread run.
+/// How often to look again, as fast as that goes, before others are let run.
+const SPINS: u32 = 200;
+
+/// Lets other threads run for a moment, in which what is waited for may happen.
 pub(crate) fn yield_now() {
-    // SAFETY: sched_yield has no preconditions.
-    unsafe { system_call(libc::SYS_sched_yield, []) };
+    (0..SPINS).for_each(|_| core::hint::spin_loop());
+    let never = AtomicU32::new(0);
+    futex_wait_for(&never, 0, Nanos(1));
 }
 
 /// Starts a thread that libc does not know of and that takes no signals (see [`crate::os::raw_thread`]).
@@ -146,12 +154,15 @@ fn take_by_default(signal: c_int) {
 
 /// Gives the calling thread a table of descriptors of its own, with nothing in it: what it opens is
 /// never the program's next descriptor, and what the program closes is closed. `false` on kernels
-/// before 5.9, where it goes on sharing the program's.
+/// before 5.9, or where a filter may not know the call: it goes on sharing the program's then.
 ///
 /// # Safety
 /// The calling thread uses no descriptor that is open now.
 pub(crate) unsafe fn leave_descriptors() -> bool {
     const CLOSE_RANGE_UNSHARE: usize = 2;
+    if !seccomp::may_close_range() {
+        return false;
+    }
     let arguments = [0, u32::MAX as usize, CLOSE_RANGE_UNSHARE];
     // SAFETY: the caller says that it uses none of those that are closed for it.
     unsafe { system_call(libc::SYS_close_range, arguments) == 0 }

@@ -8,7 +8,7 @@ use super::purge::{Batch, PurgeLimits, purge};
 use super::state::{Assistant, RELEASE};
 use crate::heap::HEAP;
 use crate::hooks::sections;
-use crate::os::Linux;
+use crate::os::LinuxOfOwnThreads;
 
 /// Pending pages from which on help pays: 256 MiB, a tenth of a second's work.
 pub(super) const WORTHWHILE_PAGES: u64 = 1 << 16;
@@ -32,7 +32,7 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     own_thread::begin();
     let (pages, journal) = (&HEAP.pages, &RELEASE.journal);
     let limits = *RELEASE.ticker.assistant.limits.lock();
-    purge(pages, journal, &Linux, pages.clock.epoch(), limits, &mut Batch::new());
+    purge(pages, journal, &LinuxOfOwnThreads, pages.clock.epoch(), limits, &mut Batch::new());
     sections::thread_ends();
     0
 }

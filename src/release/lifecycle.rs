@@ -8,8 +8,11 @@
 //! ```
 //!
 //! After the barrier either the operation is visible to the ticker, or ABSENT to the thread.
+//!
+//! Somebody may forbid it, and waits until it is gone. Who starts it looks for that once more after having said so,
+//! and who forbids it looks whether it is being started after having said that: one sees the other.
 
-use crate::base::atomics::{AtomicU64, Ordering, compiler_barrier};
+use crate::base::atomics::{AtomicU32, AtomicU64, Ordering, compiler_barrier, fence_after_rmw};
 
 // What the low bits of the state say.
 
@@ -31,6 +34,8 @@ const ATTEMPT: u64 = 4;
 #[cfg_attr(all(test, loom), derive(Default))]
 pub(crate) struct Lifecycle {
     state: AtomicU64,
+    /// How many threads forbid it now. Where it sleeps, it waits for this to change.
+    pub forbidden: AtomicU32,
 }
 
 /// The right to start the ticker.
@@ -39,7 +44,7 @@ pub(crate) struct Attempt(u64);
 impl Lifecycle {
     #[cfg(not(all(test, loom)))]
     pub const fn new() -> Lifecycle {
-        Lifecycle { state: AtomicU64::new(ABSENT) }
+        Lifecycle { state: AtomicU64::new(ABSENT), forbidden: AtomicU32::new(0) }
     }
 
     /// Does it tick, as far as it has said? For threads that have counted what they did.
@@ -49,7 +54,25 @@ impl Lifecycle {
         self.state.load(Ordering::Relaxed) & PHASE == RUNNING
     }
 
-    /// `None` if somebody else is at starting it, or it is there after all: it may have changed its
+    /// From now on nobody starts it, and it ends when it next looks. The caller wakes it, and waits until it is neither
+    /// being started nor alive.
+    pub fn forbid(&self) {
+        self.forbidden.fetch_add(1, Ordering::SeqCst);
+        fence_after_rmw();
+    }
+
+    /// Does somebody forbid it?
+    pub fn is_forbidden(&self) -> bool {
+        self.forbidden.load(Ordering::Relaxed) != 0
+    }
+
+    /// Is somebody at starting it?
+    pub fn is_being_started(&self) -> bool {
+        // Acquire: partner of the AcqRel in `set_running`; the thread is alive, if it is not over already.
+        self.state.load(Ordering::Acquire) & PHASE == STARTING
+    }
+
+    /// `None` if somebody else is at starting it, forbids it, or it is there after all: it may have changed its
     /// mind since the caller looked.
     pub fn begin(&self, is_alive: impl Fn() -> bool) -> Option<Attempt> {
         let seen = self.state.load(Ordering::Acquire);
@@ -64,7 +87,15 @@ impl Lifecycle {
                 .state
                 .compare_exchange(seen, starting, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
-        begun.then_some(Attempt(starting))
+        if !begun {
+            return None;
+        }
+        fence_after_rmw();
+        if self.is_forbidden() {
+            self.set_over();
+            return None;
+        }
+        Some(Attempt(starting))
     }
 
     /// The thread is there; it may have ended again already, and have said so.

@@ -10,7 +10,10 @@ pub(super) fn begin() {
     // It never allocates; if it did, it would be past the caches.
     ThreadWord::of_this_thread().set(DEAD);
     os::name_thread(c"slackwater");
-    os::share_affinity_of_process();
     os::stand_apart();
-    os::give_up_priority();
+    // Filters that are set for a program from outside often forbid to change what it may use.
+    if !os::seccomp::is_inherited() {
+        os::share_affinity_of_process();
+        os::give_up_priority();
+    }
 }

@@ -1,7 +1,8 @@
 //! Idle caches. A block in an idle cache is free, but its span counts it as used, for no span can see into a bin.
-//! Each tick flushes the bins that nobody used for a while: those of the thread that ticks and, by taking
-//! caches over, those of other threads, so that a thread which is blocked in a system call for ever does not
-//! keep its blocks for ever.
+//! Each tick flushes the bins that nobody used for a while: those of the thread that ticks or, by taking
+//! caches over, those of all threads, so that a thread which is blocked in a system call for ever does not
+//! keep its blocks for ever. It takes a system call that no other malloc makes, so our own threads alone do it,
+//! and whoever asks for everything back.
 
 use core::sync::atomic::Ordering;
 
@@ -14,19 +15,21 @@ use crate::hooks::probes;
 use crate::os::{self, Nanos, Os};
 use crate::release::journal::{Event, Journal, Period};
 
-/// Puts away the bins that rested for `patience` ticks. `own` is the calling thread's cache, if it
-/// is inside. With the ticking lock held. Returns how long it took.
+/// Puts away the bins of the calling thread's cache, in which it is, that rested for `patience` ticks. With the
+/// ticking lock held.
+pub(super) fn flush_own_bins(heap: &Heap, cache: &ThreadCache, patience: u32) {
+    central::flush(heap, cache, cache.unused_bins(patience));
+}
+
+/// The same for those of other threads. With the ticking lock held, on a thread of our own. Returns how long it
+/// took.
 pub(super) fn flush_unused_bins(
     heap: &Heap,
     journal: &Journal,
     os: &impl Os,
-    own: Option<&ThreadCache>,
     patience: u32,
 ) -> Nanos {
     let began = os.exact_now();
-    if let Some(cache) = own {
-        central::flush(heap, cache, cache.unused_bins(patience));
-    }
     let unused = |cache: &ThreadCache| {
         if cache.is_flushed() { Bins::NONE } else { cache.unused_bins(patience) }
     };

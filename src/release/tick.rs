@@ -9,7 +9,7 @@ use super::interior::purge_interiors;
 use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
 use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordLimits, give_records_back};
 use super::state::{Assistant, LastTick, Release, Workspace};
-use super::takeover::{flush_all_bins, flush_unused_bins};
+use super::takeover::{flush_all_bins, flush_own_bins, flush_unused_bins};
 use crate::base::units::{Epoch, Pages, SegmentIndex};
 use crate::caches::bin::Bins;
 use crate::caches::entered::Entered;
@@ -20,7 +20,7 @@ use crate::heap::knobs::Knobs;
 use crate::hooks::probes;
 use crate::hooks::sections::{self, Section};
 use crate::os::lock::Guard;
-use crate::os::{MemoryRoom, Nanos, Os};
+use crate::os::{MemoryRoom, Nanos, Os, seccomp};
 use crate::pages::HeapPages;
 use crate::pages::metadata::GivenBack;
 use crate::pages::page_heap::PENDING;
@@ -53,6 +53,10 @@ pub(crate) struct Ticked {
 /// Ticks if an epoch has passed since the last tick and nobody else is at it. `own` is the calling
 /// thread's cache, if it is inside. For slow paths; while the ticker runs it is left to that.
 pub(crate) fn tick_if_due(heap: &Heap, release: &Release, os: &impl Os, own: Option<&ThreadCache>) {
+    // Nothing that a tick does is worth the process.
+    if seccomp::is_strict() {
+        return;
+    }
     let now = os.now();
     let due = release.next_tick.load(Ordering::Relaxed);
     let grace = if release.ticker.is_running() {
@@ -143,7 +147,10 @@ fn tick_locked(
         });
     }
     let released = if knobs.release {
-        let limits = learn(heap, &mut last.delays, gate, &knobs, epoch);
+        let limits = Limits {
+            takes_over: by_ticker.is_some(),
+            ..learn(heap, &mut last.delays, gate, &knobs, epoch)
+        };
         let assistant = by_ticker.map(|ticker| ticker.assistant);
         release_pages(heap, &release.journal, os, own, assistant, &limits, &mut last.workspace)
     } else {
@@ -193,6 +200,8 @@ struct Limits {
     purge: PurgeLimits,
     /// Nothing else wants the processors.
     is_idle: bool,
+    /// Other threads' bins are seen to, as well.
+    takes_over: bool,
 }
 
 fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch: Epoch) -> Limits {
@@ -204,6 +213,7 @@ fn learn(heap: &Heap, delays: &mut Delays, gate: Decision, knobs: &Knobs, epoch:
         record_epochs: extra_epochs.saturating_add(IDLE_EPOCHS),
         purge: limits_for(is_eager, knobs, delays),
         is_idle: gate.state == GateState::Idle,
+        takes_over: false,
     }
 }
 
@@ -217,7 +227,13 @@ fn release_pages(
     workspace: &mut Workspace,
 ) -> Released {
     let epoch = heap.pages.clock.epoch();
-    let mut counted = flush_unused_bins(heap, journal, os, own, limits.bin_epochs);
+    if let Some(cache) = own {
+        flush_own_bins(heap, cache, limits.bin_epochs);
+    }
+    let mut counted = Nanos(0);
+    if limits.takes_over {
+        counted = flush_unused_bins(heap, journal, os, limits.bin_epochs);
+    }
     let pending = heap.pages.totals.figures().pending_pages.get();
     let assistant = assistant.filter(|_| limits.is_idle && pending >= WORTHWHILE_PAGES);
     // With an assistant each of the two has half of the budget.

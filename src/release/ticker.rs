@@ -13,18 +13,21 @@
 //!   more (users, groups, capabilities, filters; from Linux 5.9 on, where it has descriptors of its own to
 //!   look with), and the next one, a second later at the earliest, has the program's.
 //! - A forked child has none until it needs one itself.
+//! - In a program that sets a filter of system calls it is not there any more before the filter is, and never again.
+//!   Where there was a filter before the program, it does without what such filters forbid.
 //! - `SLACKWATER_TICKER=off` forbids it, for programs that must have one thread.
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::Ordering;
 
+use super::lifecycle::Lifecycle;
 use super::own_thread;
 use super::state::{RELEASE, Release};
 use super::tick::tick;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
 use crate::os::identity::{self, Identity};
-use crate::os::{self, Linux, Nanos, Os};
+use crate::os::{self, Linux, LinuxOfOwnThreads, Nanos, Os, seccomp};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
 const START_PAGES: u64 = 1024;
@@ -59,7 +62,8 @@ fn start(heap: &'static Heap, release: &'static Release) {
     let ticker = &release.ticker;
     let knobs = heap.knobs.get();
     let now = Linux.now();
-    if !knobs.ticker || !knobs.release || now.0 < ticker.retry.load(Ordering::Relaxed) {
+    let is_unwanted = !knobs.ticker || !knobs.release || ticker.lifecycle.is_forbidden();
+    if is_unwanted || now.0 < ticker.retry.load(Ordering::Relaxed) {
         return;
     }
     // A child of vfork would take it along.
@@ -67,6 +71,7 @@ fn start(heap: &'static Heap, release: &'static Release) {
         return;
     }
     let Some(attempt) = ticker.lifecycle.begin(|| ticker.thread.is_alive()) else { return };
+    seccomp::look_for_inherited();
     // SAFETY: `run` ticks: it allocates nothing, and its calls are the kernel's.
     if unsafe { ticker.thread.start(run) } {
         ticker.starts.fetch_add(1, Ordering::Relaxed);
@@ -78,28 +83,50 @@ fn start(heap: &'static Heap, release: &'static Release) {
     }
 }
 
+/// From now on there will be no ticker; one that is there ends when it is done with what it has in hand.
+pub(crate) fn forbid_ticker(release: &Release) {
+    release.ticker.lifecycle.forbid();
+    os::futex_wake(&release.ticker.lifecycle.forbidden);
+}
+
+/// Returns once the ticker that was forbidden is gone, and its assistant. Any thread that holds no lock of the heap's.
+pub(crate) fn wait_for_its_end(release: &Release) {
+    let ticker = &release.ticker;
+    while ticker.lifecycle.is_being_started() {
+        os::yield_now();
+    }
+    // The assistant is waited for by the ticker, but for its last moment.
+    ticker.thread.wait();
+    ticker.assistant.thread.wait();
+}
+
 /// The thread.
 extern "C" fn run(_: *mut c_void) -> c_int {
     own_thread::begin();
     let (heap, release) = (&HEAP, &RELEASE);
     // SAFETY: this thread has opened no descriptor.
     let has_descriptors = unsafe { os::leave_descriptors() };
+    heap.register_barrier();
     let own = if has_descriptors { identity::of_this_thread() } else { None };
     let mut rested = 0;
     let mut sleep_epochs = 1;
     loop {
-        let is_quiet = wait_for_pause(heap, sleep_epochs);
+        let is_quiet = wait_for_pause(heap, &release.ticker.lifecycle, sleep_epochs);
         let knobs = heap.knobs.get();
         let has_other_rights = own.is_some_and(is_not_the_programs);
         if has_other_rights {
             release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
         }
-        if has_other_rights || !knobs.ticker || !knobs.release {
+        let is_forbidden = release.ticker.lifecycle.is_forbidden();
+        if has_other_rights || is_forbidden || !knobs.ticker || !knobs.release {
             sections::thread_ends();
             release.ticker.lifecycle.set_over();
             return 0;
         }
-        let Some(ticked) = tick(heap, release, &Linux, is_quiet, has_descriptors) else { continue };
+        let Some(ticked) = tick(heap, release, &LinuxOfOwnThreads, is_quiet, has_descriptors)
+        else {
+            continue;
+        };
         rested = if ticked.is_at_rest { rested + 1 } else { 0 };
         sleep_epochs =
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
@@ -117,8 +144,9 @@ fn is_not_the_programs(own: Identity) -> bool {
     identity::of_process().is_some_and(|programs| programs != own)
 }
 
-/// Sleeps for so many epochs, or until there was a pause after work. Returns whether there was one.
-fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
+/// Sleeps for so many epochs, until there was a pause after work, or until the ticker is forbidden. Returns whether
+/// there was a pause.
+fn wait_for_pause(heap: &Heap, lifecycle: &Lifecycle, epochs: u64) -> bool {
     let epoch = Nanos::from_millis(heap.knobs.epoch_ms());
     let look = Nanos(epoch.0 / LOOKS_PER_EPOCH);
     let (mut has_worked, mut quiet_looks) = (false, 0);
@@ -126,7 +154,10 @@ fn wait_for_pause(heap: &Heap, epochs: u64) -> bool {
     // After an epoch in which nothing happened there is no work that could pause.
     let (looks, look) = if epochs == 1 { (LOOKS_PER_EPOCH, look) } else { (epochs, epoch) };
     for _ in 0..looks {
-        os::sleep(look);
+        os::futex_wait_for(&lifecycle.forbidden, 0, look);
+        if lifecycle.is_forbidden() {
+            return false;
+        }
         let now = heap.operations();
         if now == operations {
             quiet_looks += 1;

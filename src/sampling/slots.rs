@@ -20,7 +20,7 @@ use core::ptr;
 use crate::base::units::{PAGE_BYTES, SPAN_BYTES};
 use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
-use crate::os::{self, AddressRange, Os};
+use crate::os::{self, AddressRange, Os, seccomp};
 
 /// A slot's last page is never touched.
 const GUARD_BYTES: usize = PAGE_BYTES;
@@ -116,8 +116,12 @@ impl Slots {
         self.is_guarded
     }
 
-    /// Makes a place in slot `index` accessible; it reads as zero. `false`: the system has no memory for it.
+    /// Makes a place in slot `index` accessible; it reads as zero. `false`: the system has no memory for it,
+    /// or is not to be asked.
     pub fn open(&mut self, os: &impl Os, arena: &Arena, index: SlotIndex, place: &Place) -> bool {
+        if seccomp::is_strict() {
+            return false;
+        }
         if index as u32 >= self.ready && !self.make_ready(os, arena, index) {
             return false;
         }

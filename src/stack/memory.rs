@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn where_the_kernel_refuses_our_own_frames_are_still_read() {
         thread::spawn(|| {
-            forbid(libc::SYS_rt_sigprocmask);
+            forbid(libc::SYS_futex);
             let mark = std::hint::black_box(0x1234_5678_9abc_def0_u64);
             let mark_at = &raw const mark as u64;
             let mut scratch = Box::new(Scratch::new());

@@ -1,7 +1,7 @@
 use crate::release::journal::Journal;
 use core::sync::atomic::Ordering;
 
-use super::{flush_all_bins, flush_unused_bins};
+use super::{flush_all_bins, flush_own_bins, flush_unused_bins};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::Heap;
@@ -49,7 +49,7 @@ fn elsewhere(test: &TestHeap, work: impl FnOnce(&Heap, &Journal) + Send) {
 /// A tick's look at the caches, taken by another thread.
 fn look(test: &TestHeap, patience: u32) {
     elsewhere(test, |heap, journal| {
-        flush_unused_bins(heap, journal, &Linux, None, patience);
+        flush_unused_bins(heap, journal, &Linux, patience);
     });
     test.check();
 }
@@ -182,11 +182,11 @@ fn an_owner_that_is_inside_is_left_alone() {
 fn whoever_ticks_sees_to_its_own_bins_without_a_barrier() {
     let Some(test) = test_with_barrier() else { return };
     let cache = cache_with(&test, &[64, 3000]);
-    flush_unused_bins(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
+    flush_own_bins(&test.heap, cache, 1);
     touch(cache, 64);
-    flush_unused_bins(&test.heap, &test.release.journal, &Linux, Some(cache), 1);
+    flush_own_bins(&test.heap, cache, 1);
     assert!(cached(cache, 64) > 0 && cached(cache, 3000) == 0);
-    flush_unused_bins(&test.heap, &test.release.journal, &Linux, None, 1);
+    flush_unused_bins(&test.heap, &test.release.journal, &Linux, 1);
     assert!(cached(cache, 64) > 0, "not inside its cache: it leaves it alone");
     assert_eq!(counters(&test.heap), [0; 4]);
 }

@@ -14,7 +14,9 @@ use crate::heap::central;
 use crate::heap::knobs::{Coverage, GateMode};
 use crate::os::biased_lock::OwnerWord;
 use crate::os::tls::ThreadWord;
-use crate::os::{AddressRange, Linux, Mapped, MemoryRoom, Nanos, Os, PurgeOutcome};
+use crate::os::{
+    AddressRange, Linux, LinuxOfOwnThreads, Mapped, MemoryRoom, Nanos, Os, PurgeOutcome,
+};
 use crate::release::journal::Event;
 use crate::release::purge_everything;
 use crate::release::records::IDLE_EPOCHS;
@@ -86,8 +88,9 @@ fn one_thread_ticks_at_a_time() {
 fn the_parts_of_a_ticks_time_sum_to_it() {
     let test = TestHeap::new();
     test.free(test.take(10));
+    test.os.advance_millis(1000);
     let began = test.os.exact_time.get();
-    test.tick();
+    tick(&test.heap, &test.release, &test.os, false, false).expect("nobody else ticks");
     let took = test.os.exact_time.get().0 - began.0;
     let figures = test.figures();
     let purge: u64 = figures.kernel_nanos.iter().chain(&figures.purge_nanos).sum();
@@ -456,7 +459,7 @@ impl Os for Epochs {
         Linux.map(range)
     }
     fn purge(&self, ranges: &[AddressRange]) -> PurgeOutcome {
-        Linux.purge(ranges)
+        LinuxOfOwnThreads.purge(ranges)
     }
     fn memory_room(&self, _: &mut crate::os::cgroup::Scratch) -> Option<MemoryRoom> {
         None
