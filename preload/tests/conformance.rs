@@ -211,6 +211,32 @@ mod stats {
     );
 }
 
+mod filters {
+    crate::checks::checks!(
+        "filters.c",
+        crate::succeeds,
+        [
+            a_list_of_its_own_by_prctl,
+            a_list_of_its_own_by_syscall,
+            a_list_without_a_word_before,
+            a_list_before_the_first_allocation,
+            a_second_filter,
+            a_list_for_all_threads,
+            a_list_for_one_thread_of_many,
+            the_ticker_is_gone_before_the_filter_is_set,
+            strict_mode,
+            questions_change_nothing,
+            a_childs_filter_is_the_childs,
+            born_as_a_service_without_rights,
+            born_as_a_service_with_a_list,
+            born_in_a_container,
+            born_in_a_container_with_a_list_of_its_own,
+            other_calls_are_as_they_were,
+            a_child_returns_on_a_stack_of_its_own,
+        ]
+    );
+}
+
 mod interposed {
     crate::checks::checks!(
         "interposed.c",
