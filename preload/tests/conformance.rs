@@ -3,6 +3,8 @@
 
 #[path = "support/checks.rs"]
 mod checks;
+#[path = "support/own_threads.rs"]
+mod own_threads;
 #[path = "support/programs_in_c.rs"]
 mod programs_in_c;
 mod support;

@@ -10,20 +10,20 @@ pub(crate) fn keep_errno<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The address of the calling thread's `errno`.
-pub(crate) fn errno_address() -> usize {
+/// Where the calling thread's `errno` is.
+fn errno_place() -> *mut c_int {
     // SAFETY: libc's location function has no preconditions.
-    unsafe { libc::__errno_location() as usize }
+    unsafe { libc::__errno_location() }
 }
 
 /// The calling thread's `errno`.
 pub(crate) fn errno() -> c_int {
     // SAFETY: the address of the thread's own errno.
-    unsafe { *(errno_address() as *const c_int) }
+    unsafe { *errno_place() }
 }
 
 /// Sets the calling thread's `errno`.
 pub(crate) fn set_errno(value: c_int) {
     // SAFETY: the address of the thread's own errno.
-    unsafe { *(errno_address() as *mut c_int) = value }
+    unsafe { *errno_place() = value }
 }

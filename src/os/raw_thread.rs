@@ -9,7 +9,6 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::errno::errno_address;
 use super::memory::map_stack;
 use super::system::Nanos;
 use super::threads::{clone_thread, futex_wait_for};
@@ -40,13 +39,11 @@ struct Layout {
 }
 
 impl Layout {
-    /// For a thread whose word and `errno` lie where they do on the calling thread.
+    /// For a thread whose word lies where it does on the calling thread.
     fn of_this_thread() -> Layout {
-        let pointer = ThreadWord::thread_pointer();
-        let offsets = [ThreadWord::of_this_thread().address(), errno_address()]
-            .map(|address| address.wrapping_sub(pointer) as isize);
-        let below = offsets.iter().map(|&offset| (-offset).max(0) as usize).max().unwrap_or(0);
-        let above = offsets.iter().map(|&offset| offset.max(0) as usize).max().unwrap_or(0);
+        let word = ThreadWord::of_this_thread().address();
+        let offset = word.wrapping_sub(ThreadWord::thread_pointer()) as isize;
+        let (below, above) = ((-offset).max(0) as usize, offset.max(0) as usize);
         let stack_end = PAGE_BYTES + STACK_BYTES;
         let thread_pointer = stack_end + (below + CONTROL_BYTES).next_multiple_of(PAGE_BYTES);
         let bytes = thread_pointer + (above + CONTROL_BYTES).next_multiple_of(PAGE_BYTES);
@@ -114,11 +111,6 @@ mod tests {
     extern "C" fn run(_: *mut c_void) -> c_int {
         let word = ThreadWord::of_this_thread();
         WORDS.fetch_xor(word.address() as u64, Ordering::Relaxed);
-        // A failing call writes errno, which must be this thread's own.
-        set_errno(0);
-        // SAFETY: not a descriptor; nothing is closed.
-        unsafe { libc::syscall(libc::SYS_close, -1) };
-        assert!(errno() == libc::EBADF);
         RUNS.fetch_add(1, Ordering::Release);
         0
     }
@@ -146,11 +138,9 @@ mod tests {
     fn the_storage_holds_what_is_reached_through_the_thread_pointer() {
         let layout = Layout::of_this_thread();
         let pointer = ThreadWord::thread_pointer();
-        for address in [ThreadWord::of_this_thread().address(), errno_address()] {
-            let at =
-                (layout.thread_pointer as isize + (address as isize - pointer as isize)) as usize;
-            assert!(at >= layout.stack_end && at + 8 <= layout.bytes);
-        }
+        let offset = ThreadWord::of_this_thread().address() as isize - pointer as isize;
+        let at = (layout.thread_pointer as isize + offset) as usize;
+        assert!(at >= layout.stack_end && at + 8 <= layout.bytes);
         assert!(layout.stack_end.is_multiple_of(16) && layout.thread_pointer.is_multiple_of(64));
     }
 }
