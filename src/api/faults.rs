@@ -60,7 +60,7 @@ pub unsafe extern "C" fn tell_and_end(
     }
     // Called again: by a handler that was installed past libc, found this one before it, and hands on to it.
     if WAS_CALLED.swap(true, Ordering::Relaxed) {
-        signals::set_default_action(signal);
+        os::set_default_action(signal);
     }
     if !is_repeated(cause) {
         // SAFETY: it is what the kernel handed in.
@@ -170,7 +170,7 @@ unsafe extern "C" fn tell_and_hand_on(
     let is_handed_on = HANDED_ON.swap(info as usize, Ordering::Relaxed) == info as usize;
     let is_deeper = HANDED_ON_FROM.swap(frame, Ordering::Relaxed) > frame;
     if is_handed_on && is_deeper {
-        signals::set_default_action(signal);
+        os::set_default_action(signal);
         return;
     }
     // SAFETY: the kernel has filled it in.

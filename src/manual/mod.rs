@@ -3,7 +3,8 @@
 //! - [`how_to`]: take it into use, read what it says, tune it.
 //! - [`design`]: what it is made of, in the order in which a block meets it.
 //! - [`threats`]: what it does about programs that misuse memory, and what may be read by whom.
-//! - [`costs`]: time, memory, threads and system calls, each with the command that measures it.
+//! - [`costs`]: time, memory and threads, each with the command that measures it.
+//! - [`system_calls`]: which the allocator makes, where and why, and what happens without them.
 //!
 //! The figures that a process exports are explained in the documentation of `slackwater-exporters`; what is
 //! in which file, and why, in `ARCHITECTURE.md`.
@@ -22,4 +23,8 @@ pub mod threats {
 
 pub mod costs {
     #![doc = include_str!("costs.md")]
+}
+
+pub mod system_calls {
+    #![doc = include_str!("system_calls.md")]
 }

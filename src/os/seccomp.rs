@@ -33,23 +33,41 @@ pub(crate) fn look_for_inherited() {
     if KNOWN.load(Ordering::Relaxed) != NOTHING {
         return;
     }
-    // Where `/proc` cannot be read there may be anything.
-    let (mut mode, mut counts_filters) = (b'2', false);
+    let mut status = Status::UNREADABLE;
     each_line(c"/proc/self/status", &mut [0; 256], |line| {
-        if let (true, Some(&digit)) = (line.starts_with(b"Seccomp:"), line.last()) {
-            mode = digit;
-        }
-        // Since Linux 5.9, as `close_range`.
-        counts_filters |= line.starts_with(b"Seccomp_filters:");
+        status.note(line);
         true
     });
-    let seen = match (mode, counts_filters) {
-        (b'0', _) => NO_FILTER,
-        (_, true) => INHERITED,
-        (_, false) => INHERITED_LONG_AGO,
-    };
     // What was announced meanwhile counts more.
-    KNOWN.fetch_max(seen, Ordering::Relaxed);
+    KNOWN.fetch_max(status.meaning(), Ordering::Relaxed);
+}
+
+/// What a `status` file in `/proc` says of filters.
+struct Status {
+    /// `0`: there is none.
+    mode: u8,
+    /// It says how many there are: since Linux 5.9, as `close_range`.
+    counts_filters: bool,
+}
+
+impl Status {
+    /// Where it cannot be read there may be anything.
+    const UNREADABLE: Status = Status { mode: b'2', counts_filters: false };
+
+    fn note(&mut self, line: &[u8]) {
+        if let (true, Some(&mode)) = (line.starts_with(b"Seccomp:"), line.last()) {
+            self.mode = mode;
+        }
+        self.counts_filters |= line.starts_with(b"Seccomp_filters:");
+    }
+
+    fn meaning(&self) -> u32 {
+        match (self.mode, self.counts_filters) {
+            (b'0', _) => NO_FILTER,
+            (_, true) => INHERITED,
+            (_, false) => INHERITED_LONG_AGO,
+        }
+    }
 }
 
 /// Was there a filter before the program? For threads of our own.
@@ -77,4 +95,23 @@ pub(crate) fn is_announced() -> bool {
 #[inline]
 pub(crate) fn is_strict() -> bool {
     KNOWN.load(Ordering::Relaxed) == STRICT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_tells_of_filters_and_how_old_the_kernel_is() {
+        let meaning = |text: &str| {
+            let mut status = Status::UNREADABLE;
+            text.lines().for_each(|line| status.note(line.as_bytes()));
+            status.meaning()
+        };
+        assert_eq!(meaning(""), INHERITED_LONG_AGO, "nothing is known");
+        assert_eq!(meaning("NoNewPrivs:\t1\nSeccomp:\t0\nSeccomp_filters:\t0"), NO_FILTER);
+        assert_eq!(meaning("NoNewPrivs:\t0\nSeccomp:\t0\nThreads:\t2"), NO_FILTER);
+        assert_eq!(meaning("Seccomp:\t2\nSeccomp_filters:\t3"), INHERITED);
+        assert_eq!(meaning("NoNewPrivs:\t0\nSeccomp:\t2"), INHERITED_LONG_AGO);
+    }
 }

@@ -2,35 +2,19 @@
 
 use core::arch::asm;
 use core::ffi::{c_int, c_void};
-use core::ptr;
 
-use super::errno::keep_errno;
+use super::raw::system_call;
 use super::threads::{process, thread};
-
-/// The kernel's set of signals.
-const SET_BYTES: usize = size_of::<u64>();
-
-/// Gives a signal the system's own action.
-pub(crate) fn set_default_action(signal: c_int) {
-    // Zeros: the default, without flags, and nothing is blocked meanwhile.
-    let default = [0u64; 4];
-    let none = ptr::null_mut::<u64>();
-    // SAFETY: the kernel reads an action of handler, flags, restorer and set, and writes none.
-    keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, SET_BYTES)
-    });
-}
 
 /// Sends the calling thread a signal as it came to it: with its code, its address, or who had sent it.
 ///
 /// # Safety
 /// `info` is what a handler of the signal was given.
 pub(crate) unsafe fn send_again(signal: c_int, info: *const libc::siginfo_t) {
-    let (process, thread) = (process(), thread());
+    let (process, thread) = (process() as usize, thread() as usize);
+    let arguments = [process, thread, signal as usize, info as usize];
     // SAFETY: the caller says that the kernel has filled it; it goes to this thread alone.
-    keep_errno(|| unsafe {
-        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, signal, info)
-    });
+    unsafe { system_call(libc::SYS_rt_tgsigqueueinfo, arguments) };
 }
 
 /// Calls `function` with `argument` on another stack, and comes back to this one. A handler's may be small: the

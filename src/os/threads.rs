@@ -123,7 +123,7 @@ pub(crate) fn set_signal_mask(mask: u64) -> u64 {
 pub(crate) fn abort() -> ! {
     raise(libc::SIGABRT);
     // Somebody has a handler, which returned; or ignores it.
-    take_by_default(libc::SIGABRT);
+    set_default_action(libc::SIGABRT);
     raise(libc::SIGABRT);
     loop {
         // SAFETY: the process ends.
@@ -144,7 +144,7 @@ fn raise(signal: c_int) {
 }
 
 /// Has the kernel do for this signal what it does where nobody has a handler.
-fn take_by_default(signal: c_int) {
+pub(crate) fn set_default_action(signal: c_int) {
     // The kernel's own `struct sigaction`, of zeros: `SIG_DFL`.
     let default = [0u64; 4];
     let arguments = [signal as usize, &raw const default as usize, 0, size_of::<u64>()];

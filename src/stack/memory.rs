@@ -49,8 +49,8 @@ impl Default for Scratch {
 
 /// A copy of parts of the calling thread's stack.
 ///
-/// Taken piece by piece where the walker asks for them, 64 KiB at most, a page at a time, which costs about
-/// 0.2 µs. A signal's own stack is a place like any other. Where the kernel does not say what can be read (a
+/// Taken piece by piece where the walker asks for them, 64 KiB at most, a page at a time, which costs up to
+/// 1 µs. A signal's own stack is a place like any other. Where the kernel does not say what can be read (a
 /// filter of the program's may see to that) there is only what lies between the start and the end of the page
 /// with the first wanted frame, so that the walk ends early.
 ///
