@@ -500,6 +500,36 @@ fn an_operation_has_a_ticker_that_ends_or_starts_meanwhile() {
     });
 }
 
+/// A thread starts the ticker while another one forbids it, and waits until it is gone: there is none from then on.
+#[test]
+fn a_ticker_that_is_forbidden_is_gone_and_stays_so() {
+    loom::model(|| {
+        let program = Arc::new(Program {
+            lifecycle: Lifecycle::default(),
+            operations: AtomicU64::new(0),
+            tickers: AtomicU64::new(0),
+        });
+        let worker = {
+            let program = Arc::clone(&program);
+            thread::spawn(move || program.operate())
+        };
+        program.lifecycle.forbid();
+        while program.lifecycle.is_being_started() {
+            thread::yield_now();
+        }
+        // The ticker, which has looked.
+        if program.tickers.load(Ordering::Relaxed) > 0 {
+            program.lifecycle.set_over();
+            program.tickers.fetch_sub(1, Ordering::Relaxed);
+        }
+        worker.join().unwrap();
+        assert_eq!(program.tickers.load(Ordering::Relaxed), 0);
+        program.lifecycle.allow();
+        program.operate();
+        assert_eq!(program.tickers.load(Ordering::Relaxed), 1);
+    });
+}
+
 /// Two figures that are changed together: a reader sees both changes or neither, unless it is told that it may
 /// have seen one.
 #[test]

@@ -19,6 +19,7 @@ mod calls;
 mod deepbind;
 mod exit;
 mod libc_names;
+mod namespaces;
 mod next;
 mod page_flags;
 mod signals;
@@ -38,6 +39,7 @@ static START: extern "C" fn() = start;
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
     next::find();
+    namespaces::find();
     page_flags::find();
     syscalls::find();
 }

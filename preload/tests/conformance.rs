@@ -239,6 +239,18 @@ mod filters {
     );
 }
 
+mod clones {
+    crate::checks::checks!(
+        "clones.c",
+        crate::succeeds,
+        [
+            a_program_of_one_thread_has_one_around_a_fork,
+            a_program_of_many_keeps_its_ticker,
+            a_namespace_of_users_can_be_had,
+        ]
+    );
+}
+
 mod interposed {
     crate::checks::checks!(
         "interposed.c",

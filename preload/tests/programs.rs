@@ -276,6 +276,47 @@ fn python_passes_its_own_tests() {
     }
 }
 
+/// A Python that counts the process's threads after a fork: 3.12 or later.
+fn python_that_counts_threads(test: &str) -> Option<PathBuf> {
+    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
+    let own = versions.map(|version| version.path().join("bin/python3"));
+    let path = env::var_os("PATH")?;
+    let on_path = env::split_paths(&path).map(|d| d.join("python3")).chain(own);
+    let ask = "import sys; sys.exit(sys.version_info < (3, 12))";
+    let found = on_path
+        .filter(|python| python.is_file())
+        .find(|python| run(plain(python).args(["-c", ask]), "", LIMIT).status.success());
+    if found.is_none() {
+        skipped(test, "python3 of version 3.12 or later is not installed");
+    }
+    found
+}
+
+#[test]
+fn python_sees_one_thread_when_it_forks() {
+    const SCRIPT: &str = r"
+import os, warnings
+rows = [{'id': i, 'name': str(i) * 3} for i in range(60000)]
+warnings.simplefilter('error')
+for turn in range(20):
+    junk = [bytes(2000) for _ in range(8000)]
+    del junk[::2]
+    child = os.fork()
+    if child == 0:
+        junk = [bytes(2000) for _ in range(8000)]
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    del junk
+print('no warning')
+";
+    let name = "python_sees_one_thread_when_it_forks";
+    let Some(python) = python_that_counts_threads(name) else { return };
+    same_under_library(name, &python, "", |command, _| {
+        command.args(["-c", SCRIPT]);
+    });
+}
+
 #[test]
 fn python_with_its_own_pools_computes_the_same() {
     const SCRIPT: &str = r"

@@ -10,6 +10,15 @@ pub fn register() {
     fork_handlers::register();
 }
 
+/// Ends the allocator's own threads, and returns once the kernel does not count them among the process's any more;
+/// for a second none is started, and slow paths do their work. For calls that the kernel refuses to a process of
+/// several threads, such as `unshare` and `setns` of a user namespace, and for whoever counts them.
+///
+/// Any thread. Some 100 µs where there is one, some milliseconds while it gives memory back, else less than one.
+pub fn end_own_threads() {
+    fork_handlers::end_ticker();
+}
+
 /// Makes a child by `clone` that can allocate: with the heap's locks taken before it and given back after it, in
 /// both processes, as around a `fork`, and nobody else's handlers run. Returns what `clone` does. For a child that
 /// does a piece of work and ends; what `fork` does besides for the C library is not done.

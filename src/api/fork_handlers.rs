@@ -14,7 +14,7 @@ use crate::heap::central;
 use crate::hooks::sections;
 use crate::os;
 use crate::os::{pin, streams};
-use crate::release::RELEASE;
+use crate::release::{self, RELEASE};
 use crate::sampling::observer;
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
@@ -53,8 +53,21 @@ fn was_this_thread() -> bool {
     HOLDER.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
+/// Ends the ticker, unless the calling thread holds what the ticker may wait for: this is a signal handler that
+/// interrupted malloc.
+pub(crate) fn end_ticker() {
+    let (_, is_inside) = os::this_thread();
+    if !is_inside && !HEAP.pages.page_heap.is_mine() {
+        release::end_ticker(&RELEASE);
+    }
+}
+
 extern "C" fn before() {
     streams::lock();
+    // A program of one thread may look whether it has one: see `release::ticker`.
+    if HEAP.threads.threads() <= 1 {
+        end_ticker();
+    }
     if hold() {
         let (word, _) = os::this_thread();
         HOLDER.store(word, Ordering::Relaxed);

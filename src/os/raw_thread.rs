@@ -10,8 +10,10 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::memory::map_stack;
+use super::seccomp;
 use super::system::Nanos;
-use super::threads::{clone_thread, futex_wait_for};
+use super::threads::{clone_thread, futex_wait_for, is_thread, thread};
+use super::time::sleep;
 use crate::base::units::PAGE_BYTES;
 use crate::os::tls::{ThreadWord, prepare_thread_pointer};
 
@@ -22,12 +24,17 @@ const STACK_BYTES: usize = 64 << 10;
 /// and below it on aarch64, and is smaller than this.
 const CONTROL_BYTES: usize = 16 << 10;
 
+/// About as long as the kernel needs for the end of a thread.
+const MOMENT: Nanos = Nanos(20_000);
+
 /// # Invariants
 /// - `id` is the kernel's number of the thread, from before [`RawThread::start`] returns until the
 ///   thread has left its stack for good: the kernel sets and clears it.
 /// - `memory` is 0, or the mapping that holds stack and storage, used by one thread at a time.
+/// - `number` is that of the last thread, or 0 once the kernel was seen to have forgotten it.
 pub(crate) struct RawThread {
     id: AtomicU32,
+    number: AtomicU32,
     memory: AtomicUsize,
 }
 
@@ -53,7 +60,8 @@ impl Layout {
 
 impl RawThread {
     pub const fn new() -> RawThread {
-        RawThread { id: AtomicU32::new(0), memory: AtomicUsize::new(0) }
+        let (id, number) = (AtomicU32::new(0), AtomicU32::new(0));
+        RawThread { id, number, memory: AtomicUsize::new(0) }
     }
 
     /// Is it there?
@@ -68,6 +76,24 @@ impl RawThread {
             // The kernel's own wake is for waiters of any process, so this one looks again by itself.
             futex_wait_for(&self.id, self.id.load(Ordering::Relaxed), Nanos::from_millis(1));
         }
+    }
+
+    /// What the thread itself calls first.
+    pub fn note_number(&self) {
+        self.number.store(thread(), Ordering::Relaxed);
+    }
+
+    /// Returns once the kernel does not count it among the process's threads any more, which is a moment after it
+    /// has left its stack. Nobody starts it meanwhile.
+    pub fn wait_until_forgotten(&self) {
+        self.wait();
+        // Behind a filter nobody asks: a process that has one is rarely one that counts its threads.
+        let may_ask = !seccomp::is_inherited() && !seccomp::is_announced();
+        let number = self.number.load(Ordering::Relaxed);
+        while may_ask && number != 0 && is_thread(number) {
+            sleep(MOMENT);
+        }
+        self.number.store(0, Ordering::Relaxed);
     }
 
     /// Starts the thread, which takes no signals and ends when `run` returns. `false` if the system
@@ -95,6 +121,7 @@ impl RawThread {
     /// In a forked child the thread is gone; its memory is still there.
     pub fn forget_in_child(&self) {
         self.id.store(0, Ordering::Relaxed);
+        self.number.store(0, Ordering::Relaxed);
     }
 }
 

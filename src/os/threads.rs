@@ -16,6 +16,14 @@ pub(crate) fn thread() -> u32 {
     unsafe { system_call(libc::SYS_gettid, []) as u32 }
 }
 
+/// Is there a thread of this number in this process? A thread that ends is one until the kernel has forgotten it.
+pub(crate) fn is_thread(number: u32) -> bool {
+    const NO_SIGNAL: usize = 0;
+    let arguments = [process() as usize, number as usize, NO_SIGNAL];
+    // SAFETY: takes numbers, and sends nothing.
+    unsafe { system_call(libc::SYS_tgkill, arguments) == 0 }
+}
+
 /// This process's number.
 pub(crate) fn process() -> u32 {
     // SAFETY: getpid has no preconditions.

@@ -29,7 +29,7 @@ impl Assistant {
 }
 
 extern "C" fn run(_: *mut c_void) -> c_int {
-    own_thread::begin();
+    own_thread::begin(&RELEASE.ticker.assistant.thread);
     let (pages, journal) = (&HEAP.pages, &RELEASE.journal);
     let limits = *RELEASE.ticker.assistant.limits.lock();
     purge(pages, journal, &LinuxOfOwnThreads, pages.clock.epoch(), limits, &mut Batch::new());

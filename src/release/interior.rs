@@ -112,7 +112,8 @@ struct Purge<'a, O: Os> {
 impl<O: Os> Purge<'_, O> {
     /// Is there no budget for more?
     fn is_spent(&self) -> bool {
-        self.pages + self.batch.pages >= self.limits.pages || self.calls >= self.limits.calls
+        let is_over = self.limits.is_over() || self.calls >= self.limits.calls;
+        is_over || self.pages + self.batch.pages >= self.limits.pages
     }
 
     /// `false`: some spans were passed over and have to be looked at again.

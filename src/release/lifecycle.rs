@@ -9,8 +9,9 @@
 //!
 //! After the barrier either the operation is visible to the ticker, or ABSENT to the thread.
 //!
-//! Somebody may forbid it, and waits until it is gone. Who starts it looks for that once more after having said so,
-//! and who forbids it looks whether it is being started after having said that: one sees the other.
+//! Somebody may forbid it, for a while or for good, and waits until it is gone. Who starts it looks for that once more
+//! after having said so, and who forbids it looks whether it is being started after having said that: one sees the
+//! other.
 
 use crate::base::atomics::{AtomicU32, AtomicU64, Ordering, compiler_barrier, fence_after_rmw};
 
@@ -54,11 +55,16 @@ impl Lifecycle {
         self.state.load(Ordering::Relaxed) & PHASE == RUNNING
     }
 
-    /// From now on nobody starts it, and it ends when it next looks. The caller wakes it, and waits until it is neither
-    /// being started nor alive.
+    /// Until [`Lifecycle::allow`] nobody starts it, and it ends when it next looks. The caller wakes it, and waits
+    /// until it is neither being started nor alive.
     pub fn forbid(&self) {
         self.forbidden.fetch_add(1, Ordering::SeqCst);
         fence_after_rmw();
+    }
+
+    /// It may be started again, as far as the caller of [`Lifecycle::forbid`] is concerned.
+    pub fn allow(&self) {
+        self.forbidden.fetch_sub(1, Ordering::Release);
     }
 
     /// Does somebody forbid it?

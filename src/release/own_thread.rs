@@ -3,10 +3,12 @@
 use crate::caches::thread_cache::DEAD;
 use crate::os;
 use crate::os::biased_lock::OwnerWord;
+use crate::os::raw_thread::RawThread;
 use crate::os::tls::ThreadWord;
 
-/// The first thing that such a thread does.
-pub(super) fn begin() {
+/// The first thing that such a thread does, which is `thread`.
+pub(super) fn begin(thread: &RawThread) {
+    thread.note_number();
     // It never allocates; if it did, it would be past the caches.
     ThreadWord::of_this_thread().set(DEAD);
     os::name_thread(c"slackwater");

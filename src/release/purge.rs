@@ -3,6 +3,8 @@
 //! A range is claimed under the page heap's lock, so that nobody can allocate it; the kernel is
 //! called without the lock; then the range is settled: free and clean.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use super::delays::{INTERIOR, KINDS};
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::{Epoch, PageIndex, Pages, SEGMENT_BYTES, SegmentIndex};
@@ -29,12 +31,19 @@ pub(crate) struct PurgeLimits {
     /// Epochs for which a segment must have been left alone, by kind of page.
     pub delay_epochs: [u64; KINDS],
     pub coverage: Coverage,
+    /// Where this is not 0 any more, the purge ends with the batch in hand.
+    pub stop: Option<&'static AtomicU32>,
 }
 
 impl PurgeLimits {
     /// Those of each of two that share the work.
     pub(super) fn half(self) -> PurgeLimits {
         PurgeLimits { pages: self.pages.div_ceil(2), calls: self.calls.div_ceil(2), ..self }
+    }
+
+    /// Is the purge to end?
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed) != 0)
     }
 }
 
@@ -44,6 +53,7 @@ pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
     calls: u64::MAX,
     delay_epochs: [0; KINDS],
     coverage: Coverage::ALL,
+    stop: None,
 };
 
 /// Ranges in the hands of a purge. With its 1.8 KiB it lives where the purge's lock is, not on a stack that may
@@ -94,7 +104,7 @@ pub(crate) fn purge(
     let mut calls = 0;
     let mut purged = 0;
     let mut scan = Scan::new(page_heap.lock().purge_from);
-    while left > 0 && calls < limits.calls {
+    while left > 0 && calls < limits.calls && !limits.is_over() {
         let mut locked = page_heap.lock();
         is_waiting |= claim_batch(&mut locked, arena, now, &limits, left, &mut scan, batch);
         drop(locked);
@@ -129,7 +139,7 @@ pub(crate) fn purge(
         totals.update(|figures| figures.count_purge(&done));
         drop(locked);
     }
-    is_waiting |= left == 0 || calls >= limits.calls;
+    is_waiting |= left == 0 || calls >= limits.calls || limits.is_over();
     Purged { pages: Pages(purged as u32), calls, is_waiting, took: counted_until.since(began) }
 }
 

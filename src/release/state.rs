@@ -151,8 +151,9 @@ impl Ticker {
         self.lifecycle.is_running() && self.thread.is_alive()
     }
 
-    /// In a forked child the thread is gone.
+    /// In a forked child the thread is gone, and may be started.
     pub fn forget_in_child(&self) {
+        self.retry.store(0, Ordering::Relaxed);
         self.thread.forget_in_child();
         self.assistant.thread.forget_in_child();
         self.lifecycle.set_over();

@@ -8,7 +8,7 @@ use super::gate::{Decision, GateInput, GateState, decide};
 use super::interior::purge_interiors;
 use super::purge::{Batch, EVERYTHING, PurgeLimits, purge};
 use super::records::{ALL_RECORDS, IDLE_EPOCHS, RecordLimits, give_records_back};
-use super::state::{Assistant, LastTick, Release, Workspace};
+use super::state::{Assistant, LastTick, RELEASE, Release, Workspace};
 use super::takeover::{flush_all_bins, flush_own_bins, flush_unused_bins};
 use crate::base::units::{Epoch, Pages, SegmentIndex};
 use crate::caches::bin::Bins;
@@ -147,10 +147,12 @@ fn tick_locked(
         });
     }
     let released = if knobs.release {
-        let limits = Limits {
+        let mut limits = Limits {
             takes_over: by_ticker.is_some(),
             ..learn(heap, &mut last.delays, gate, &knobs, epoch)
         };
+        // The process's ticker may be told to end.
+        limits.purge.stop = by_ticker.as_ref().map(|_| &RELEASE.ticker.lifecycle.forbidden);
         let assistant = by_ticker.map(|ticker| ticker.assistant);
         release_pages(heap, &release.journal, os, own, assistant, &limits, &mut last.workspace)
     } else {
@@ -327,6 +329,7 @@ fn limits_for(is_eager: bool, knobs: &Knobs, delays: &Delays) -> PurgeLimits {
         delay_epochs: delays.added_to(epochs),
         calls: knobs.purge_max_calls,
         coverage: knobs.coverage,
+        stop: None,
     }
 }
 

@@ -15,6 +15,9 @@
 //! - A forked child has none until it needs one itself.
 //! - In a program that sets a filter of system calls it is not there any more before the filter is, and never again.
 //!   Where there was a filter before the program, it does without what such filters forbid.
+//! - A program of one thread has none when it forks, and for a while after: many that fork count threads first or
+//!   afterwards (CPython warns where there are two). Its slow paths tick meanwhile. It ends, too, when somebody asks
+//!   for a process of one thread, which some calls of the kernel's need.
 //! - `SLACKWATER_TICKER=off` forbids it, for programs that must have one thread.
 
 use core::ffi::{c_int, c_void};
@@ -42,7 +45,8 @@ const LONGEST_SLEEP_EPOCHS: u64 = 4;
 const LOOKS_PER_EPOCH: u64 = 4;
 const LOOKS_PER_PAUSE: u32 = 2;
 
-/// How long after a failure to start the thread, or after the end of one with other rights, the next attempt is made.
+/// How long after a failure to start the thread, after the end of one with other rights, or of one that was not to
+/// be seen, the next attempt is made.
 const RETRY: Nanos = Nanos::from_millis(1000);
 
 /// Starts the ticker if the heap needs one and has none. For slow paths, outside every lock. A few
@@ -89,6 +93,16 @@ pub(crate) fn forbid_ticker(release: &Release) {
     os::futex_wake(&release.ticker.lifecycle.forbidden);
 }
 
+/// Ends the ticker and its assistant, and returns once the kernel counts neither of them among the process's
+/// threads; for a while none is started. What it has in hand it finishes: a batch of a purge at most, some
+/// milliseconds. Any thread that holds no lock of the heap's.
+pub(crate) fn end(release: &Release) {
+    forbid_ticker(release);
+    wait_for_its_end(release);
+    release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
+    release.ticker.lifecycle.allow();
+}
+
 /// Returns once the ticker that was forbidden is gone, and its assistant. Any thread that holds no lock of the heap's.
 pub(crate) fn wait_for_its_end(release: &Release) {
     let ticker = &release.ticker;
@@ -96,13 +110,13 @@ pub(crate) fn wait_for_its_end(release: &Release) {
         os::yield_now();
     }
     // The assistant is waited for by the ticker, but for its last moment.
-    ticker.thread.wait();
-    ticker.assistant.thread.wait();
+    ticker.thread.wait_until_forgotten();
+    ticker.assistant.thread.wait_until_forgotten();
 }
 
 /// The thread.
 extern "C" fn run(_: *mut c_void) -> c_int {
-    own_thread::begin();
+    own_thread::begin(&RELEASE.ticker.thread);
     let (heap, release) = (&HEAP, &RELEASE);
     // SAFETY: this thread has opened no descriptor.
     let has_descriptors = unsafe { os::leave_descriptors() };

@@ -24,6 +24,7 @@ const EVERYTHING: PurgeLimits = PurgeLimits {
     calls: u64::MAX,
     delay_epochs: [0; KINDS],
     coverage: Coverage::ALL,
+    stop: None,
 };
 
 /// When every segment has rested for long enough.

@@ -1,4 +1,5 @@
 use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Batch, PurgeLimits, REFUSED_DELAY_EPOCHS, purge};
 use crate::base::bits::{PageBits, PageRun};
@@ -12,8 +13,13 @@ use crate::pages::page_heap::LargeRun;
 use crate::release::purge_everything;
 use crate::testing::test_heap::{TestHeap, pages};
 
-const EVERYTHING: PurgeLimits =
-    PurgeLimits { pages: u64::MAX, calls: u64::MAX, delay_epochs: [0; 5], coverage: Coverage::ALL };
+const EVERYTHING: PurgeLimits = PurgeLimits {
+    pages: u64::MAX,
+    calls: u64::MAX,
+    delay_epochs: [0; 5],
+    coverage: Coverage::ALL,
+    stop: None,
+};
 
 fn purge_with(test: &TestHeap, os: &impl Os, limits: PurgeLimits) -> u64 {
     let (heap_pages, journal) = (&test.heap.pages, &test.release.journal);
@@ -188,6 +194,22 @@ fn the_budget_holds_over_ranges_segments_and_calls() {
         assert_eq!(purge_with(&test, &test.os, limits), purged);
     }
     assert_eq!(test.os.purged_bytes(), (256 + 36) * 4096);
+}
+
+/// Somebody waits for the end of who purges: it is done with the batch in hand, and the rest is as it was.
+#[test]
+fn a_purge_that_is_to_end_leaves_the_rest() {
+    static STOP: AtomicU32 = AtomicU32::new(0);
+    let test = TestHeap::new();
+    scatter(&test, 200);
+    let limits = PurgeLimits { stop: Some(&STOP), ..EVERYTHING };
+    let stopping =
+        During { os: &test.os, action: |_: &[AddressRange]| STOP.store(1, Ordering::Relaxed) };
+    assert_eq!(purge_with(&test, &stopping, limits), PURGE_BATCH as u64);
+    assert_eq!(purge_with(&test, &test.os, limits), 0);
+    test.check();
+    STOP.store(0, Ordering::Relaxed);
+    assert_eq!(purge_with(&test, &test.os, limits), 200 - PURGE_BATCH as u64);
 }
 
 #[test]
