@@ -401,6 +401,8 @@ static void a_childs_filter_is_the_childs(void) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+        /* Its own, not its parent's. */
+        open_statm();
         give_up_rights();
         set_by_prctl(ALLOWS(&filter, own_list));
         serves_and_releases();
