@@ -1,0 +1,10 @@
+//! Real programs under the library do their work right: the same answers as without it, and nothing
+//! lost on the way. Their children run under it too.
+
+mod compilers;
+mod databases;
+mod git;
+mod interpreters;
+mod shared;
+#[path = "../support/mod.rs"]
+mod support;
