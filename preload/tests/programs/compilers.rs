@@ -67,6 +67,11 @@ fn gcc_makes_the_same_program() {
 }
 
 #[test]
+fn clang_makes_the_same_program() {
+    makes_the_same_program("clang_makes_the_same_program", "clang++");
+}
+
+#[test]
 fn rust_program_of_many_threads_computes_the_same() {
     const TEST: &str = "rust_program_of_many_threads_computes_the_same";
     let Some(rustc) = installed(TEST, "rustc") else { return };

@@ -1,4 +1,4 @@
-//! Interpreters: Python and its own tests, Perl, the shell.
+//! Interpreters: Python and its own tests, Perl, Ruby, the shell.
 
 use std::env;
 use std::path::PathBuf;
@@ -155,4 +155,12 @@ fn shell_and_its_children_have_the_library() {
         command.args(["-c", &format!("cat /proc/{whose}/maps; true")]);
         expect_library_in(&run(&mut command, "", LIMIT).expect_success().stdout);
     }
+}
+
+#[test]
+fn ruby_computes_the_same() {
+    let Some(ruby) = installed("ruby_computes_the_same", "ruby") else { return };
+    same_under_library("ruby", &ruby, include_str!("sources/churn.rb"), |command, _| {
+        command.env_remove("RUBYOPT").arg("-");
+    });
 }

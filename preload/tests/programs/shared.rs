@@ -1,14 +1,17 @@
 //! What the tests of programs share: directories of their own, the comparison with the system's allocator,
-//! servers.
+//! servers, and a user who is nobody in particular.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{LIMIT, Outcome, library, plain, preloaded, run, unique_path};
+use crate::support::{LIMIT, Outcome, library, plain, preloaded, run, skipped, unique_path};
 
 /// A directory that is gone when the test is over.
 pub struct Scratch(pub PathBuf);
@@ -91,6 +94,18 @@ pub fn library_name() -> Option<String> {
     Some(format!("/{}", name.to_str().expect("a name in UTF-8")))
 }
 
+/// A program that stands where an ordinary user's PATH does not lead; skipped if it is nowhere.
+pub fn installed_in(test: &str, folders: &[PathBuf], program: &str) -> Option<PathBuf> {
+    let on_path: Vec<PathBuf> =
+        env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let everywhere = on_path.iter().chain(folders).map(|folder| folder.join(program));
+    let found = everywhere.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        skipped(test, &format!("{program} is not installed"));
+    }
+    found
+}
+
 /// A server of the test's own, with the processes that it starts; it and they are gone when the test is over.
 pub struct Server {
     process: Child,
@@ -105,6 +120,7 @@ impl Server {
         let name = format!("{command:?}");
         let process = command
             .process_group(0)
+            .stdin(Stdio::null())
             .stdout(output.try_clone().expect("duplicate a descriptor"))
             .stderr(output)
             .spawn()
@@ -148,6 +164,12 @@ impl Server {
         }
     }
 
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill reads and writes no memory; the child is not reaped, so the number is its own.
+        let sent = unsafe { libc::kill(self.id().cast_signed(), signal) };
+        assert_eq!(sent, 0, "the server runs: {}", self.said());
+    }
+
     /// Waits until it has ended, as it must after what was asked of it.
     pub fn expect_end(mut self) {
         let deadline = Instant::now() + LIMIT;
@@ -169,5 +191,55 @@ impl Drop for Server {
             unsafe { libc::kill(-self.id().cast_signed(), libc::SIGKILL) };
             let _ = self.process.wait();
         }
+    }
+}
+
+pub fn is_root() -> bool {
+    // SAFETY: it cannot fail, and touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// An ordinary user, for programs that refuse to be root's and for those that give their callers more rights: the
+/// user nobody where root runs the tests, else who runs them.
+pub struct Nobody {
+    /// Owned by that user.
+    pub home: Scratch,
+    /// A copy that is theirs to read, whoever may enter the folder where the library was built.
+    library: Option<PathBuf>,
+}
+
+impl Nobody {
+    /// Debian's user `nobody` and group `nogroup`.
+    const ID: u32 = 65534;
+
+    pub fn new(name: &str) -> Self {
+        let home = Scratch::new(name);
+        let library = library().map(|library| {
+            let copy = home.join(library.file_name().and_then(OsStr::to_str).expect("a name"));
+            fs::copy(&library, &copy).expect("copy the library");
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("change its mode");
+            copy
+        });
+        if is_root() {
+            chown(&home.0, Some(Self::ID), Some(Self::ID)).expect("give a directory away");
+        }
+        Self { home, library }
+    }
+
+    pub fn plain(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = plain(program);
+        command.current_dir(&self.home.0).env("HOME", &self.home.0);
+        if is_root() {
+            command.uid(Self::ID).gid(Self::ID);
+        }
+        command
+    }
+
+    pub fn preloaded(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.plain(program);
+        if let Some(library) = &self.library {
+            command.env("LD_PRELOAD", library);
+        }
+        command
     }
 }
