@@ -4,11 +4,16 @@
 mod browser;
 mod compilers;
 mod databases;
+mod debuggers;
 mod git;
 mod interpreters;
+mod loaders;
 mod nginx;
 mod postgres;
+#[path = "../support/programs_in_c.rs"]
+mod programs_in_c;
 mod runtimes;
+mod sandboxes;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;

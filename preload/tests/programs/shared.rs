@@ -237,9 +237,14 @@ impl Nobody {
 
     pub fn preloaded(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.plain(program);
+        self.preload(&mut command);
+        command
+    }
+
+    /// Preloads the copy into a command of anybody's: it stays readable when the command becomes this user.
+    pub fn preload(&self, command: &mut Command) {
         if let Some(library) = &self.library {
             command.env("LD_PRELOAD", library);
         }
-        command
     }
 }

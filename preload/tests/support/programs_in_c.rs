@@ -8,8 +8,16 @@ use std::sync::Mutex;
 use crate::support::{LIMIT, installed, plain, run};
 
 /// Sources that make libraries.
-const LIBRARIES: [&str; 6] =
-    ["plugin.c", "early.c", "interposer.c", "deepbound.c", "early_foreign.c", "next_allocator.c"];
+const LIBRARIES: [&str; 8] = [
+    "plugin.c",
+    "early.c",
+    "interposer.c",
+    "deepbound.c",
+    "early_foreign.c",
+    "next_allocator.c",
+    "audit.c",
+    "recorder.c",
+];
 
 /// Programs that are linked with one of these.
 const LINKED: [(&str, &str); 2] = [("forks.c", "early.c"), ("foreign.c", "early_foreign.c")];
