@@ -247,6 +247,7 @@ mod clones {
             a_program_of_one_thread_has_one_around_a_fork,
             a_program_of_many_keeps_its_ticker,
             a_namespace_of_users_can_be_had,
+            a_process_has_the_code_of_its_last_thread,
         ]
     );
 }

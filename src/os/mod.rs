@@ -12,6 +12,7 @@ mod errno;
 pub(crate) mod fake;
 mod files;
 pub(crate) mod identity;
+pub(crate) mod leader;
 mod linux;
 pub(crate) mod loader;
 pub(crate) mod lock;

@@ -12,6 +12,8 @@
 //! - libc's `setuid` does not reach it either: it ends when it sees that the program's rights are not its own any
 //!   more (users, groups, capabilities, filters; from Linux 5.9 on, where it has descriptors of its own to
 //!   look with), and the next one, a second later at the earliest, has the program's.
+//! - If the program's last thread ends by the system call alone, and not as libc's threads do, it ends, too, at its
+//!   next look, with the code that the process's first thread had: the process's is that of the thread that ends last.
 //! - A forked child has none until it needs one itself.
 //! - In a program that sets a filter of system calls it is not there any more before the filter is, and never again.
 //!   Where there was a filter before the program, it does without what such filters forbid.
@@ -30,7 +32,7 @@ use super::tick::tick;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
 use crate::os::identity::{self, Identity};
-use crate::os::{self, Linux, LinuxOfOwnThreads, Nanos, Os, seccomp};
+use crate::os::{self, Linux, LinuxOfOwnThreads, Nanos, Os, leader, seccomp};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
 const START_PAGES: u64 = 1024;
@@ -132,10 +134,12 @@ extern "C" fn run(_: *mut c_void) -> c_int {
             release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
         }
         let is_forbidden = release.ticker.lifecycle.is_forbidden();
-        if has_other_rights || is_forbidden || !knobs.ticker || !knobs.release {
+        let left_alone = code_where_alone(has_descriptors);
+        let is_over = is_forbidden || left_alone.is_some();
+        if has_other_rights || is_over || !knobs.ticker || !knobs.release {
             sections::thread_ends();
             release.ticker.lifecycle.set_over();
-            return 0;
+            return left_alone.unwrap_or(0);
         }
         let Some(ticked) = tick(heap, release, &LinuxOfOwnThreads, is_quiet, has_descriptors)
         else {
@@ -146,9 +150,14 @@ extern "C" fn run(_: *mut c_void) -> c_int {
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
         if rested >= REST_TICKS && ends(heap, release) {
             sections::thread_ends();
-            return 0;
+            return code_where_alone(has_descriptors).unwrap_or(0);
         }
     }
+}
+
+/// The code with which the process is to end, if none of the program's threads is left.
+fn code_where_alone(has_descriptors: bool) -> Option<c_int> {
+    if has_descriptors { leader::code_if_only_this_is_left() } else { None }
 }
 
 /// Has the program other rights than these, the calling thread's? A program that gives up some does so for its own

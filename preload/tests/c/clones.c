@@ -168,10 +168,25 @@ static void a_namespace_of_users_can_be_had(void) {
     CHECK(setns(-1, 0) == -1 && errno == EBADF, "%d", errno);
 }
 
+/* The first thread ends by the system call alone, and the allocator's own is there: the process ends with it, and with
+ * its code. */
+static void a_process_has_the_code_of_its_last_thread(void) {
+    for (int turn = 0; turn < 5; turn++) {
+        pid_t child = fork();
+        if (child == 0) {
+            fill_all();
+            a_ticker_comes();
+            syscall(SYS_exit, 7);
+        }
+        expect(child, 7);
+    }
+}
+
 static const struct check checks[] = {
     {"a_program_of_one_thread_has_one_around_a_fork", a_program_of_one_thread_has_one_around_a_fork},
     {"a_program_of_many_keeps_its_ticker", a_program_of_many_keeps_its_ticker},
     {"a_namespace_of_users_can_be_had", a_namespace_of_users_can_be_had},
+    {"a_process_has_the_code_of_its_last_thread", a_process_has_the_code_of_its_last_thread},
 };
 
 int main(int argc, char **argv) { return check_main(checks, COUNT(checks), argc, argv); }
