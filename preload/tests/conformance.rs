@@ -247,7 +247,14 @@ mod clones {
             a_program_of_one_thread_has_one_around_a_fork,
             a_program_of_many_keeps_its_ticker,
             a_namespace_of_users_can_be_had,
+            children_by_the_system_call,
+            children_by_assembly,
+            children_by_libcs_clone,
+            children_by_clone3,
+            children_by_fork_without_handlers,
+            copies_of_copies,
             a_process_has_the_code_of_its_last_thread,
+            children_that_share_the_memory_are_left_alone,
         ]
     );
 }

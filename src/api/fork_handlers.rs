@@ -8,14 +8,13 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::api::copies;
 use crate::caches::bin::Bins;
 use crate::heap::HEAP;
 use crate::heap::central;
-use crate::hooks::sections;
 use crate::os;
 use crate::os::{pin, streams};
 use crate::release::{self, RELEASE};
-use crate::sampling::observer;
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
 /// inside malloc (a signal handler forks) do nothing: whatever the interrupted call holds stays held.
@@ -56,6 +55,7 @@ fn was_this_thread() -> bool {
 /// Ends the ticker, unless the calling thread holds what the ticker may wait for: this is a signal handler that
 /// interrupted malloc.
 pub(crate) fn end_ticker() {
+    copies::see_to_copy();
     let (_, is_inside) = os::this_thread();
     if !is_inside && !HEAP.pages.page_heap.is_mine() {
         release::end_ticker(&RELEASE);
@@ -94,6 +94,7 @@ extern "C" fn after_in_child() {
 /// Takes every lock of the heap, and keeps other threads out of their caches. `false`, and nothing is taken, if the
 /// calling thread is inside malloc or ticks: a signal handler is at it.
 pub(crate) fn hold() -> bool {
+    copies::see_to_copy();
     let (word, is_inside) = os::this_thread();
     HEAP.wait_for_start(word);
     // No tick is under way from here on.
@@ -116,10 +117,9 @@ pub(crate) fn let_go_in_parent() {
 
 /// Makes the heap that of the process that the fork has made; and gives back, if `was_held`, what [`hold`] took.
 pub(crate) fn let_go_in_child(was_held: bool) {
-    HEAP.adopt_in_this_process();
-    RELEASE.ticker.forget_in_child();
-    sections::forked();
-    observer::forked();
+    if was_held || !HEAP.is_copied() {
+        copies::adopt();
+    }
     if was_held {
         let (word, _) = os::this_thread();
         // SAFETY: the calling thread took the locks, and is now the only one.

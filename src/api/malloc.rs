@@ -3,6 +3,7 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
+use crate::api::copies::see_to_copy;
 pub use crate::api::foreign::NextAllocator;
 use crate::api::this_thread::{enter, enter_to_free, housekeeping};
 use crate::api::{foreign, start};
@@ -412,6 +413,7 @@ pub fn release_now() -> crate::base::units::Pages {
     if !start::is_ready() {
         return crate::base::units::Pages(0);
     }
+    see_to_copy();
     if !HEAP.has_barrier() {
         HEAP.register_barrier();
     }

@@ -1,5 +1,6 @@
 //! What users call, and what the system calls: the operations, threads that come and go, forks, and the end.
 
+pub(crate) mod copies;
 pub(crate) mod exit_summary;
 pub mod faults;
 pub(crate) mod foreign;

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::api::copies::see_to_copy;
 use crate::api::{start, thread_exit};
 use crate::caches::entered::{Entered, enter_or};
 use crate::caches::thread_cache::{FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
@@ -20,6 +21,7 @@ const SLOW_PATHS_PER_CLOCK: u32 = 8;
 /// inside its cache already (this is a signal handler), or there is no memory for a cache.
 #[cold]
 pub(crate) fn enter() -> Option<Entered> {
+    see_to_copy();
     enter_or(|word, _| attach(word))
 }
 
@@ -27,6 +29,7 @@ pub(crate) fn enter() -> Option<Entered> {
 /// nobody would take a cache back; so a thread that has none gets one only by many frees.
 #[cold]
 pub(crate) fn enter_to_free() -> Option<Entered> {
+    see_to_copy();
     enter_or(|word, value| match value {
         LAST_SPECIAL => attach(word),
         UNSET => {

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::api::copies::see_to_copy;
 use crate::caches::bin::Bins;
 use crate::caches::entered::enter_or;
 use crate::caches::thread_cache::{DEAD, ThreadCache};
@@ -36,6 +37,7 @@ pub(crate) fn announce(cache: &'static ThreadCache) -> bool {
 /// The thread ends: its blocks go back, its record is for the next thread. Frees that come after
 /// this (of later destructors, of libc itself) are served without a cache.
 extern "C" fn thread_ends(_cache: *mut c_void) {
+    see_to_copy();
     if let Some(entered) = enter_or(|_, _| None) {
         let cache = entered.cache;
         central::flush(&HEAP, cache, Bins::ALL);

@@ -25,6 +25,11 @@ impl Counter {
         self.add(less.wrapping_neg());
     }
 
+    #[inline]
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// Any thread.
     #[inline]
     pub fn get(&self) -> u64 {

@@ -177,6 +177,20 @@ impl Registry {
         }
     }
 
+    /// In a copy of the process: ends the take-overs of a thread that the copy does not have. Calls `mend` for each
+    /// cache that was being taken over, before its owner gets in.
+    ///
+    /// # Safety
+    /// As [`Lock::free_from_ghost`]; no thread is inside its cache.
+    pub unsafe fn end_ghosts_takeovers(&self, mend: impl Fn(&ThreadCache)) {
+        for cache in self.all().filter(|cache| cache.lock.is_wanted()) {
+            mend(cache);
+            cache.lock.let_go();
+        }
+        // SAFETY: the caller says so. Take-overs leave the list of unused records alone.
+        unsafe { self.unused.free_from_ghost() };
+    }
+
     /// Before a fork: keeps threads from coming and going, and every other thread out of its cache.
     /// A thread that does not leave malloc in time (it is stopped in a signal handler, say) is left
     /// alone. Where the kernel has no barrier for us, all are. Returns whether the barrier was used.

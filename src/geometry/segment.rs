@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 
-use crate::base::atomics::AtomicU64;
+use crate::base::atomics::{AtomicU64, compiler_barrier};
 use crate::base::bits::{AtomicPageBits, PageBits, PageRun};
 use crate::base::units::{
     CHUNK_PAGES, Epoch, PAGE_BYTES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES,
@@ -182,10 +182,25 @@ impl PageStates {
             self.dirty_last = now;
         }
         self.vacated_last = now;
-        self.used.clear(run);
         self.dirty = self.dirty.or(&new);
         self.set_reason(&PageBits::of(run), reason);
+        // A copy of the process may find this half done: a page that is free and not dirty reads as zero.
+        compiler_barrier();
+        self.used.clear(run);
         joins
+    }
+
+    /// In a copy of the process: pages that a purge had in hand are in nobody's any more, and are as it left them;
+    /// of those that were just being freed nothing is said but that they are in use.
+    pub fn forget_ghosts(&mut self) {
+        self.claimed = PageBits::EMPTY;
+        self.dirty = self.dirty.and_not(&self.used);
+        self.purged = self.purged.and_not(&self.used.or(&self.dirty));
+    }
+
+    /// All pages in use.
+    pub fn used(&self) -> PageBits {
+        self.used
     }
 
     /// Records that free pages were purged while a span still held them.

@@ -305,7 +305,30 @@ impl Span {
     }
 }
 
-/// For the checker, while nothing moves.
+/// For whoever knows that nothing moves.
+impl Span {
+    /// Is the block here?
+    pub fn has_free(&self, block: u32) -> bool {
+        self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
+    }
+
+    pub fn is_available(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STATE_MASK == AVAILABLE
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STATE_MASK == FULL
+    }
+
+    /// Makes the caller the holder of a span that is in no index, whoever was it. In a copy of the process that has
+    /// no other holder.
+    pub fn take_from_ghost(&self) {
+        let state = self.state.load(Ordering::Relaxed);
+        self.state.store(state & !STATE_MASK | HELD, Ordering::Relaxed);
+    }
+}
+
+/// For tests.
 #[cfg(test)]
 impl Span {
     /// What all-zero memory is.
@@ -329,18 +352,6 @@ impl Span {
     /// The number that the span was created with.
     pub fn number(&self) -> u64 {
         self.state.load(Ordering::Relaxed) >> STATE_BITS
-    }
-
-    pub fn has_free(&self, block: u32) -> bool {
-        self.bits[block as usize / 64].load(Ordering::Relaxed) >> (block % 64) & 1 == 1
-    }
-
-    pub fn is_available(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & STATE_MASK == AVAILABLE
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & STATE_MASK == FULL
     }
 }
 

@@ -50,6 +50,20 @@ pub(crate) fn try_take(arena: &Arena, class: SizeClass, chunk: ChunkIndex) -> bo
     taken
 }
 
+/// Is the span in the index, where everybody finds it? While nothing moves.
+pub(crate) fn is_listed(arena: &Arena, class: SizeClass, chunk: ChunkIndex) -> bool {
+    path(arena, class, chunk)
+        .iter()
+        .all(|&(word, bit)| word.load(Ordering::Relaxed) >> bit & 1 == 1)
+}
+
+/// Takes a span for the caller from whoever has it, or from the index. In a copy of the process where nobody has it
+/// any more.
+pub(crate) fn take_from_ghost(arena: &Arena, class: SizeClass, chunk: ChunkIndex) {
+    bit_pyramid::remove(&path(arena, class, chunk));
+    arena.span(chunk).take_from_ghost();
+}
+
 /// Takes the span at the lowest address; the caller then holds it.
 pub(crate) fn take_lowest(arena: &Arena, class: SizeClass) -> Option<ChunkIndex> {
     let rows = arena.in_use().div_ceil(64);

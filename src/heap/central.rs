@@ -180,7 +180,8 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
 
 const _: () = assert!(MAX_BIN_SLOTS as usize * size_of::<AtomicPtr<u8>>() <= MAX_ARRAY_BYTES);
 
-fn array_bytes(slots: u32) -> usize {
+/// The bytes of a bin's array.
+pub(super) fn array_bytes(slots: u32) -> usize {
     slots as usize * size_of::<AtomicPtr<u8>>()
 }
 
@@ -241,6 +242,12 @@ fn locate(class: SizeClass, address: usize, offset: usize) -> (ChunkIndex, u32, 
         report::fail("free of an address inside a block", address);
     }
     (Arena::chunk_at(offset), index / 64, 1 << (index % 64))
+}
+
+/// Is the block at `offset`, of a span of `class`, in its span? While nothing moves.
+pub(super) fn is_in_span(arena: &Arena, class: SizeClass, offset: usize) -> bool {
+    let block = class.block_index((offset % SPAN_BYTES) as u32);
+    arena.span(Arena::chunk_at(offset)).has_free(block)
 }
 
 /// Puts the blocks of one word back and sees to what follows from it.

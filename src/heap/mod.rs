@@ -4,6 +4,7 @@ pub(crate) mod altered;
 pub(crate) mod central;
 pub mod knobs;
 pub(crate) mod large;
+pub(crate) mod mend;
 mod uncached;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ pub(crate) use self::uncached::{Uncached, UncachedClass};
 use crate::base::units::{SEGMENT_BYTES, SegmentIndex};
 use crate::caches::registry::Registry;
 use crate::caches::thread_cache::ThreadCache;
+use crate::os::copy_mark::CopyMark;
 use crate::os::lock::Guard;
 use crate::os::{self, Os, seccomp};
 use crate::pages::HeapPages;
@@ -40,8 +42,9 @@ pub(crate) struct Heap {
     ready: AtomicU32,
     /// The thread that makes the heap ready, by its word's address.
     starter: AtomicUsize,
-    /// The process whose heap this is.
+    /// The process whose heap this is, and how a copy of it knows that it is not that.
     process: AtomicU32,
+    copy_mark: CopyMark,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
 }
@@ -63,6 +66,7 @@ impl Heap {
             ready: AtomicU32::new(UNTOUCHED),
             starter: AtomicUsize::new(0),
             process: AtomicU32::new(0),
+            copy_mark: CopyMark::new(),
             has_barrier: AtomicBool::new(false),
         }
     }
@@ -94,6 +98,7 @@ impl Heap {
         if first.is_ok() {
             self.starter.store(word, Ordering::Relaxed);
             self.process.store(os::process(), Ordering::Relaxed);
+            self.pages.metadata.add_used(self.copy_mark.set());
             let state = if start() { READY } else { FAILED };
             // Release: partner of the Acquires of `is_ready` and `wait_for_start`.
             self.ready.store(state, Ordering::Release);
@@ -174,15 +179,35 @@ impl Heap {
         self.sampler.lock_for_fork();
     }
 
-    /// A fork has made this process.
+    /// This process is a copy of the one that the heap was of, and the heap is whole.
     pub fn adopt_in_this_process(&self) {
         self.process.store(os::process(), Ordering::Relaxed);
+        self.copy_mark.settle();
     }
 
     /// Is this the process that the heap is of? It is not in a child of `vfork`, which shares the
-    /// memory but will leave it; threads that it starts are not the program's.
+    /// memory but will leave it; threads that it starts are not the program's. Nor in a copy to which nobody has seen
+    /// yet.
     pub fn is_of_this_process(&self) -> bool {
-        self.process.load(Ordering::Relaxed) == os::process()
+        !self.copy_mark.is_copy() && self.process.load(Ordering::Relaxed) == os::process()
+    }
+
+    /// Is this process a copy of the one that the heap is of, to which nobody has seen yet? Two loads.
+    #[inline]
+    pub fn is_copied(&self) -> bool {
+        self.copy_mark.is_copy()
+    }
+
+    /// `true`: the calling thread makes the copied heap whole, and then adopts it. `false`: another one has.
+    pub fn take_copy_in_hand(&self) -> bool {
+        self.copy_mark.take_in_hand()
+    }
+
+    /// Does the calling thread hold one of the locks? Then this is a signal handler that interrupted it.
+    pub fn is_interrupted(&self) -> bool {
+        self.pages.page_heap.is_mine()
+            || self.sampler.is_interrupted()
+            || self.pages.metadata.is_interrupted()
     }
 
     /// Is what lies at `offset` from the arena's base others', among the segments?

@@ -130,6 +130,19 @@ impl<T> Lock<T> {
         }
     }
 
+    /// Frees the lock if another thread holds it. Returns whether one did.
+    ///
+    /// # Safety
+    /// That thread is not there: this process is a copy of its own. Whatever it left half done, the caller makes
+    /// whole before anybody uses the value.
+    pub unsafe fn free_from_ghost(&self) -> bool {
+        let is_held = self.word.load(Ordering::Relaxed) != FREE && !self.is_mine();
+        if is_held {
+            self.word.store(FREE, Ordering::Relaxed);
+        }
+        is_held
+    }
+
     /// Takes the lock for longer than a scope: before a fork. `false` if the calling thread holds it
     /// already.
     pub fn lock_for_fork(&self) -> bool {
@@ -196,8 +209,14 @@ mod tests {
         assert!(lock.lock_unless_mine().is_none(), "the holder does not wait for itself");
         assert!(lock.is_mine());
         std::thread::scope(|scope| scope.spawn(|| assert!(!lock.is_mine())).join().unwrap());
+        // SAFETY: nobody but this thread uses the value.
+        assert!(!unsafe { lock.free_from_ghost() } && lock.is_mine(), "it is no ghost");
         drop(held);
         assert!(!lock.is_mine());
+        assert!(lock.try_lock().is_some());
+        std::thread::scope(|scope| scope.spawn(|| lock.lock_for_fork()).join().unwrap());
+        // SAFETY: the thread that took it has ended, and left the value whole.
+        assert!(unsafe { lock.free_from_ghost() });
         assert!(lock.try_lock().is_some());
     }
 }

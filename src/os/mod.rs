@@ -7,6 +7,7 @@
 
 pub(crate) mod biased_lock;
 pub mod cgroup;
+pub(crate) mod copy_mark;
 mod errno;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -50,6 +50,13 @@ impl Sequence {
         result
     }
 
+    /// In a copy of the process: a writer that the copy does not have was in the middle of a change, which readers
+    /// must not wait for. What was written stays. Like a change, nobody else writes.
+    pub fn end_ghosts_change(&self) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.next_multiple_of(2), Ordering::Release);
+    }
+
     /// What `read` reads while nobody writes. Waits for no one but a writer between its two ends, and not for
     /// ever: a signal handler may have interrupted that very writer. Then it is what was there.
     pub fn read<T>(&self, read: impl Fn() -> T) -> T {

@@ -280,6 +280,42 @@ impl Metadata {
         }
     }
 
+    /// Makes the chunks agree with the arrays that are in use: addresses, and the bytes asked for. What else was taken
+    /// of a chunk, or had come back, is lost until the chunk is empty. In a copy of the process where a thread that
+    /// the copy does not have held the lock.
+    pub fn rebuild(&self, in_use: impl Iterator<Item = (usize, usize)>) {
+        let mut pool = self.pool.lock();
+        let arrays = &mut pool.arrays;
+        let mut at = arrays.first;
+        while !at.is_null() {
+            let chunk = arrays.chunk(at);
+            (chunk.used, chunk.is_held) = (0, false);
+            chunk.forget_pieces();
+            at = chunk.next;
+        }
+        for (array, bytes) in in_use {
+            let chunk = arrays.chunk(chunk_of(array as *mut Piece));
+            let end = array % MAP_BYTES + (1 << (size_index(bytes) as u32 + MIN_SHIFT));
+            chunk.used += 1;
+            chunk.fresh = chunk.fresh.max(end);
+        }
+        arrays.from = [arrays.first; SIZES];
+    }
+
+    /// Is this a signal handler that interrupted its thread here?
+    pub fn is_interrupted(&self) -> bool {
+        self.pool.is_mine()
+    }
+
+    /// Frees the lock from a thread that is not there. Returns whether one held it.
+    ///
+    /// # Safety
+    /// As [`Lock::free_from_ghost`]; [`Metadata::rebuild`] is what makes it whole.
+    pub unsafe fn free_from_ghost(&self) -> bool {
+        // SAFETY: the caller says so.
+        unsafe { self.pool.free_from_ghost() }
+    }
+
     /// Counts records, here or elsewhere, of which so many bytes more have been touched.
     pub fn add_used(&self, bytes: usize) {
         self.touched.fetch_add(bytes, Ordering::Relaxed);

@@ -162,6 +162,16 @@ impl PageHeap {
     /// Puts the segment into the sets that its page states call for. After every change of them.
     pub fn refresh(&mut self, arena: &Arena, segment: SegmentIndex) {
         let states = self.states(arena, segment);
+        let sets = Self::sets_of(states);
+        let changed = states.sets(FRESH_SETS) ^ sets;
+        if changed != 0 {
+            states.set_sets(sets, FRESH_SETS);
+            self.change_sets(arena, segment, changed.into());
+        }
+    }
+
+    /// The sets that a segment's page states call for.
+    fn sets_of(states: &PageStates) -> u16 {
         let allocatable = states.allocatable();
         let dirty = states.dirty();
         let mut sets = 0u16;
@@ -181,11 +191,7 @@ impl PageHeap {
         } else if longest.0 == SEGMENT_PAGES {
             sets |= 1 << IDLE_RECORD;
         }
-        let changed = states.sets(FRESH_SETS) ^ sets;
-        if changed != 0 {
-            states.set_sets(sets, FRESH_SETS);
-            self.change_sets(arena, segment, changed.into());
-        }
+        sets
     }
 
     /// Takes the segment out of those of the sets `changed` in which it is, and puts it into the others.
@@ -600,5 +606,6 @@ impl PageHeap {
     }
 }
 
+mod rebuild;
 #[cfg(test)]
 mod tests;

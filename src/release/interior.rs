@@ -54,6 +54,8 @@ pub(super) fn purge_interiors(
 ) -> Purged {
     let _section = sections::enter(Section::Purge);
     let began = os.exact_now();
+    // In a copy of the process it may be another thread's, which was in the middle of this.
+    batch.clear();
     let mut purge =
         Purge { heap, journal, os, limits, batch, pages: 0, calls: 0, counted_until: began };
     let mut is_waiting = false;
@@ -95,6 +97,10 @@ impl InteriorBatch {
             span_count: 0,
             pages: 0,
         }
+    }
+
+    fn clear(&mut self) {
+        (self.range_count, self.span_count, self.pages) = (0, 0, 0);
     }
 }
 
@@ -201,7 +207,7 @@ impl<O: Os> Purge<'_, O> {
         for held in batch.spans[..batch.span_count].iter().flatten() {
             central::give_up_span(heap, held.class, held.chunk);
         }
-        (batch.range_count, batch.span_count, batch.pages) = (0, 0, 0);
+        batch.clear();
     }
 }
 

@@ -111,10 +111,15 @@ impl Lifecycle {
             self.state.compare_exchange(attempt.0, running, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// There is no thread: the attempt has failed, the thread ends whatever happens meanwhile, or it
-    /// is another process's.
+    /// There is no thread: the attempt has failed, or the thread ends whatever happens meanwhile.
     pub fn set_over(&self) {
         self.state.fetch_and(!PHASE, Ordering::Release);
+    }
+
+    /// This process is a copy: there is no such thread, and nobody forbids it.
+    pub fn forget_in_child(&self) {
+        self.forbidden.store(0, Ordering::Relaxed);
+        self.set_over();
     }
 
     /// The thread would like to end. It then passes a barrier and looks whether anything happened; if

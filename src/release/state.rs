@@ -113,6 +113,23 @@ impl Release {
         self.ticking.lock_for_fork()
     }
 
+    /// Is this a signal handler that interrupted a tick of its thread's?
+    pub fn is_interrupted(&self) -> bool {
+        self.ticking.is_mine()
+    }
+
+    /// Frees the locks from threads that are not there, for this process is a copy of theirs. Returns whether one of
+    /// them ticked. What a tick keeps for the next one may be of before or after, each number for itself.
+    ///
+    /// # Safety
+    /// As [`Lock::free_from_ghost`]; what the tick did to its heap is made whole by the caller.
+    pub unsafe fn free_from_ghosts(&self) -> bool {
+        // SAFETY: the caller says so; limits are set before each use.
+        unsafe { self.ticker.assistant.limits.free_from_ghost() };
+        // SAFETY: the caller says so.
+        unsafe { self.ticking.free_from_ghost() }
+    }
+
     /// # Safety
     /// As [`Lock::unlock_after_fork`].
     pub unsafe fn unlock_after_fork(&self) {
@@ -154,9 +171,9 @@ impl Ticker {
     /// In a forked child the thread is gone, and may be started.
     pub fn forget_in_child(&self) {
         self.retry.store(0, Ordering::Relaxed);
+        self.lifecycle.forget_in_child();
         self.thread.forget_in_child();
         self.assistant.thread.forget_in_child();
-        self.lifecycle.set_over();
     }
 }
 

@@ -145,10 +145,25 @@ impl Sampler {
     #[cold]
     fn close_warm(&self, arena: &Arena) {
         let Some(state) = self.state.lock_unless_mine() else { return };
-        let mut open = Open { sampler: self, state, touched: 0 };
-        while let Some(index) = open.take_warm() {
-            open.state.slots.close(&Linux, index, slots::address(arena, index), &WARM);
-            open.put(index);
+        Open { sampler: self, state, touched: 0 }.close_warm(arena);
+    }
+
+    /// Frees the lock from a thread that is not there, for this process is a copy of its own; and makes whole what
+    /// that was at, if it was a tick.
+    ///
+    /// # Safety
+    /// As [`Lock::free_from_ghost`].
+    pub unsafe fn mend(&self, arena: &Arena) {
+        // SAFETY: the caller says so; what it guards is made whole below.
+        if !unsafe { self.state.free_from_ghost() } {
+            return;
+        }
+        self.readings.sequence.end_ghosts_change();
+        let state = self.state.lock();
+        if !state.tables.is_null() {
+            let mut open = Open { sampler: self, state, touched: 0 };
+            open.rebuild_queue();
+            open.close_warm(arena);
         }
     }
 
@@ -331,6 +346,34 @@ impl Open<'_> {
         self.sampler.warm.store(warm, Ordering::Relaxed);
         self.sampler.readings.live_pages.subtract(1);
         Some(self.state.warm_slots[warm])
+    }
+
+    /// Closes all slots that are kept open. Each leaves them when it is closed, for a copy of the process may find this
+    /// half done.
+    fn close_warm(&mut self, arena: &Arena) {
+        while let Some(last) = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1) {
+            let index = self.state.warm_slots[last];
+            self.state.slots.close(&Linux, index, slots::address(arena, index), &WARM);
+            self.take_warm();
+            self.put(index);
+        }
+    }
+
+    /// Puts every sample that is neither live nor warm behind the others anew, and counts open pages.
+    fn rebuild_queue(&mut self) {
+        (self.state.waiting, self.state.oldest, self.state.newest) = (0, 0, 0);
+        let warm = self.sampler.warm.load(Ordering::Relaxed);
+        let mut open_pages = warm as u64;
+        for index in 1..self.state.fresh as SlotIndex {
+            let sample = self.tables().samples[index as usize];
+            if sample.is_live() {
+                let in_slot = sample.is_in_slot();
+                open_pages += if in_slot { sample.place().pages() as u64 } else { 0 };
+            } else if !self.state.warm_slots[..warm].contains(&index) {
+                self.put(index);
+            }
+        }
+        self.sampler.readings.live_pages.set(open_pages);
     }
 
     /// Keeps a slot whose last page but one is open. `false`: there are enough.
