@@ -2,9 +2,9 @@
 
 use crate::heap::{HEAP, mend};
 use crate::hooks::sections;
-use crate::os;
 use crate::os::biased_lock::{BUSY, OwnerWord};
 use crate::os::tls::ThreadWord;
+use crate::os::{self, Nanos};
 use crate::release::RELEASE;
 use crate::sampling::observer;
 
@@ -35,6 +35,7 @@ fn make_whole() {
     let ghost_ticked = unsafe { RELEASE.free_from_ghosts() };
     // SAFETY: as above.
     unsafe { mend::mend(&HEAP, ghost_ticked) };
+    RELEASE.put_off_tick(Nanos::from_millis(HEAP.knobs.epoch_ms()));
     adopt();
     word.set(before);
 }

@@ -218,20 +218,26 @@ impl Arena {
         }
     }
 
-    /// A window is one that nobody uses if its first page can be mapped. That of others' use which this does not
-    /// show is found as the arena grows.
+    /// Finds a window in which nobody has mapped anything. Where a limit forbids to look at all of it, one whose first
+    /// page is free will do: what else is there is found as the arena grows.
     fn find_window(&self, os: &impl Os, layout: &Layout) -> bool {
+        let first_end = WINDOWS_END.load(Ordering::Relaxed);
         for _ in 0..MAX_WINDOWS {
-            let Some(start) = next_window(layout.window()) else { return false };
+            let Some(start) = next_window(layout.window()) else { break };
+            if os::is_taken(AddressRange { start, bytes: layout.window() }) {
+                continue;
+            }
             let [page_map, ..] = &self.mapped;
             match self.map(os, AddressRange { start, bytes: PAGE_BYTES }) {
                 Mapped::Here => page_map.store(PAGE_BYTES, Ordering::Relaxed),
                 Mapped::Taken => continue,
-                Mapped::Refused => return false,
+                Mapped::Refused => break,
             }
             self.set_up(start, layout);
             return true;
         }
+        // A smaller one may be found where these begin.
+        WINDOWS_END.store(first_end, Ordering::Relaxed);
         false
     }
 

@@ -18,10 +18,24 @@ pub(crate) fn mapping_area() -> Option<usize> {
     Some(start)
 }
 
+/// Is something mapped at these addresses? `false`, too, where a limit forbids to look.
+pub(crate) fn is_taken(range: AddressRange) -> bool {
+    let mapped = map_at(range, libc::PROT_NONE, libc::MAP_NORESERVE);
+    if mapped == Mapped::Here {
+        // SAFETY: it was mapped just now, and nobody knows of it.
+        unsafe { unmap(range) };
+    }
+    mapped == Mapped::Taken
+}
+
 /// Maps fresh zero memory at exactly these addresses, if nothing is mapped there.
 pub(super) fn map_exactly(range: AddressRange) -> Mapped {
-    let (read_write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED_NOREPLACE);
-    match map(range.start as *mut c_void, range.bytes, read_write, flags) {
+    map_at(range, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+fn map_at(range: AddressRange, protection: c_int, flags: c_int) -> Mapped {
+    let flags = flags | libc::MAP_FIXED_NOREPLACE;
+    match map(range.start as *mut c_void, range.bytes, protection, flags) {
         Ok(start) if start == range.start => Mapped::Here,
         Ok(start) => {
             // A kernel before 4.17 takes the address for a wish.

@@ -15,7 +15,7 @@ use crate::os::cgroup::Scratch;
 use crate::os::lock::Guard;
 use crate::os::lock::Lock;
 use crate::os::raw_thread::RawThread;
-use crate::os::{MemoryRoom, Nanos};
+use crate::os::{Linux, MemoryRoom, Nanos, Os};
 use crate::pages::clock::Clock;
 
 /// The one that works on the process's heap.
@@ -111,6 +111,12 @@ impl Release {
     /// `false` if the calling thread ticks.
     pub fn lock_for_fork(&self) -> bool {
         self.ticking.lock_for_fork()
+    }
+
+    /// The next tick is due in an epoch of this length: a copy of a process whose tick took long need not make up for
+    /// that at once. While nobody ticks.
+    pub fn put_off_tick(&self, length: Nanos) {
+        self.next_tick.store(Linux.now().0 + length.0, Ordering::Relaxed);
     }
 
     /// Is this a signal handler that interrupted a tick of its thread's?

@@ -28,7 +28,7 @@ fn java_collects_and_computes_the_same() {
         let name = format!("java with {collector}");
         let outcomes = without_and_under("java", &java, "", |command, _| {
             command.env_remove("JAVA_TOOL_OPTIONS").env_remove("_JAVA_OPTIONS");
-            command.args(["-Xmx160m", &format!("-XX:+Use{collector}GC"), "-cp"]);
+            command.args(["-Xcheck:jni", "-Xmx160m", &format!("-XX:+Use{collector}GC"), "-cp"]);
             command.arg(&directory.0).arg("Churn");
         });
         let [without, under] = outcomes.each_ref();
