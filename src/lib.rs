@@ -61,6 +61,11 @@ pub use crate::stack::unwind;
 /// information says of them only where they are.
 pub const SOURCE_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
 
+/// The word of a thread that has no cache and gets none: the allocator's own, and those that have ended. For the
+/// preload library's assembly, which tells them by it.
+#[doc(hidden)]
+pub const NO_CACHE: usize = caches::thread_cache::DEAD;
+
 /// Everything the allocator knows about itself, now.
 ///
 /// Any thread, at any time. Allocates nothing and takes no lock that `malloc` or `free` takes.

@@ -15,6 +15,8 @@
 //! do is in `calls.rs`.
 
 mod atfork;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod calls;
 mod deepbind;
 mod exit;
@@ -38,6 +40,8 @@ static START: extern "C" fn() = start;
 
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
+    #[cfg(target_arch = "x86_64")]
+    bytes::find();
     next::find();
     namespaces::find();
     page_flags::find();

@@ -7,8 +7,6 @@
 use core::ffi::{CStr, c_char, c_int, c_ulonglong};
 use core::ptr;
 
-use crate::calls::set_errno;
-
 unsafe extern "C" {
     /// libc's stream of this name, or what the program has put in its place.
     static stderr: *mut libc::FILE;
@@ -69,7 +67,7 @@ pub fn narrow(wide: &libc::mallinfo2) -> libc::mallinfo {
     }
 }
 
-/// `malloc_info(3)`: the heap's figures as XML. `EINVAL`, also in `errno`, if `options` is not 0. As in glibc, 0
+/// `malloc_info(3)`: the heap's figures as XML. `EINVAL`, and not in `errno`, if `options` is not 0. As in glibc, 0
 /// whatever becomes of the text: the stream knows.
 ///
 /// # Safety
@@ -77,7 +75,6 @@ pub fn narrow(wide: &libc::mallinfo2) -> libc::mallinfo {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
     if options != 0 {
-        set_errno(libc::EINVAL);
         return libc::EINVAL;
     }
     const FORMAT: &CStr = c"<malloc version=\"slackwater-1\">\n\

@@ -97,6 +97,7 @@ mod space {
             a_small_process_has_few,
             a_limit_that_is_set_later_binds,
             what_was_freed_counts_no_more,
+            a_block_may_grow_to_the_limit,
             sparse_blocks_beyond_the_memory,
             a_small_daemon_locks_itself,
             others_may_map_where_the_heap_would_grow,

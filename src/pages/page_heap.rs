@@ -484,7 +484,20 @@ impl PageHeap {
         let longer = LargeRun { pages, ..run };
         let last = (run.first.0 + pages.0 - 1) / SEGMENT_PAGES;
         // A run that crosses into another segment must start at the first page of its own.
-        if last > 0 && run.first.0 != 0 || run.segment.0 + last >= arena.in_use() {
+        if last > 0 && run.first.0 != 0 {
+            return false;
+        }
+        // Where the pages up to the arena's end are free it grows: a second run would need all of them again.
+        let missing = (run.segment.0 + last + 1).saturating_sub(arena.in_use());
+        let known = |&(segment, _): &(SegmentIndex, PageRun)| segment.0 < arena.in_use();
+        let is_free = longer
+            .parts_from(run.pages)
+            .filter(known)
+            .all(|(segment, part)| self.states(arena, segment).allocatable().all(part));
+        if !is_free || missing > 0 && self.grow(arena, os, totals, missing).is_none() {
+            return false;
+        }
+        if run.segment.0 + last >= arena.in_use() {
             return false;
         }
         for (segment, part) in longer.parts_from(run.pages) {

@@ -65,6 +65,21 @@ static void what_was_freed_counts_no_more(void) {
     CHECK(!has_room_for(600 * MIB));
 }
 
+/* A block that grows a little at a time needs no second one beside it. */
+static void a_block_may_grow_to_the_limit(void) {
+    free(malloc(MIB));
+    limit(RLIMIT_AS, address_bytes() + 512 * MIB);
+    size_t size = 8 * MIB;
+    char *block = malloc(size);
+    CHECK(block);
+    for (char *longer; (longer = realloc(block, size + 8 * MIB)); size += 8 * MIB) {
+        block = longer;
+        block[size] = 1;
+    }
+    CHECK(size >= 480 * MIB, "%zu MiB of 512", size / MIB);
+    free(block);
+}
+
 /* Each block is smaller than the machine's memory, and little of it is touched. */
 static void sparse_blocks_beyond_the_memory(void) {
     struct sysinfo info;
@@ -128,6 +143,7 @@ static const struct check checks[] = {
     {"a_small_process_has_few", a_small_process_has_few},
     {"a_limit_that_is_set_later_binds", a_limit_that_is_set_later_binds},
     {"what_was_freed_counts_no_more", what_was_freed_counts_no_more},
+    {"a_block_may_grow_to_the_limit", a_block_may_grow_to_the_limit},
     {"sparse_blocks_beyond_the_memory", sparse_blocks_beyond_the_memory},
     {"a_small_daemon_locks_itself", a_small_daemon_locks_itself},
     {"others_may_map_where_the_heap_would_grow", others_may_map_where_the_heap_would_grow},

@@ -275,9 +275,13 @@ fn a_run_grows_across_segments_only_from_a_segments_start() {
     test.check();
     let end = test.heap.pages.arena.in_use() * SEGMENT_PAGES;
     assert!(test.extend(run(0, 0, 1600), end));
-    assert!(!test.extend(run(0, 0, end), end + 1), "extension does not make the arena grow");
+    assert!(test.extend(run(0, 0, end), end + 1), "at its end the arena grows");
+    assert_eq!(test.heap.pages.arena.in_use() * SEGMENT_PAGES, end + SEGMENT_PAGES);
     test.check();
-    test.free(run(0, 0, end));
+    test.os.out_of_memory.set(true);
+    assert!(!test.extend(run(0, 0, end + 1), end + SEGMENT_PAGES + 1));
+    test.check();
+    test.free(run(0, 0, end + 1));
     test.check();
 }
 
