@@ -3,6 +3,8 @@
 
 use std::io;
 
+use super::finding::{Finding, less};
+
 /// What became of a question.
 #[derive(Debug)]
 pub enum Answer {
@@ -52,6 +54,11 @@ fn end_of(child: libc::pid_t) -> Answer {
     }
 }
 
+/// What there is to say of a thing that could not be tried: nothing is known against it.
+pub fn untried(what: &'static str, error: &io::Error) -> Finding {
+    less(what, format!("not known: no child can be made to try it: {error}"))
+}
+
 /// What a refusal of another kind than the kernel's own means.
 pub fn without_answer(answer: &Answer) -> String {
     match answer {
@@ -59,14 +66,21 @@ pub fn without_answer(answer: &Answer) -> String {
             "a filter of system calls ends the program for it".to_string()
         }
         Answer::Ended(signal) => format!("signal {signal} ended who tried"),
-        Answer::NotAsked(error) => format!("it could not be tried, for there is no child: {error}"),
+        Answer::NotAsked(error) => format!("it could not be tried: {error}"),
         Answer::Said(_) => "it is refused".to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Mark;
     use super::*;
+
+    #[test]
+    fn what_could_not_be_tried_is_neither_there_nor_absent() {
+        let finding = untried("clone", &io::Error::from_raw_os_error(libc::EAGAIN));
+        assert!(finding.mark == Mark::Less && finding.says.contains("not known"));
+    }
 
     #[test]
     fn an_answer_is_what_the_child_says_or_its_end() {

@@ -6,7 +6,7 @@ use slackwater_exporters::memory::ProcessMemoryReader;
 use slackwater_exporters::perf::Plan;
 use slackwater_exporters::residency::Pagemap;
 
-use super::asking::{Answer, NO, YES, ask, without_answer};
+use super::asking::{Answer, NO, YES, ask, untried, without_answer};
 use super::finding::{Finding, Section, less, missing, works};
 use super::status::{CAP_SYS_PTRACE, OwnStatus};
 
@@ -23,6 +23,9 @@ fn other_processes(status: Option<&OwnStatus>) -> Finding {
         let read = ProcessMemoryReader::own().try_read(address, &mut [NO]);
         if read.is_ok() { YES } else { NO }
     });
+    if let Answer::NotAsked(error) = &answer {
+        return untried(WHAT, error);
+    }
     if !matches!(answer, Answer::Said(YES)) {
         return missing(
             WHAT,
@@ -55,6 +58,7 @@ fn pages() -> Finding {
         Answer::Said(YES) => {
             works(WHAT, "the kernel tells which pages are backed, and which are huge")
         }
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => less(
             WHAT,
             format!(
@@ -75,6 +79,7 @@ fn events() -> Finding {
             Ok(plan) => less(WHAT, plan.to_string()),
             Err(error) => missing(WHAT, error.to_string()),
         },
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => missing(WHAT, format!("perf_event_open: {}", without_answer(&other))),
     }
 }

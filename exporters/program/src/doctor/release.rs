@@ -7,7 +7,7 @@ use std::{env, fs, ptr};
 use slackwater::knobs::{Coverage, Knobs};
 use slackwater::units::PAGE_BYTES;
 
-use super::asking::{Answer, NO, YES, ask, without_answer};
+use super::asking::{Answer, NO, YES, ask, untried, without_answer};
 use super::finding::{Finding, Section, less, missing, works};
 use super::status::OwnStatus;
 
@@ -117,6 +117,7 @@ fn given_back() -> Finding {
             "MADV_DONTNEED says that it gives pages back, and does not (as older user-mode QEMU): \
              RSS stays at its peak",
         ),
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => missing(
             WHAT,
             format!("MADV_DONTNEED: {}: RSS stays at its peak", without_answer(&other)),
@@ -146,6 +147,7 @@ fn many_ranges() -> Finding {
         Answer::Said(_) => {
             less(WHAT, "not on oneself here (before Linux 6.13): a call of madvise for each range")
         }
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => {
             less(WHAT, format!("{}: a call of madvise for each range", without_answer(&other)))
         }
@@ -182,6 +184,7 @@ fn take_over() -> Finding {
         Answer::Said(YES) => {
             works(WHAT, "what blocked threads have in their caches goes back, too")
         }
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => less(
             WHAT,
             format!(
@@ -206,6 +209,7 @@ fn ticker(knobs: &Knobs) -> Finding {
         Answer::Said(_) => {
             less(WHAT, format!("no thread can be started (ulimit -u, pids.max): {WITHOUT}"))
         }
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => less(WHAT, format!("{}: {WITHOUT}", without_answer(&other))),
     }
 }
@@ -216,6 +220,7 @@ fn locked() -> Finding {
         Answer::Said(YES) => {
             works(WHAT, "memory that a program has locked (mlockall) goes back, too")
         }
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => less(
             WHAT,
             format!(
@@ -233,6 +238,7 @@ fn guards() -> Finding {
     }
     match takes_advice(MADV_GUARD_INSTALL) {
         Answer::Said(YES) => works(WHAT, "guards around sampled blocks split no mapping"),
+        Answer::NotAsked(error) => untried(WHAT, &error),
         other => less(
             WHAT,
             format!(

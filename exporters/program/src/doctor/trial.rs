@@ -125,18 +125,20 @@ fn given_back(observation: &Observation) -> Finding {
         let says = "nothing: its heap was too small, or its life too short, for a tick";
         return works(WHAT, says);
     }
+    let waiting = snapshot.release_pending_bytes;
+    if purged == 0 && waiting > 0 {
+        let says = format!("nothing when it was last seen: {} waited", amounts::bytes(waiting));
+        return less(WHAT, says);
+    }
     if purged == 0 {
         return works(WHAT, "nothing: there was nothing to give back when its ticks looked");
     }
-    works(
-        WHAT,
-        format!(
-            "{} in {} calls, by {} ticks",
-            amounts::bytes(purged),
-            amounts::count(snapshot.release_madvise_calls_total as f64),
-            amounts::count(ticks as f64)
-        ),
-    )
+    let times = |number: u64, what: &str| {
+        let plural = if number == 1 { "" } else { "s" };
+        format!("{} {what}{plural}", amounts::count(number as f64))
+    };
+    let calls = times(snapshot.release_madvise_calls_total, "call");
+    works(WHAT, format!("{} in {calls}, by {}", amounts::bytes(purged), times(ticks, "tick")))
 }
 
 /// What went wrong in it.
