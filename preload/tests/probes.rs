@@ -250,10 +250,14 @@ fn trace(
     let deadline = Instant::now() + LIMIT;
     while tracer.is_running() {
         assert!(Instant::now() < deadline, "it does not end: {}", read("tracer.err"));
-        // Again: one that comes while it is still at its beginning is forgotten.
+        // Again, much later: one that comes while it is still at its beginning is forgotten, and one that comes
+        // while it is at its end already ends it at once, without a word.
         // SAFETY: kill reads and writes no memory; the child is not reaped yet.
         unsafe { libc::kill(tracer.0.id().cast_signed(), libc::SIGINT) };
-        thread::sleep(Duration::from_secs(1));
+        let again = Instant::now() + Duration::from_secs(20);
+        while tracer.is_running() && Instant::now() < again {
+            thread::sleep(Duration::from_millis(20));
+        }
     }
     assert!(tracer.finish().success(), "{}", read("tracer.err"));
     drop(input);
