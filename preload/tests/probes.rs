@@ -339,7 +339,9 @@ fn a_tracer_sees_every_probe_with_its_arguments() {
 
     let large = [3, traced.large, 256, 256];
     assert_eq!(of("release").iter().filter(|event| event[..] == large).count(), 1, "{traced:?}");
-    assert_eq!(of("release").len() as u64, traced.summary["enq"], "{traced:?}");
+    // Before the tracer came, the start of the program may have freed a block that was sampled.
+    let unseen = traced.summary["enq"] - of("release").len() as u64;
+    assert!(unseen <= 1, "{traced:?}");
     let retired = |event: &&Vec<u64>| event[0] == 0 && event[2] == 16;
     let spans: BTreeSet<u64> = of("release").iter().filter(retired).map(|event| event[1]).collect();
     for event in of("retire") {
