@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -119,37 +118,9 @@ fn limits_are_told_as_they_are_set() {
     assert_line(&text, "ok", "locked memory", &[]);
 }
 
-/// A filter that ends who makes one of `calls`, or, with an error, refuses it.
-fn filter(calls: &[libc::c_long], answer: u32) -> io::Result<()> {
-    let statement = |code: u32, jt, k: u32| libc::sock_filter { code: code as u16, jt, jf: 0, k };
-    let (mut filter, mut length) = ([statement(0, 0, 0); 16], 0);
-    let mut push = |statement| {
-        filter[length] = statement;
-        length += 1;
-    };
-    push(statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0));
-    for (i, &call) in calls.iter().enumerate() {
-        let to_the_end = (calls.len() - i) as u8;
-        push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_the_end, call as u32));
-    }
-    push(statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW));
-    push(statement(libc::BPF_RET | libc::BPF_K, 0, answer));
-    let program = libc::sock_fprog { len: length as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: plain numbers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program is whole, and is copied.
-    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 fn under_filter(command: &mut Command, calls: &'static [libc::c_long], answer: u32) {
     // SAFETY: it makes two system calls, and allocates nothing.
-    unsafe { command.pre_exec(move || filter(calls, answer)) };
+    unsafe { command.pre_exec(move || common::filter::set(calls, answer)) };
 }
 
 /// A filter that kills would end the doctor, too, if it did not ask in children.

@@ -138,36 +138,11 @@ fn a_refusal_is_said_once_and_leaves_the_rest_as_it_is() {
 /// The program under test where perf_event_open is forbidden.
 fn without_perf() -> Command {
     let mut command = common::slackwater();
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let forbid = move || common::filter::set(&[libc::SYS_perf_event_open], refusal);
     // SAFETY: system calls and nothing else.
-    unsafe { command.pre_exec(forbid_perf_events) };
+    unsafe { command.pre_exec(forbid) };
     command
-}
-
-fn forbid_perf_events() -> io::Result<()> {
-    let statement = |code: u32, jt, jf, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let number_offset = 0;
-    let filter = [
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, number_offset),
-        statement(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            libc::SYS_perf_event_open as u32,
-        ),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: plain numbers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program is whole, and is copied.
-    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[test]

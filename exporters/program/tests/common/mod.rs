@@ -4,6 +4,8 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod export;
+#[path = "../../../../src/testing/filter.rs"]
+pub mod filter;
 #[path = "../../../tests/common/mod.rs"]
 mod library;
 
