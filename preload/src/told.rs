@@ -4,7 +4,7 @@
 //! A thread may be cancelled where it writes to a stream of the program's. So these have the ABI through which
 //! that may unwind; they hold nothing meanwhile.
 
-use core::ffi::{CStr, c_char, c_int, c_ulonglong};
+use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 
 unsafe extern "C" {
@@ -87,23 +87,8 @@ pub unsafe extern "C-unwind" fn malloc_info(options: c_int, stream: *mut libc::F
         <total type=\"sampled\" size=\"%llu\"/>\n\
         <system type=\"current\" size=\"%llu\"/>\n\
         </malloc>\n";
-    let [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled, mapped, _] =
-        figures();
-    // SAFETY: the stream is open, and the format takes eight unsigned long longs.
-    unsafe {
-        fprintf(
-            stream,
-            FORMAT.as_ptr(),
-            live,
-            rounding,
-            free_blocks,
-            thread_cache,
-            dirty,
-            metadata,
-            sampled,
-            mapped,
-        )
-    };
+    // SAFETY: the stream is open, and the format takes eight of the nine.
+    unsafe { print(stream, FORMAT.as_ptr()) };
     0
 }
 
@@ -113,46 +98,38 @@ pub extern "C-unwind" fn malloc_stats() {
     const FORMAT: &CStr =
         c"slackwater: live=%llu rounding=%llu free_blocks=%llu thread_cache=%llu \
         dirty=%llu metadata=%llu sampled=%llu mapped=%llu purged_pages=%llu\n";
-    let [live, rounding, free_blocks, thread_cache, dirty, metadata, sampled, mapped, purged] =
-        figures();
     let mut before = 0;
     // SAFETY: the state is one that there is, and there is a place for the one before.
     unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
     // SAFETY: libc's variable, which is read as any program does.
     let stream = unsafe { stderr };
-    // SAFETY: the stream is open (or else the program may not ask), and the format takes nine unsigned long longs.
-    unsafe {
-        fprintf(
-            stream,
-            FORMAT.as_ptr(),
-            live,
-            rounding,
-            free_blocks,
-            thread_cache,
-            dirty,
-            metadata,
-            sampled,
-            mapped,
-            purged,
-        )
-    };
+    // SAFETY: the stream is open (or else the program may not ask), and the format takes all nine.
+    unsafe { print(stream, FORMAT.as_ptr()) };
     // SAFETY: the state is the thread's own of before.
     unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
 }
 
-/// What both tell: the bytes of each kind, what is mapped, and the pages that were given back.
-fn figures() -> [c_ulonglong; 9] {
+/// Writes what both tell: the bytes of each kind, what is mapped, and the pages that were given back.
+///
+/// # Safety
+/// The stream is open, and the format is a text with a zero at its end that takes up to nine unsigned long longs.
+unsafe extern "C-unwind" fn print(stream: *mut libc::FILE, format: *const c_char) {
     let snapshot = slackwater::snapshot();
     let memory = snapshot.memory_bytes;
-    [
-        memory.live,
-        memory.rounding,
-        memory.free_blocks,
-        memory.thread_cache,
-        memory.dirty,
-        memory.metadata,
-        memory.sampled,
-        snapshot.mapped_bytes,
-        snapshot.release_purged_pages_total.sum(),
-    ]
+    // SAFETY: the caller says so; what a format does not take is left out.
+    unsafe {
+        fprintf(
+            stream,
+            format,
+            memory.live,
+            memory.rounding,
+            memory.free_blocks,
+            memory.thread_cache,
+            memory.dirty,
+            memory.metadata,
+            memory.sampled,
+            snapshot.mapped_bytes,
+            snapshot.release_purged_pages_total.sum(),
+        )
+    };
 }
