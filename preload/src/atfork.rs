@@ -8,8 +8,12 @@
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 
+use crate::next::Next;
+
 type Handler = Option<unsafe extern "C" fn()>;
 type Register = unsafe extern "C" fn(Handler, Handler, Handler, *mut c_void) -> c_int;
+
+static REGISTER: Next = Next::named(c"__register_atfork");
 
 /// What `pthread_atfork(3)` calls: glibc's own, after the allocator's handlers have been registered.
 ///
@@ -23,10 +27,8 @@ pub unsafe extern "C" fn __register_atfork(
     library: *mut c_void,
 ) -> c_int {
     slackwater::fork::register();
-    // SAFETY: a name with a zero at its end.
-    let next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"__register_atfork".as_ptr()) };
     // SAFETY: null, which is none, or glibc's function of that name, which has this type.
-    match unsafe { transmute::<*mut c_void, Option<Register>>(next) } {
+    match unsafe { transmute::<*mut c_void, Option<Register>>(REGISTER.address()) } {
         // SAFETY: the caller's arguments.
         Some(register) => unsafe { register(before, in_parent, in_child, library) },
         None => libc::ENOMEM,

@@ -46,6 +46,7 @@ extern "C" fn start() {
     namespaces::find();
     page_flags::find();
     syscalls::find();
+    signals::start();
 }
 
 /// `malloc(3)`.

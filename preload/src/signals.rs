@@ -14,10 +14,11 @@ use core::mem::{transmute, zeroed};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use libc::{SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_DFL, SIGSEGV, sighandler_t};
+use slackwater::faults;
+
 use crate::calls::set_errno;
 use crate::next::Next;
-
-use libc::{SA_NODEFER, SA_RESETHAND, SA_RESTART, SA_SIGINFO, SIG_DFL, SIGSEGV, sighandler_t};
 
 type Action = libc::sigaction;
 type SetAction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
@@ -26,19 +27,16 @@ type SetHandler = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
 /// A flag of System V's `signal` that Linux has no use for.
 const SA_INTERRUPT: c_int = 0x2000_0000;
 
-#[used]
-#[unsafe(link_section = ".init_array")]
-static START: extern "C" fn() = start;
-
 /// Does the stand-in take the default's place?
 static STANDS_IN: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn start() {
+/// When the library is loaded.
+pub(crate) fn start() {
     // Now, while it may take the loader's lock: what is asked for below may be called by a signal's handler.
     for next in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &SIGSET] {
         next.address();
     }
-    if !slackwater::faults::are_to_be_told() {
+    if !faults::are_to_be_told() {
         return;
     }
     // SAFETY: all-zero is a valid action.
@@ -96,7 +94,7 @@ impl Default {
         let mut action: Action = unsafe { zeroed() };
         if self.is_asked_for.load(Ordering::Relaxed) {
             // What libc adds to all flags.
-            let added = stand_in.sa_flags & !STAND_IN_FLAGS;
+            let added = stand_in.sa_flags & !faults::stand_in().sa_flags;
             action.sa_flags = self.flags.load(Ordering::Relaxed) | added;
             action.sa_restorer = stand_in.sa_restorer;
             let mask = self.mask.load(Ordering::Relaxed);
@@ -107,21 +105,8 @@ impl Default {
     }
 }
 
-const STAND_IN_FLAGS: c_int = SA_SIGINFO | SA_RESETHAND;
-
-/// What the kernel gets in place of the default.
-fn stand_in() -> Action {
-    // SAFETY: all-zero is a valid action.
-    let mut action: Action = unsafe { zeroed() };
-    action.sa_sigaction = stand_in_address();
-    action.sa_flags = STAND_IN_FLAGS;
-    // SAFETY: the place is valid.
-    unsafe { libc::sigfillset(&mut action.sa_mask) };
-    action
-}
-
 fn stand_in_address() -> sighandler_t {
-    slackwater::faults::tell_and_end as *const () as sighandler_t
+    faults::tell_and_end as *const () as sighandler_t
 }
 
 /// What the program takes `handler` for.
@@ -159,7 +144,7 @@ unsafe fn set_action(signal: c_int, action: *const Action, before: *mut Action) 
     // SAFETY: null or a valid place, the caller says. Copied: it may be the place of `before`.
     let default = unsafe { action.as_ref() }.copied();
     let default = default.filter(|asked| as_seen(asked.sa_sigaction) == SIG_DFL);
-    let stand_in = stand_in();
+    let stand_in = faults::stand_in();
     let action = if default.is_some() { &raw const stand_in } else { action };
     // SAFETY: all-zero is a valid action.
     let mut was: Action = unsafe { zeroed() };

@@ -41,9 +41,7 @@ static WAS_CALLED: AtomicBool = AtomicBool::new(false);
 /// A handler in place of the default action of SIGSEGV: tells what the access means if it was one to a guarded
 /// block, and then the process ends as by default.
 ///
-/// To be installed with `SA_SIGINFO` and `SA_RESETHAND`, all signals blocked, and not on an alternate stack, which
-/// is the program's. So the default is in force when the kernel calls it: a fault in here ends the process, and so
-/// does the access when it is made again, without a system call if the block was none that is guarded.
+/// To be installed as [`stand_in`] says.
 ///
 /// # Safety
 /// The arguments are those that the kernel gives to a handler of SIGSEGV.
@@ -67,6 +65,19 @@ pub unsafe extern "C" fn tell_and_end(
         unsafe { signals::send_again(signal, info) };
     }
     os::set_errno(errno);
+}
+
+/// How [`tell_and_end`] is installed: called once, all signals blocked, and not on an alternate stack, which is the
+/// program's. So the default is in force when the kernel calls it: a fault in there ends the process, and so does the
+/// access when it is made again, without a system call if the block was none that is guarded.
+pub fn stand_in() -> libc::sigaction {
+    // SAFETY: all-zero is a valid action.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = tell_and_end as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+    // SAFETY: a valid place.
+    unsafe { libc::sigfillset(&mut action.sa_mask) };
+    action
 }
 
 /// Will the signal be raised again when its handler returns, because the access is made again? One that was sent is
@@ -138,12 +149,7 @@ pub fn report() -> bool {
     let mut ours = *unsafe { before.assume_init_ref() };
     match ours.sa_sigaction {
         libc::SIG_IGN => return false,
-        libc::SIG_DFL => {
-            ours.sa_sigaction = tell_and_end as *const () as usize;
-            ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
-            // SAFETY: a valid place.
-            unsafe { libc::sigfillset(&mut ours.sa_mask) };
-        }
+        libc::SIG_DFL => ours = stand_in(),
         _ if ours.sa_flags & libc::SA_SIGINFO == 0 => return false,
         _ => {
             let Some(stack) = os::map_stack(STACK_BYTES, PAGE_BYTES) else { return false };
