@@ -282,10 +282,10 @@ fn free_slow(class: SizeClass, address: usize) {
     if HEAP.pages.arena.is_sample(address) {
         return on_pages(enter_to_free(), || HEAP.sampler.free(&HEAP.pages, address, frame));
     }
-    if large::is_large(class) && HEAP.is_others(offset) {
-        return foreign::free(address);
-    }
     if large::is_large(class) {
+        if HEAP.is_others(offset) {
+            return foreign::free(address);
+        }
         return on_pages(enter_to_free(), || large::free(&HEAP, offset));
     }
     match enter_to_free() {
