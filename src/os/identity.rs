@@ -15,19 +15,28 @@ const LINES: [&[u8]; 8] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(u64);
 
-/// That of the process: of its first thread. `None` where it cannot be read.
-pub(crate) fn of_process() -> Option<Identity> {
+/// What the kernel says of a process, which is of its first thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub identity: Identity,
+    /// That thread has ended, and left others.
+    pub has_ended: bool,
+}
+
+/// The process. `None` where it cannot be read.
+pub(crate) fn of_process() -> Option<Process> {
     read(c"/proc/self/status")
 }
 
-/// That of the calling thread.
+/// The identity of the calling thread.
 pub(crate) fn of_this_thread() -> Option<Identity> {
-    read(c"/proc/thread-self/status")
+    Some(read(c"/proc/thread-self/status")?.identity)
 }
 
-fn read(path: &CStr) -> Option<Identity> {
-    let mut mixed = None;
+fn read(path: &CStr) -> Option<Process> {
+    let (mut mixed, mut has_ended) = (None, false);
     each_line(path, &mut [0; TEXT_BYTES], |line| {
+        has_ended |= line.starts_with(b"State:\tZ");
         if LINES.iter().any(|start| line.starts_with(start)) {
             // FNV-1a.
             let mix = |mixed: u64, &byte: &u8| (mixed ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
@@ -35,7 +44,7 @@ fn read(path: &CStr) -> Option<Identity> {
         }
         true
     });
-    mixed.map(Identity)
+    Some(Process { identity: Identity(mixed?), has_ended })
 }
 
 #[cfg(test)]
@@ -52,7 +61,9 @@ mod tests {
             (before, of_this_thread())
         });
         let (before, after) = before_and_after.join().unwrap();
-        assert_eq!(before, of_process());
+        let process = of_process().unwrap();
+        assert_eq!(before, Some(process.identity));
+        assert!(!process.has_ended);
         assert_ne!(after, before);
     }
 }

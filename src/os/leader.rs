@@ -4,22 +4,12 @@
 //! threads ends; but the first thread may end by the system call alone, as it does where a function returns that
 //! `clone(3)` has called. Then a thread of our own would be the last, keep the process there, and end with its code.
 
-use super::files::{TEXT_BYTES, each_line, read_file};
+use super::files::{TEXT_BYTES, read_file};
 
 /// The code with which the process's first thread has ended, if of the others only the calling one is left. By a
-/// thread of our own: opens a file. See proc_pid_stat(5).
+/// thread of our own: opens a file, for which the kernel looks at every thread. See proc_pid_stat(5).
 pub(crate) fn code_if_only_this_is_left() -> Option<i32> {
-    let mut buffer = [0; TEXT_BYTES];
-    // First what the kernel says without a look at every thread.
-    let mut has_ended = false;
-    each_line(c"/proc/self/status", &mut buffer, |line| {
-        has_ended |= line.starts_with(b"State:\tZ");
-        !line.starts_with(b"State:")
-    });
-    if !has_ended {
-        return None;
-    }
-    code_in(read_file(b"/proc/self/stat\0", &mut buffer)?)
+    code_in(read_file(b"/proc/self/stat\0", &mut [0; TEXT_BYTES])?)
 }
 
 fn code_in(stat: &[u8]) -> Option<i32> {

@@ -31,7 +31,7 @@ use super::state::{RELEASE, Release};
 use super::tick::tick;
 use crate::heap::{HEAP, Heap};
 use crate::hooks::sections;
-use crate::os::identity::{self, Identity};
+use crate::os::identity::{self, Process};
 use crate::os::{self, Linux, LinuxOfOwnThreads, Nanos, Os, leader, seccomp};
 
 /// Pages in use or waiting from which on a heap is worth a ticker.
@@ -129,12 +129,15 @@ extern "C" fn run(_: *mut c_void) -> c_int {
     loop {
         let is_quiet = wait_for_pause(heap, &release.ticker.lifecycle, sleep_epochs);
         let knobs = heap.knobs.get();
-        let has_other_rights = own.is_some_and(is_not_the_programs);
+        let program = process_now(has_descriptors);
+        // Where they cannot be read, nothing is known against it.
+        let has_other_rights =
+            matches!((own, program), (Some(own), Some(program)) if program.identity != own);
         if has_other_rights {
             release.ticker.retry.store(Linux.now().0 + RETRY.0, Ordering::Relaxed);
         }
         let is_forbidden = release.ticker.lifecycle.is_forbidden();
-        let left_alone = code_where_alone(has_descriptors);
+        let left_alone = code_where_alone(program);
         let is_over = is_forbidden || left_alone.is_some();
         if has_other_rights || is_over || !knobs.ticker || !knobs.release {
             sections::thread_ends();
@@ -150,21 +153,20 @@ extern "C" fn run(_: *mut c_void) -> c_int {
             if ticked.has_worked { 1 } else { (sleep_epochs * 2).min(LONGEST_SLEEP_EPOCHS) };
         if rested >= REST_TICKS && ends(heap, release) {
             sections::thread_ends();
-            return code_where_alone(has_descriptors).unwrap_or(0);
+            return code_where_alone(process_now(has_descriptors)).unwrap_or(0);
         }
     }
 }
 
-/// The code with which the process is to end, if none of the program's threads is left.
-fn code_where_alone(has_descriptors: bool) -> Option<c_int> {
-    if has_descriptors { leader::code_if_only_this_is_left() } else { None }
+/// What the kernel says of the process now, which only a thread that has descriptors of its own asks.
+fn process_now(has_descriptors: bool) -> Option<Process> {
+    if has_descriptors { identity::of_process() } else { None }
 }
 
-/// Has the program other rights than these, the calling thread's? A program that gives up some does so for its own
-/// threads alone.
-fn is_not_the_programs(own: Identity) -> bool {
-    // Where they cannot be read, nothing is known against it.
-    identity::of_process().is_some_and(|programs| programs != own)
+/// The code with which the process is to end, if none of the program's threads is left.
+fn code_where_alone(program: Option<Process>) -> Option<c_int> {
+    let has_ended = program.is_some_and(|program| program.has_ended);
+    if has_ended { leader::code_if_only_this_is_left() } else { None }
 }
 
 /// Sleeps for so many epochs, until there was a pause after work, or until the ticker is forbidden. Returns whether
