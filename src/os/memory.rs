@@ -145,32 +145,14 @@ pub(crate) unsafe fn install_guards(range: AddressRange) -> bool {
 }
 
 /// Makes the pages of `range` accessible again; they read as zero. `false` if the kernel does not: it may say that
-/// it does (see `purge`), so it is asked to write there before anybody else does.
+/// it does (see `purge`), so it is asked whether it can read there before anybody else does.
 ///
 /// # Safety
 /// The caller owns these pages, nobody else touches them, and what they hold is not needed any more.
 pub(crate) unsafe fn remove_guards(range: AddressRange) -> bool {
     // SAFETY: the caller says so of these pages.
     let are_removed = unsafe { advise_guards(range, MADV_GUARD_REMOVE) };
-    // SAFETY: the caller needs nothing of what is there.
-    are_removed && unsafe { zero_by_kernel(range.start) }
-}
-
-/// Writes eight bytes of zeros to `address`, if that can be done without a fault.
-///
-/// # Safety
-/// What is there is not needed any more, and nobody else touches it.
-unsafe fn zero_by_kernel(address: usize) -> bool {
-    const NO_CHANGE: usize = 0;
-    const NO_SET: usize = 0;
-    let arguments = [NO_CHANGE, NO_SET, address, size_of::<u64>()];
-    // SAFETY: the kernel writes the thread's signal mask there, or refuses.
-    let is_written = unsafe { system_call(libc::SYS_rt_sigprocmask, arguments) == 0 };
-    if is_written {
-        // SAFETY: the kernel has written there just now.
-        unsafe { (address as *mut u64).write(0) };
-    }
-    is_written
+    are_removed && is_readable(range.start)
 }
 
 /// # Safety
