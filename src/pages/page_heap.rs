@@ -60,6 +60,11 @@ const GROW_MAX: u32 = 4;
 /// How many segments of one set to look into before trying the next larger set.
 const MAX_TRIES: usize = 16;
 
+/// Does a run take whole segments, from a segment's first page on?
+fn is_of_segments(pages: Pages, align_pages: u32) -> bool {
+    pages.0 > SEGMENT_PAGES || align_pages > SEGMENT_PAGES
+}
+
 /// A large page run. It lies in one segment, or starts at a segment's first page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LargeRun {
@@ -387,18 +392,25 @@ impl PageHeap {
         totals: &Totals,
         class: SizeClass,
     ) -> Option<(ChunkIndex, u16)> {
-        let start = SegmentIndex(0);
+        let (mut start, mut may_map) = (SegmentIndex(0), true);
         let dirty = self.next_in(arena, DIRTY_CHUNK, start);
         let segment = loop {
             let free = dirty.or_else(|| self.next_in(arena, FREE_CHUNK, start));
             let Some(segment) = free else {
+                if !may_map {
+                    return None;
+                }
                 self.grow(arena, os, totals, 1)?;
                 continue;
             };
+            if !may_map && self.is_unmapped(arena, segment) {
+                start = SegmentIndex(segment.0 + 1);
+                continue;
+            }
             match self.make_mapped(arena, os, segment) {
                 Mapped::Here => break segment,
                 Mapped::Taken => {}
-                Mapped::Refused => return None,
+                Mapped::Refused => may_map = false,
             }
         };
         let states = self.states(arena, segment);
@@ -427,12 +439,17 @@ impl PageHeap {
         pages: Pages,
         align_pages: u32,
     ) -> Option<TakenRun> {
+        let mut may_map = true;
         let run = loop {
-            let run = self.find_run(arena, os, totals, pages, align_pages)?;
+            let run = if may_map {
+                self.find_run(arena, os, totals, pages, align_pages)
+            } else {
+                self.find_mapped_run(arena, pages, align_pages)
+            }?;
             match self.make_run_mapped(arena, os, run) {
                 Mapped::Here => break run,
                 Mapped::Taken => {}
-                Mapped::Refused => return None,
+                Mapped::Refused => may_map = false,
             }
         };
         let mut result = TakenRun { run, any_dirty: false, dirty: PageBits::EMPTY };
@@ -449,6 +466,25 @@ impl PageHeap {
         Some(result)
     }
 
+    /// A run of free pages where nothing has to be mapped: what the kernel refused for one segment it would refuse
+    /// for the next.
+    fn find_mapped_run(
+        &mut self,
+        arena: &Arena,
+        pages: Pages,
+        align_pages: u32,
+    ) -> Option<LargeRun> {
+        if is_of_segments(pages, align_pages) {
+            let (start, missing) = self.next_segments(arena, pages, align_pages, false)?;
+            return (missing == 0).then_some(LargeRun {
+                segment: start,
+                first: PageIndex(0),
+                pages,
+            });
+        }
+        self.find_in_segment(arena, pages, align_pages, usize::MAX, false)
+    }
+
     /// A run of free pages.
     fn find_run(
         &mut self,
@@ -458,16 +494,15 @@ impl PageHeap {
         pages: Pages,
         align_pages: u32,
     ) -> Option<LargeRun> {
-        if pages.0 > SEGMENT_PAGES || align_pages > SEGMENT_PAGES {
-            let align = align_pages.div_ceil(SEGMENT_PAGES);
-            return self.find_segments(arena, os, totals, pages, align);
+        if is_of_segments(pages, align_pages) {
+            return self.find_segments(arena, os, totals, pages, align_pages);
         }
-        self.find_in_segment(arena, pages, align_pages, MAX_TRIES).or_else(|| {
+        self.find_in_segment(arena, pages, align_pages, MAX_TRIES, true).or_else(|| {
             // A fresh segment has room for every run that fits a segment. Where there is none to
             // be had, the search may take its time.
             let grown = self.grow(arena, os, totals, 1).is_some();
             let tries = if grown { MAX_TRIES } else { usize::MAX };
-            self.find_in_segment(arena, pages, align_pages, tries)
+            self.find_in_segment(arena, pages, align_pages, tries, true)
         })
     }
 
@@ -489,28 +524,19 @@ impl PageHeap {
         }
         // Where the pages up to the arena's end are free it grows: a second run would need all of them again.
         let missing = (run.segment.0 + last + 1).saturating_sub(arena.in_use());
-        let known = |&(segment, _): &(SegmentIndex, PageRun)| segment.0 < arena.in_use();
-        let is_free = longer
-            .parts_from(run.pages)
-            .filter(known)
-            .all(|(segment, part)| self.states(arena, segment).allocatable().all(part));
-        if !is_free || missing > 0 && self.grow(arena, os, totals, missing).is_none() {
+        let more = || longer.parts_from(run.pages);
+        if !self.are_free(arena, more())
+            || missing > 0
+                && (self.grow(arena, os, totals, missing).is_none()
+                    || run.segment.0 + last >= arena.in_use()
+                    || !self.are_free(arena, more()))
+        {
             return false;
-        }
-        if run.segment.0 + last >= arena.in_use() {
-            return false;
-        }
-        for (segment, part) in longer.parts_from(run.pages) {
-            let is_out_of_bounds =
-                self.is_in(arena, HELD_RECORD, segment) || self.is_others(arena, segment);
-            if is_out_of_bounds || !self.states(arena, segment).allocatable().all(part) {
-                return false;
-            }
         }
         if self.make_run_mapped(arena, os, longer) != Mapped::Here {
             return false;
         }
-        for (segment, part) in longer.parts_from(run.pages) {
+        for (segment, part) in more() {
             self.occupy(arena, os, totals, segment, part);
         }
         self.states(arena, run.segment).set_run(run.first, pages);
@@ -520,6 +546,20 @@ impl PageHeap {
             figures.used_pages.add(more);
         });
         true
+    }
+
+    /// May the pages of these parts be allocated, as far as the arena reaches?
+    fn are_free(
+        &mut self,
+        arena: &Arena,
+        mut parts: impl Iterator<Item = (SegmentIndex, PageRun)>,
+    ) -> bool {
+        parts.all(|(segment, part)| {
+            segment.0 >= arena.in_use()
+                || !self.is_in(arena, HELD_RECORD, segment)
+                    && !self.is_others(arena, segment)
+                    && self.states(arena, segment).allocatable().all(part)
+        })
     }
 
     fn count_taken(figures: &PageCounters<Counter>, taken: &Taken) {
@@ -533,20 +573,23 @@ impl PageHeap {
     }
 
     /// The lowest fitting run of the segments whose longest run is the shortest that will do, after a
-    /// look into up to `tries` segments of each set.
+    /// look into up to `tries` segments of each set; into those that are mapped, or all.
     fn find_in_segment(
         &mut self,
         arena: &Arena,
         pages: Pages,
         align_pages: u32,
         tries: usize,
+        may_map: bool,
     ) -> Option<LargeRun> {
         for set in pages.0.ilog2() as usize..RUN_SETS {
             let mut from = SegmentIndex(0);
             for _ in 0..tries {
                 let Some(segment) = self.next_in(arena, set, from) else { break };
+                let is_there = may_map || !self.is_unmapped(arena, segment);
                 let allocatable = self.states(arena, segment).allocatable();
-                if let Some(run) = allocatable.find_run(pages, align_pages) {
+                let run = allocatable.find_run(pages, align_pages).filter(|_| is_there);
+                if let Some(run) = run {
                     return Some(LargeRun { segment, first: run.first, pages });
                 }
                 from = SegmentIndex(segment.0 + 1);
@@ -562,32 +605,51 @@ impl PageHeap {
         os: &impl Os,
         totals: &Totals,
         pages: Pages,
-        align: u32,
+        align_pages: u32,
     ) -> Option<LargeRun> {
+        loop {
+            let (segment, missing) = self.next_segments(arena, pages, align_pages, true)?;
+            if missing == 0 {
+                return Some(LargeRun { segment, first: PageIndex(0), pages });
+            }
+            // There may be others' in between: then it is fewer, and the search goes on.
+            self.grow(arena, os, totals, missing)?;
+        }
+    }
+
+    /// The first segment of the lowest row of wholly free ones for `pages`, of those that are mapped or of all; and
+    /// how many of them the arena does not have yet.
+    fn next_segments(
+        &mut self,
+        arena: &Arena,
+        pages: Pages,
+        align_pages: u32,
+        may_map: bool,
+    ) -> Option<(SegmentIndex, u32)> {
         const WHOLE: usize = RUN_SETS - 1;
         let want = pages.0.div_ceil(SEGMENT_PAGES);
         // Alignment is of addresses, not of indices.
+        let align = align_pages.div_ceil(SEGMENT_PAGES);
         let first_segment = (arena.base() / SEGMENT_BYTES) as u64;
         let aligned = |segment: u32| {
             let address = (first_segment + segment as u64).next_multiple_of(align as u64);
             u32::try_from(address - first_segment).unwrap_or(u32::MAX)
         };
         let (mut start, mut end) = (aligned(0), aligned(0));
-        loop {
-            while end < arena.in_use() && end - start < want {
-                match self.next_in(arena, WHOLE, SegmentIndex(end)) {
-                    Some(found) if found.0 == end => end += 1,
-                    Some(found) => (start, end) = (aligned(found.0), aligned(found.0)),
-                    None => (start, end) = (aligned(arena.in_use()), aligned(arena.in_use())),
-                }
+        while end < arena.in_use() && end - start < want {
+            let next = self.next_in(arena, WHOLE, SegmentIndex(end));
+            let next = next.map_or(arena.in_use(), |segment| segment.0);
+            let is_unmapped = |heap: &mut PageHeap| heap.is_unmapped(arena, SegmentIndex(end));
+            if next > end {
+                (start, end) = (aligned(next), aligned(next));
+            } else if !may_map && is_unmapped(self) {
+                (start, end) = (aligned(end + 1), aligned(end + 1));
+            } else {
+                end += 1;
             }
-            let missing = start.checked_add(want)?.saturating_sub(arena.in_use());
-            if missing == 0 {
-                return Some(LargeRun { segment: SegmentIndex(start), first: PageIndex(0), pages });
-            }
-            // There may be others' in between: then it is fewer, and the search goes on.
-            self.grow(arena, os, totals, missing)?;
         }
+        let missing = start.checked_add(want)?.saturating_sub(arena.in_use());
+        Some((SegmentIndex(start), missing))
     }
 
     /// Makes more segments available: `need` of them, a few more where there is room, or fewer where others are

@@ -378,3 +378,32 @@ fn addresses_that_do_not_come_back_are_no_memory() {
     assert_eq!(test.take(600).segment, SegmentIndex(0));
     test.check();
 }
+
+/// What the kernel refuses to map is no reason to refuse what is there.
+#[test]
+fn what_is_mapped_serves_where_addresses_do_not_come_back() {
+    let test = TestHeap::new();
+    let runs: Vec<_> = (0..13).map(|_| test.take(SEGMENT_PAGES)).collect();
+    for &run in &runs[..8] {
+        test.free(run);
+    }
+    purge_everything(&test.heap, &test.release, &test.os);
+    give_back(&test, &test.os, &ALL_RECORDS);
+    for &run in &runs[9..12] {
+        test.free(run);
+    }
+    test.os.out_of_memory.set(true);
+    purge_everything(&test.heap, &test.release, &test.os);
+    let mapped = test.heap.pages.arena.mapped_segments();
+    assert_eq!(test.take(SEGMENT_PAGES + 1).segment, SegmentIndex(9));
+    assert_eq!(test.take(5).segment, SegmentIndex(10));
+    let (chunk, _) = test.take_span(SizeClass::for_bytes(64)).unwrap();
+    assert_eq!(chunk.segment(), SegmentIndex(10));
+    assert_eq!(test.take(SEGMENT_PAGES).segment, SegmentIndex(11));
+    assert!(test.try_take(SEGMENT_PAGES, 1).is_none());
+    assert_eq!(test.heap.pages.arena.mapped_segments(), mapped);
+    test.check();
+    test.os.out_of_memory.set(false);
+    assert_eq!(test.take(SEGMENT_PAGES).segment, SegmentIndex(0));
+    test.check();
+}
