@@ -152,6 +152,21 @@ impl Layout {
         Layout { parts, segments: arena_bytes, samples }
     }
 
+    /// Where the segments begin in a window that begins at `start`.
+    const fn base(&self, start: usize) -> usize {
+        (start + self.fixed() + self.parts[4]).next_multiple_of(SEGMENT_BYTES)
+    }
+
+    /// The addresses of such a window that have to be this heap's alone: those of records, and those of samples.
+    const fn kept_free(&self, start: usize) -> [AddressRange; 2] {
+        let base = self.base(start);
+        let samples = AddressRange {
+            start: base + self.segments,
+            bytes: (self.samples + TABLE_BYTES).next_multiple_of(PAGE_BYTES),
+        };
+        [AddressRange { start, bytes: base - start }, samples]
+    }
+
     /// What is before the segments' records.
     const fn fixed(&self) -> usize {
         self.parts[0] + self.parts[1] + self.parts[2] + self.parts[3]
@@ -218,13 +233,15 @@ impl Arena {
         }
     }
 
-    /// Finds a window in which nobody has mapped anything. Where a limit forbids to look at all of it, one whose first
-    /// page is free will do: what else is there is found as the arena grows.
+    /// Finds a window in which nobody has mapped anything where records and samples go. Segments may be others', and
+    /// are found to be as the arena grows; to look at all of them would be to map terabytes for a moment, for which
+    /// some tools need minutes that keep a record of what is mapped (valgrind). Where a limit forbids to look, a window
+    /// whose first page is free will do.
     fn find_window(&self, os: &impl Os, layout: &Layout) -> bool {
         let first_end = WINDOWS_END.load(Ordering::Relaxed);
         for _ in 0..MAX_WINDOWS {
             let Some(start) = next_window(layout.window()) else { break };
-            if os::is_taken(AddressRange { start, bytes: layout.window() }) {
+            if layout.kept_free(start).into_iter().any(os::is_taken) {
                 continue;
             }
             let [page_map, ..] = &self.mapped;
@@ -247,12 +264,12 @@ impl Arena {
     }
 
     fn set_up(&self, start: usize, layout: &Layout) {
-        let [page_map_bytes, index_bytes, upper_bytes, sets_bytes, record_bytes] = layout.parts;
+        let [page_map_bytes, index_bytes, upper_bytes, sets_bytes, _] = layout.parts;
         let index = start + page_map_bytes;
         let upper_index = index + index_bytes;
         let sets = upper_index + upper_bytes;
         let segments = sets + sets_bytes;
-        let base = (segments + record_bytes).next_multiple_of(SEGMENT_BYTES);
+        let base = layout.base(start);
         self.page_map.store(start as *mut AtomicU8, Ordering::Relaxed);
         self.index.store(index as *mut AtomicU64, Ordering::Relaxed);
         self.upper_index.store(upper_index as *mut AtomicU64, Ordering::Relaxed);
@@ -594,6 +611,12 @@ mod tests {
                 assert!(sets >= segments.div_ceil(64) * SEGMENT_SETS * 8);
                 assert_eq!(layout.segments, bytes);
                 assert!(layout.samples * 8 < bytes + 8 * SEGMENT_BYTES);
+                let start = 7 * PAGE_BYTES;
+                let [records_range, samples_range] = layout.kept_free(start);
+                assert_eq!(records_range.start, start);
+                assert_eq!(start + records_range.bytes, layout.base(start));
+                assert_eq!(samples_range.start, layout.base(start) + layout.segments);
+                assert!(samples_range.start + samples_range.bytes <= start + layout.window());
                 // Records are a hundredth of what they describe.
                 assert!(layout.fixed() + records < bytes / 80 + (64 << 10));
             }
