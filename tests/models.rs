@@ -9,10 +9,12 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use base::atomics::{AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw};
+use base::atomics::{
+    AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_barrier, fence_after_rmw,
+};
 use base::{bit_pyramid, ring};
 use geometry::span::{Put, Span};
-use os::biased_lock::{BUSY, BiasedLock, OwnerWord};
+use os::biased_lock::{AT_REST, BUSY, BiasedLock, OwnerWord};
 use os::sequence::Sequence;
 use release::lifecycle::Lifecycle;
 
@@ -389,56 +391,102 @@ impl OwnerWord for &AtomicUsize {
     }
 }
 
-/// A cache: what the biased lock guards.
+/// A cache: what the biased lock guards, and its gate.
 struct Cache {
     lock: BiasedLock,
     word: AtomicUsize,
+    gate: AtomicU32,
     blocks: UnsafeCell<u32>,
 }
 
-const AT_REST: usize = 64;
-const BOUND: usize = 100;
+const OPEN: u32 = 1;
+const CLOSED: u32 = 0;
+
+impl Cache {
+    /// As `keep_owners_out` does it. Returns the blocks.
+    fn take(&self) -> u32 {
+        let mut taken = 0;
+        self.lock.want();
+        compiler_barrier();
+        if !BiasedLock::owner_is_inside(&self.word) {
+            self.gate.store(CLOSED, Ordering::Relaxed);
+            compiler_barrier();
+            if !BiasedLock::owner_is_inside(&self.word) {
+                // SAFETY: the blocks are the taker's. Loom checks that no access can race.
+                taken = self.blocks.with_mut(|blocks| unsafe { core::mem::take(&mut *blocks) });
+            }
+            self.gate.store(OPEN, Ordering::Release);
+        }
+        self.lock.let_go();
+        taken
+    }
+
+    /// Adds a block.
+    fn put(&self) {
+        // SAFETY: the blocks are the owner's. Loom checks that no access can race.
+        self.blocks.with_mut(|blocks| unsafe { *blocks += 1 });
+    }
+
+    /// By the fast path, if the gate is open.
+    fn put_fast(&self) -> bool {
+        assert_ne!(self.word.get(), BUSY);
+        BiasedLock::enter_fast(&self.word);
+        let is_open = self.gate.load(Ordering::Acquire) == OPEN;
+        if is_open {
+            self.put();
+        }
+        BiasedLock::leave(&self.word);
+        is_open
+    }
+
+    /// By the slow path, if nobody wants the lock. It opens the gate, as one does that gives a bin another array.
+    fn put_slow(&self) -> bool {
+        let is_in = self.lock.enter(&self.word);
+        if is_in {
+            self.put();
+            self.gate.store(OPEN, Ordering::Release);
+        }
+        BiasedLock::leave(&self.word);
+        is_in
+    }
+}
 
 /// The owner works twice, as in two calls of malloc, while a taker empties the cache: loom sees any
 /// access that the lock does not order, and no block is lost or seen twice.
-#[test]
-fn a_cache_is_taken_over_only_while_its_owner_is_outside() {
-    loom::model(|| {
+fn owner_and_taker(first: fn(&Cache) -> bool, second: fn(&Cache) -> bool) {
+    loom::model(move || {
         let cache = Arc::new(Cache {
-            lock: BiasedLock::new(BOUND),
+            lock: BiasedLock::new(),
             word: AtomicUsize::new(AT_REST),
+            gate: AtomicU32::new(OPEN),
             blocks: UnsafeCell::new(1),
         });
         let taker = {
             let cache = Arc::clone(&cache);
-            thread::spawn(move || {
-                cache.lock.want();
-                compiler_barrier();
-                let mut taken = 0;
-                if !BiasedLock::owner_is_inside(&cache.word) {
-                    // SAFETY: the lock is the taker's. Loom checks that no access can race.
-                    taken =
-                        cache.blocks.with_mut(|blocks| unsafe { core::mem::take(&mut *blocks) });
-                }
-                cache.lock.let_go();
-                taken
-            })
+            thread::spawn(move || cache.take())
         };
-        let mut put = 1;
-        for _ in 0..2 {
-            assert_ne!(cache.word.get(), BUSY);
-            if cache.lock.enter_with(&cache.word, BOUND - 1) {
-                // SAFETY: the lock is the owner's. Loom checks that no access can race.
-                cache.blocks.with_mut(|blocks| unsafe { *blocks += 1 });
-                put += 1;
-            }
-            BiasedLock::leave(&cache.word, AT_REST);
-        }
+        let put = 1 + u32::from(first(&cache)) + u32::from(second(&cache));
         let taken = taker.join().unwrap();
         // SAFETY: the taker has ended.
         let left = cache.blocks.with(|blocks| unsafe { *blocks });
         assert_eq!(taken + left, put);
     });
+}
+
+#[test]
+fn a_cache_is_taken_over_only_while_its_owner_is_in_no_fast_path() {
+    owner_and_taker(Cache::put_fast, Cache::put_fast);
+}
+
+#[test]
+fn a_cache_is_taken_over_only_while_its_owner_is_in_no_slow_path() {
+    owner_and_taker(Cache::put_slow, Cache::put_slow);
+}
+
+#[test]
+fn a_slow_path_that_opens_the_gate_does_not_let_a_fast_path_in() {
+    owner_and_taker(Cache::put_slow, Cache::put_fast);
+    owner_and_taker(Cache::put_fast, Cache::put_slow);
 }
 
 /// What the ticker's life depends on: the operations of one thread, and how many tickers there are.

@@ -30,14 +30,14 @@ fn can_count() -> bool {
 }
 
 fn instructions(kind: &str, pairs: u64, rate: &str) -> u64 {
-    // Slow paths tick once in an epoch, and on a busy machine there are more of these in a run. An hour's
-    // has none; where samples are taken, so many an epoch, it is as long as ever.
-    let epoch_ms = if rate == SAMPLED { "50" } else { "3600000" };
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .args([env!("CARGO_BIN_EXE_instructions"), kind, &pairs.to_string()])
         .env("SLACKWATER_PROFILE_RATE_BYTES", rate)
-        .env("SLACKWATER_EPOCH_MS", epoch_ms)
+        // Slow paths tick once in an epoch, and on a busy machine there are more of these in a run. An hour's has no
+        // tick, and as many samples as the rate says.
+        .env("SLACKWATER_EPOCH_MS", "3600000")
+        .env("SLACKWATER_PROFILE_EPOCH_SAMPLES", "1000000")
         .env("SLACKWATER_TICKER", "off")
         .env("SLACKWATER_ARENA_BYTES", "64M")
         .output()
@@ -62,9 +62,8 @@ fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler
     if !can_count() {
         return;
     }
-    // What they took before there was a profiler was 55.02, 74.03 and 68.02. Another compiler may need
-    // some more or less.
-    for (kind, budget) in [("known_size", 58.0), ("any_layout", 77.0), ("malloc_free", 71.0)] {
+    // They take 52.02, 73.03 and 63.03. Another compiler may need some more or less.
+    for (kind, budget) in [("known_size", 55.0), ("any_layout", 75.0), ("malloc_free", 66.0)] {
         // At the largest rate nothing is sampled here, but everything is counted down for it.
         let [off, unsampled, sampled] = ["0", "1G", SAMPLED].map(|rate| per_pair(kind, rate));
         println!(
@@ -72,7 +71,8 @@ fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler
         );
         assert!(off <= budget, "{kind}: {off} instructions, of {budget}");
         assert!(unsampled - off <= 0.1, "{kind}: {off}, but {unsampled} where samples may come");
-        // A sample is some ten thousand instructions, and comes once in 8,000 pairs.
-        assert!(sampled - off <= 0.05 * off, "{kind}: {off}, but {sampled} with samples");
+        // A sample is some thirty thousand instructions, mostly those of its stack, and comes once in 8,000 pairs: a
+        // program that does nothing else would have the pace of samples slowed down, which is switched off here.
+        assert!(sampled - off <= 0.1 * off, "{kind}: {off}, but {sampled} with samples");
     }
 }

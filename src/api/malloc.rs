@@ -8,38 +8,37 @@ pub use crate::api::foreign::NextAllocator;
 use crate::api::this_thread::{enter, enter_to_free, housekeeping};
 use crate::api::{foreign, start};
 use crate::caches::entered::Entered;
-use crate::caches::thread_cache::{LAST_SPECIAL, ThreadCache};
+use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::heap::large;
-use crate::os::biased_lock::{BiasedLock, OwnerWord};
+use crate::os::biased_lock::{AT_REST, BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
 use crate::release::{RELEASE, release_everything, start_if_needed};
 use crate::stack;
 
-/// Runs `operation` on the calling thread's cache, if that takes nothing but the owner's side of the
-/// biased lock: the thread has a cache, is not inside it, nobody wants it, and `block` (0: none) is no
-/// sample's address.
+/// Runs `operation`, which looks at open bins alone, on the calling thread's cache, if the thread has one and is not
+/// inside it.
 #[inline(always)]
-fn with_cache<T>(block: usize, operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
+fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
     let word = ThreadWord::of_this_thread();
-    let address = word.get();
-    if address <= LAST_SPECIAL {
+    if word.get() != AT_REST {
         return None;
     }
-    // SAFETY: a word above the special ones is the address of the thread's cache.
-    let cache = unsafe { &*(address as *const ThreadCache) };
-    let result = if cache.lock.enter_with(word, block) { operation(cache) } else { None };
-    BiasedLock::leave(word, address);
+    // SAFETY: the word says that the thread has a cache.
+    let cache = unsafe { &*(word.cache() as *const ThreadCache) };
+    BiasedLock::enter_fast(word);
+    let result = operation(cache);
+    BiasedLock::leave(word);
     result
 }
 
 /// A block of `class`, for a request of `bytes` aligned to `align`; null if out of memory.
 #[inline(always)]
 fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
-    let popped = with_cache(0, |cache| {
+    let popped = with_cache(|cache| {
         let bin = cache.bin(class);
         let block = bin.pop()?;
         Some((block, bin.count(bytes)))
@@ -243,11 +242,10 @@ pub fn is_ours(block: *const u8) -> bool {
 pub unsafe fn free(block: *mut u8) {
     let address = block as usize;
     let Some(offset) = HEAP.pages.arena.offset_of(address) else { return free_outside(address) };
-    free_class(HEAP.pages.arena.class_at(offset), address, 0);
+    free_class(HEAP.pages.arena.class_at(offset), address, false);
 }
 
-/// Frees a block whose layout is known: spares the look at the page map. A sample is told by its
-/// address, in the comparison that enters the thread's cache.
+/// Frees a block whose layout is known: spares the look at the page map. A sample is told by its address.
 ///
 /// # Safety
 /// As [`free`]; the block was allocated with this size and alignment and is not null.
@@ -259,24 +257,27 @@ pub unsafe fn free_sized(block: *mut u8, bytes: usize, align: usize) {
             || HEAP.pages.arena.class_at(address - HEAP.pages.arena.base()) == class,
         "freed with another layout than allocated"
     );
-    free_class(class, address, address);
+    free_class(class, address, true);
 }
 
-/// `class` is the class of an ordinary block at `address`; of a sample, too, where `checked` is the
-/// address again. 0 is for those who looked the class up, and so found a sample's to be none.
+/// `class` is the class of an ordinary block at `address`; of a sample, too, where that is `maybe_sample`. Whoever
+/// looked the class up has found a sample's to be none.
 #[inline(always)]
-fn free_class(class: SizeClass, address: usize, checked: usize) {
+fn free_class(class: SizeClass, address: usize, maybe_sample: bool) {
     // The bin of `SizeClass::NONE` is always full.
-    let push = |cache: &ThreadCache| cache.bin(class).push(address as *mut u8).then_some(());
-    let pushed = with_cache(checked, push);
+    let pushed = with_cache(|cache| {
+        let is_pushed = (!maybe_sample || cache.is_ordinary(address))
+            && cache.bin(class).push(address as *mut u8);
+        is_pushed.then_some(())
+    });
     if pushed.is_none() {
-        free_slow(class, address);
+        free_slow(address, class);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn free_slow(class: SizeClass, address: usize) {
+fn free_slow(address: usize, class: SizeClass) {
     let frame = stack::address_in_frame();
     let offset = address.wrapping_sub(HEAP.pages.arena.base());
     if HEAP.pages.arena.is_sample(address) {
@@ -309,7 +310,7 @@ fn free_slow(class: SizeClass, address: usize) {
 #[inline(never)]
 fn free_outside(address: usize) {
     if HEAP.pages.arena.is_sample(address) {
-        free_slow(SizeClass::NONE, address);
+        free_slow(address, SizeClass::NONE);
     } else {
         foreign::free(address);
     }

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::api::copies::see_to_copy;
 use crate::api::{start, thread_exit};
 use crate::caches::entered::{Entered, enter_or};
-use crate::caches::thread_cache::{FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
+use crate::caches::thread_cache::{FREED_MANY, FREED_ONE, ThreadCache, UNSET};
 use crate::heap::central;
 use crate::heap::large;
 use crate::heap::{HEAP, Heap};
@@ -31,7 +31,7 @@ pub(crate) fn enter() -> Option<Entered> {
 pub(crate) fn enter_to_free() -> Option<Entered> {
     see_to_copy();
     enter_or(|word, value| match value {
-        LAST_SPECIAL => attach(word),
+        FREED_MANY => attach(word),
         UNSET => {
             word.set(FREED_ONE);
             None
@@ -61,6 +61,7 @@ fn attach(word: ThreadWord) -> Option<Entered> {
         word.set(UNSET);
         return None;
     }
+    word.set_cache(core::ptr::from_ref(cache) as usize);
     Some(Entered { cache, word })
 }
 

@@ -3,10 +3,10 @@
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
-use crate::sampling::{Countdown, LONGEST};
+use crate::sampling::LONGEST;
 
 /// The longest array of a bin.
-pub(crate) const MAX_BIN_SLOTS: u32 = 1024;
+pub(crate) const MAX_BIN_SLOTS: u32 = 16 << 10;
 
 /// The low bits of a tally count allocations, the rest their bytes plus their number.
 const TALLY_COUNT_BITS: u32 = 24;
@@ -23,19 +23,23 @@ const _: () = assert!(LONGEST as u64 <= TALLY_COUNT_MASK, "each allocation count
 /// The free blocks of one class. All fields are written by whoever may touch the cache, and read by
 /// anybody (for a snapshot).
 ///
+/// `floor` and `ceiling` are what the fast paths compare the length with. They are a *gate*, too: closed, nothing is
+/// above the floor or below the ceiling, so that the owner finds a bin that is neither empty nor full as it finds one
+/// that is, and comes to the lock by its slow path. See [`BiasedLock`](crate::os::biased_lock::BiasedLock).
+///
 /// # Invariants
-/// `len <= capacity`; `slots[..len]` are distinct free blocks of the class, whose bits are clear.
-/// Class 0's bin has capacity 0, so that what is no span's goes to the slow path.
+/// - `len <= capacity`; `slots[..len]` are distinct free blocks of the class, whose bits are clear.
+/// - `floor` is 0 and `ceiling` is `capacity`; or the bin is closed.
+/// - Class 0's bin has capacity 0, so that what is no span's goes to the slow path.
 #[repr(C, align(32))]
 pub(crate) struct Bin {
     pub slots: AtomicPtr<AtomicPtr<u8>>,
     pub len: AtomicU32,
-    pub capacity: AtomicU32,
+    floor: AtomicU32,
+    ceiling: AtomicU32,
+    capacity: AtomicU32,
     /// Allocations and bytes since the last drain. It overflows when the countdown ends.
     pub(super) tally: AtomicU64,
-    /// The [`Countdown`] under way: its bytes and its rate.
-    pub(super) countdown: AtomicU32,
-    pub(super) rate: AtomicU32,
 }
 
 impl Bin {
@@ -48,28 +52,52 @@ impl Bin {
         overflowed
     }
 
-    /// Empties the tally for the next countdown.
-    pub(super) fn start(&self, countdown: Countdown) {
-        self.countdown.store(countdown.bytes, Ordering::Relaxed);
-        self.rate.store(countdown.rate, Ordering::Relaxed);
-        self.tally.store(tally_start(countdown.bytes), Ordering::Relaxed);
+    /// Empties the tally for the next countdown, of so many bytes.
+    pub(super) fn start(&self, countdown_bytes: u32) {
+        self.tally.store(tally_start(countdown_bytes), Ordering::Relaxed);
     }
 
-    /// What the tally has counted: allocations, and their bytes plus their number.
-    pub(super) fn counted(&self) -> (u64, u64) {
+    /// What the tally has counted in a countdown of so many bytes: allocations, and their bytes plus their number.
+    pub(super) fn counted(&self, countdown_bytes: u32) -> (u64, u64) {
         let tally = self.tally.load(Ordering::Relaxed);
         // An overflowed tally has wrapped around to the bytes beyond the countdown.
-        let units = (tally >> TALLY_COUNT_BITS)
-            .wrapping_add(self.countdown.load(Ordering::Relaxed) as u64)
+        let units = (tally >> TALLY_COUNT_BITS).wrapping_add(countdown_bytes as u64)
             & (u64::MAX >> TALLY_COUNT_BITS);
         (tally & TALLY_COUNT_MASK, units)
     }
 
-    /// Takes the last block, if there is one. Owner only.
+    /// For how many blocks there is room.
+    pub fn capacity(&self) -> u32 {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Gives the bin another array, which has room for `capacity` blocks and begins with those that are in the bin.
+    pub fn set_room(&self, slots: *mut AtomicPtr<u8>, capacity: u32) {
+        self.slots.store(slots, Ordering::Relaxed);
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.open();
+    }
+
+    /// Lets the owner's fast paths in.
+    pub fn open(&self) {
+        // Release: partner of the Acquire in `pop` and `push`; what was done to the bin is visible to the owner.
+        self.ceiling.store(self.capacity(), Ordering::Release);
+        self.floor.store(0, Ordering::Release);
+    }
+
+    /// Keeps the owner's fast paths out, from the next barrier on.
+    pub fn close(&self) {
+        self.floor.store(u32::MAX, Ordering::Relaxed);
+        self.ceiling.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes the last block, if there is one and the bin is open. Owner only.
     #[inline(always)]
     pub fn pop(&self) -> Option<*mut u8> {
+        // Acquire: partner of the Release in `open`. Before the length, which a taker may have changed until then.
+        let floor = self.floor.load(Ordering::Acquire);
         let len = self.len.load(Ordering::Relaxed);
-        if len == 0 {
+        if len <= floor {
             return None;
         }
         let slots = self.slots.load(Ordering::Relaxed);
@@ -78,14 +106,18 @@ impl Bin {
         // SAFETY: as above.
         let block = unsafe { &*slot }.load(Ordering::Relaxed);
         self.len.store(len - 1, Ordering::Relaxed);
+        // SAFETY: no block is at address 0.
+        unsafe { core::hint::assert_unchecked(!block.is_null()) };
         Some(block)
     }
 
-    /// Adds a block, if there is room. Owner only.
+    /// Adds a block, if there is room and the bin is open. Owner only.
     #[inline(always)]
     pub fn push(&self, block: *mut u8) -> bool {
+        // Acquire: as in `pop`.
+        let ceiling = self.ceiling.load(Ordering::Acquire);
         let len = self.len.load(Ordering::Relaxed);
-        if len >= self.capacity.load(Ordering::Relaxed) {
+        if len >= ceiling {
             return false;
         }
         let slots = self.slots.load(Ordering::Relaxed);
@@ -116,6 +148,9 @@ impl Bin {
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct BinHistory {
+    /// The [`Countdown`](crate::sampling::Countdown) under way: its bytes and its rate.
+    pub(super) countdown: AtomicU32,
+    pub(super) rate: AtomicU32,
     /// Set by a refill, cleared when the bin is full. Full while set: the bin alternates between full and
     /// empty, so a larger one is worth it. Refilled while set: the thread only allocates. Owner only.
     pub refilled: AtomicU32,
@@ -164,16 +199,30 @@ mod tests {
         assert_eq!(popped, [blocks[2], blocks[1], blocks[0]]);
     }
 
+    #[test]
+    fn a_closed_bin_looks_empty_and_full() {
+        let room = [const { AtomicPtr::new(core::ptr::null_mut()) }; 3];
+        let bin = bin_of(&room);
+        let [first, second] = [16, 32].map(|address: usize| address as *mut u8);
+        assert!(bin.push(first));
+        bin.close();
+        assert_eq!(bin.pop(), None);
+        assert!(!bin.push(second));
+        bin.open();
+        assert!(bin.push(second));
+        assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(second), Some(first), None));
+    }
+
     fn bin_of(room: &[AtomicPtr<u8>]) -> Bin {
         let bin = Bin {
             slots: AtomicPtr::new(room.as_ptr().cast_mut()),
             len: AtomicU32::new(0),
+            floor: AtomicU32::new(0),
+            ceiling: AtomicU32::new(0),
             capacity: AtomicU32::new(room.len() as u32),
             tally: AtomicU64::new(0),
-            countdown: AtomicU32::new(0),
-            rate: AtomicU32::new(0),
         };
-        bin.start(Countdown::OFF);
+        bin.open();
         bin
     }
 
@@ -183,14 +232,14 @@ mod tests {
         let mut random = crate::testing::test_random::Random::new(3);
         for _ in 0..200 {
             let bytes_left = 1 + random.below(LONGEST as u64);
-            bin.start(Countdown { bytes: bytes_left as u32, rate: 7 });
+            bin.start(bytes_left as u32);
             let (mut count, mut bytes) = (0, 0);
             loop {
                 let size = random.below(if count % 2 == 0 { 32_768 } else { 64 });
                 let has_ended = bin.count(size as usize);
                 count += 1;
                 bytes += size;
-                assert_eq!(bin.counted(), (count, bytes + count));
+                assert_eq!(bin.counted(bytes_left as u32), (count, bytes + count));
                 assert_eq!(has_ended, bytes + count >= bytes_left);
                 if has_ended {
                     break;

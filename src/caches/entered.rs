@@ -1,7 +1,7 @@
 //! How a thread enters its cache, and leaves it.
 
-use crate::caches::thread_cache::{DEAD, FREED_ONE, LAST_SPECIAL, ThreadCache, UNSET};
-use crate::os::biased_lock::{BUSY, BiasedLock, OwnerWord};
+use crate::caches::thread_cache::{DEAD, FREED_MANY, FREED_ONE, ThreadCache, UNSET};
+use crate::os::biased_lock::{AT_REST, BUSY, BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 
 /// The right to touch this thread's cache, until dropped.
@@ -13,7 +13,7 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        BiasedLock::leave(self.word, core::ptr::from_ref(self.cache) as usize);
+        BiasedLock::leave(self.word);
     }
 }
 
@@ -26,18 +26,20 @@ pub(crate) fn enter_or(
     loop {
         match word.get() {
             BUSY | DEAD => return None,
-            value @ (UNSET | FREED_ONE..=LAST_SPECIAL) => return otherwise(word, value),
-            address => {
-                // SAFETY: a word above the special ones is the address of the thread's cache.
-                let cache = unsafe { &*(address as *const ThreadCache) };
+            AT_REST => {
+                // SAFETY: the word says that the thread has a cache.
+                let cache = unsafe { &*(word.cache() as *const ThreadCache) };
                 if cache.lock.enter(word) {
                     return Some(Entered { cache, word });
                 }
-                BiasedLock::leave(word, address);
+                BiasedLock::leave(word);
                 cache.lock.wait_until_unwanted();
             }
+            value => return otherwise(word, value),
         }
     }
 }
 
-const _: () = assert!(UNSET < BUSY && BUSY < DEAD && DEAD < FREED_ONE && FREED_ONE < LAST_SPECIAL);
+// A new thread's word is 0, and the values are different ones.
+const _: () = assert!(UNSET == 0 && UNSET < BUSY && BUSY < AT_REST && AT_REST < DEAD);
+const _: () = assert!(DEAD < FREED_ONE && FREED_ONE < FREED_MANY);

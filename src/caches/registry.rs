@@ -3,7 +3,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use super::bin::Bins;
+use super::bin::{Bin, Bins};
 use super::thread_cache::ThreadCache;
 use crate::os::lock::Lock;
 use crate::os::tls::ThreadWord;
@@ -30,6 +30,52 @@ const FORK_PATIENCE: Nanos = Nanos::from_millis(1000);
 /// How many caches share a barrier, and how many are kept from coming and going at a time.
 const TAKEOVER_BATCH: usize = 32;
 
+/// A cache that may be taken over.
+struct Candidate<'a> {
+    cache: &'a ThreadCache,
+    bins: Bins,
+    /// They are closed, and their owner is outside.
+    is_closed: bool,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(cache: &'a ThreadCache, bins: Bins) -> Candidate<'a> {
+        Candidate { cache, bins, is_closed: false }
+    }
+
+    fn bins(&self) -> impl Iterator<Item = &Bin> {
+        self.bins.classes().map(|class| self.cache.bin(class))
+    }
+}
+
+/// Closes the bins of candidates, which are wanted, unless their owner is inside just then. `false`: the kernel refuses
+/// a barrier, and no bin is closed.
+fn keep_owners_out(batch: &mut [Option<Candidate>], barriers: &mut u64) -> bool {
+    *barriers += 1;
+    if !os::barrier_all_threads() {
+        return false;
+    }
+    for candidate in batch.iter_mut().flatten() {
+        // An owner outside gets into none of its slow paths from here on, so its bins are as they are.
+        candidate.is_closed = !candidate.cache.is_busy();
+        if candidate.is_closed {
+            candidate.bins().for_each(Bin::close);
+        }
+    }
+    if !batch.iter().flatten().any(|candidate| candidate.is_closed) {
+        return true;
+    }
+    *barriers += 1;
+    let is_refused = !os::barrier_all_threads();
+    for candidate in batch.iter_mut().flatten().filter(|candidate| candidate.is_closed) {
+        if is_refused || candidate.cache.is_busy() {
+            candidate.bins().for_each(Bin::open);
+            candidate.is_closed = false;
+        }
+    }
+    !is_refused
+}
+
 /// All records, and those without an owner.
 pub(crate) struct Registry {
     pub newest: AtomicPtr<ThreadCache>,
@@ -52,12 +98,12 @@ impl Registry {
     }
 
     /// A record for the calling thread, whose word is `word` and says [`BUSY`](crate::os::biased_lock::BUSY).
-    /// Blocks from address `bound` on are samples.
+    /// Blocks from address `samples` on are samples.
     pub fn attach(
         &self,
         metadata: &Metadata,
         countdowns: &Countdowns,
-        bound: usize,
+        samples: usize,
         word: ThreadWord,
     ) -> Option<&ThreadCache> {
         let mut unused = self.unused.lock_unless_mine()?;
@@ -66,10 +112,10 @@ impl Registry {
             // SAFETY: all-zero is a valid record; this memory is zero, aligned to a cache line as records
             // are, nobody else's, and never unmapped.
             let cache = unsafe { &*record };
-            for bin in &cache.bins {
-                bin.start(countdowns.begin());
+            for class in 0..cache.bins.len() {
+                cache.start_countdown(class, countdowns.begin());
             }
-            cache.lock.open(bound);
+            cache.samples.store(samples, Ordering::Relaxed);
             cache.next.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
             // Release: partner of the Acquire in `all`.
             self.newest.store(record, Ordering::Release);
@@ -141,8 +187,8 @@ impl Registry {
         let mut caches = self.all().filter(|cache| cache.is_of_another(own_word));
         loop {
             let mut batch = [const { None }; TAKEOVER_BATCH];
-            let found = caches.by_ref().map(|cache| (cache, wanted(cache)));
-            let found = found.filter(|(_, bins)| !bins.is_empty());
+            let found = caches.by_ref().map(|cache| Candidate::new(cache, wanted(cache)));
+            let found = found.filter(|candidate| !candidate.bins.is_empty());
             let mut count = 0;
             for (place, candidate) in batch.iter_mut().zip(found) {
                 *place = Some(candidate);
@@ -153,26 +199,24 @@ impl Registry {
             }
             // No thread ends before the lock is given back, so every word that is there stays.
             let Some(_unused) = self.unused.lock_unless_mine() else { return done };
-            let candidates = || {
-                let batch = batch[..count].iter().flatten();
-                batch.filter(|(cache, _)| cache.is_of_another(own_word))
-            };
-            candidates().for_each(|(cache, _)| cache.lock.want());
-            done.barriers += 1;
-            if !os::barrier_all_threads() {
-                candidates().for_each(|(cache, _)| cache.lock.let_go());
+            for place in &mut batch {
+                place.take_if(|candidate| !candidate.cache.is_of_another(own_word));
+            }
+            batch.iter().flatten().for_each(|candidate| candidate.cache.lock.want());
+            let is_refused = !keep_owners_out(&mut batch, &mut done.barriers);
+            for Candidate { cache, bins, is_closed } in batch.iter().flatten() {
+                if *is_closed {
+                    work(cache, *bins);
+                    done.taken += 1;
+                } else if !is_refused {
+                    done.busy += 1;
+                }
+                cache.lock.let_go();
+            }
+            if is_refused {
                 done.is_refused = true;
                 done.unavailable = self.count_others(own_word);
                 return done;
-            }
-            for (cache, bins) in candidates() {
-                if cache.is_busy() {
-                    done.busy += 1;
-                } else {
-                    work(cache, *bins);
-                    done.taken += 1;
-                }
-                cache.lock.let_go();
             }
         }
     }
@@ -185,6 +229,7 @@ impl Registry {
     pub unsafe fn end_ghosts_takeovers(&self, mend: impl Fn(&ThreadCache)) {
         for cache in self.all().filter(|cache| cache.lock.is_wanted()) {
             mend(cache);
+            cache.open_bins();
             cache.lock.let_go();
         }
         // SAFETY: the caller says so. Take-overs leave the list of unused records alone.
@@ -211,13 +256,17 @@ impl Registry {
             return true;
         }
         for cache in others() {
-            let began = Linux.now();
-            while cache.is_busy() {
-                if Linux.now().since(began) >= FORK_PATIENCE {
-                    cache.lock.let_go();
-                    break;
-                }
-                os::yield_now();
+            if waited_for_owner(cache) {
+                cache.close_bins();
+            } else {
+                cache.lock.let_go();
+            }
+        }
+        let is_refused = !os::barrier_all_threads();
+        for cache in others().filter(|cache| cache.lock.is_wanted()) {
+            if is_refused || !waited_for_owner(cache) {
+                cache.open_bins();
+                cache.lock.let_go();
             }
         }
         true
@@ -228,7 +277,10 @@ impl Registry {
     /// # Safety
     /// Follows [`Registry::hold_for_fork`] on the same thread.
     pub unsafe fn resume_in_parent(&self) {
-        self.all().for_each(|cache| cache.lock.let_go());
+        for cache in self.all().filter(|cache| cache.lock.is_wanted()) {
+            cache.open_bins();
+            cache.lock.let_go();
+        }
         // SAFETY: the caller took it so.
         unsafe { self.unused.unlock_after_fork() };
     }
@@ -243,6 +295,7 @@ impl Registry {
         unsafe { self.unused.unlock_after_fork() };
         for cache in self.all().filter(|cache| cache.is_of_another(own_word)) {
             if cache.lock.is_wanted() {
+                cache.open_bins();
                 cache.lock.let_go();
                 empty(cache);
                 self.detach(cache);
@@ -254,6 +307,18 @@ impl Registry {
             }
         }
     }
+}
+
+/// Waits until a cache's owner is outside. `false`: it takes too long (it is stopped in a signal handler, say).
+fn waited_for_owner(cache: &ThreadCache) -> bool {
+    let began = Linux.now();
+    while cache.is_busy() {
+        if Linux.now().since(began) >= FORK_PATIENCE {
+            return false;
+        }
+        os::yield_now();
+    }
+    true
 }
 
 #[cfg(test)]

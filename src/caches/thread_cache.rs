@@ -8,9 +8,9 @@
 //! # Who may touch a cache
 //!
 //! Its owner, between its [word](crate::os::tls::ThreadWord) saying [`BUSY`](crate::os::biased_lock::BUSY) and
-//! saying the cache's address again; or a *taker*, by the [`BiasedLock`]. A word that says BUSY when malloc
-//! is entered means re-entrance (a signal handler interrupted the owner): such a call is served without the
-//! cache.
+//! saying [`AT_REST`](crate::os::biased_lock::AT_REST) again; or a *taker*, by the [`BiasedLock`]. A word that says
+//! BUSY when malloc is entered means re-entrance (a signal handler interrupted the owner): such a call is served
+//! without the cache.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -24,20 +24,19 @@ use crate::os::sequence::Sequence;
 use crate::pages::clock::Clock;
 use crate::sampling::{Countdown, Countdowns};
 
-// What a thread's word says besides the address of its cache, and
-// [`BUSY`](crate::os::biased_lock::BUSY) while its owner is inside.
+// What the word of a thread without a cache says. That of one with a cache is the owner's word of its lock.
 
 /// The thread has no cache yet.
 pub(crate) const UNSET: usize = 0;
 
 /// The thread is ending, and its cache is gone.
-pub(crate) const DEAD: usize = 2;
+pub(crate) const DEAD: usize = 3;
 
-/// The thread has no cache yet, and has freed one block; a word between this and [`LAST_SPECIAL`] counts on.
-pub(crate) const FREED_ONE: usize = 3;
+/// The thread has no cache yet, and has freed one block; a word between this and [`FREED_MANY`] counts on.
+pub(crate) const FREED_ONE: usize = 4;
 
-/// A word above this is the address of a cache.
-pub(crate) const LAST_SPECIAL: usize = 34;
+/// The thread has freed so many blocks that it gets a cache with the next one.
+pub(crate) const FREED_MANY: usize = 35;
 
 /// Counters of one class, with one writer.
 #[repr(C)]
@@ -57,6 +56,11 @@ pub(crate) struct ClassCounters {
 /// - `capacity_bytes` is the sum over the bins of capacity times block size.
 #[repr(C, align(64))]
 pub(crate) struct ThreadCache {
+    /// First, so that a bin's address is that of the cache and a multiple of the class.
+    pub bins: [Bin; CLASS_COUNT],
+
+    /// Blocks from this address on are samples. Written once.
+    pub(super) samples: AtomicUsize,
     pub lock: BiasedLock,
     /// Slow paths until the owner next looks at the clock.
     pub until_clock: AtomicU32,
@@ -70,8 +74,6 @@ pub(crate) struct ThreadCache {
     pub(super) next_unused: AtomicPtr<ThreadCache>,
     /// Odd while a tally is being drained.
     pub drain_sequence: Sequence,
-
-    pub bins: [Bin; CLASS_COUNT],
 
     /// Slow-path operations: what the gate goes by.
     pub operations: Counter,
@@ -97,20 +99,44 @@ impl ThreadCache {
     /// An allocation of `class` has ended its countdown: moves the tally into the counters and begins
     /// the next one. Returns the rate at which the allocation is sampled, if it is. Owner only.
     pub fn end_countdown(&self, class: SizeClass, countdowns: &Countdowns) -> Option<u32> {
-        let bin = self.bin(class);
         let counters = &self.classes[class.index()];
+        let history = &self.histories[class.index()];
         let ended = Countdown {
-            bytes: bin.countdown.load(Ordering::Relaxed),
-            rate: bin.rate.load(Ordering::Relaxed),
+            bytes: history.countdown.load(Ordering::Relaxed),
+            rate: history.rate.load(Ordering::Relaxed),
         };
-        let (count, units) = bin.counted();
+        let (count, units) = self.bin(class).counted(ended.bytes);
         let next = countdowns.begin();
         self.drain_sequence.write(|| {
             counters.allocations.add(count);
             counters.bytes.add(units - count);
-            bin.start(next);
+            self.start_countdown(class.index(), next);
         });
         countdowns.end(ended, units - ended.bytes as u64)
+    }
+
+    /// Begins a class's next countdown, with an empty tally. Whoever may touch the cache.
+    pub(super) fn start_countdown(&self, class: usize, countdown: Countdown) {
+        let history = &self.histories[class];
+        history.countdown.store(countdown.bytes, Ordering::Relaxed);
+        history.rate.store(countdown.rate, Ordering::Relaxed);
+        self.bins[class].start(countdown.bytes);
+    }
+
+    /// Is there an ordinary block at `address`, and no sample?
+    #[inline(always)]
+    pub fn is_ordinary(&self, address: usize) -> bool {
+        address < self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Lets the owner's fast paths in again. For whoever has closed bins, while it keeps the owner's slow paths out.
+    pub(super) fn open_bins(&self) {
+        self.bins.iter().for_each(Bin::open);
+    }
+
+    /// Keeps them out.
+    pub(super) fn close_bins(&self) {
+        self.bins.iter().for_each(Bin::close);
     }
 
     /// How many allocations of `class` this record has counted, and their bytes. Any thread.
@@ -121,7 +147,8 @@ impl ThreadCache {
     /// The same, as it is: whole only in a copy, or while no tally is being drained.
     pub fn allocations_unlocked(&self, class: SizeClass) -> (u64, u64) {
         let counters = &self.classes[class.index()];
-        let (count, units) = self.bin(class).counted();
+        let countdown = self.histories[class.index()].countdown.load(Ordering::Relaxed);
+        let (count, units) = self.bin(class).counted(countdown);
         let bytes = units.saturating_sub(count);
         (counters.allocations.get().wrapping_add(count), counters.bytes.get().wrapping_add(bytes))
     }
@@ -149,7 +176,7 @@ impl ThreadCache {
         let mut unused = Bins::NONE;
         for class in SizeClass::all() {
             let bin = self.bin(class);
-            if bin.capacity.load(Ordering::Relaxed) == 0 {
+            if bin.capacity() == 0 {
                 continue;
             }
             let history = &self.histories[class.index()];

@@ -504,20 +504,20 @@ impl Arena {
     #[inline(always)]
     pub fn class_at(&self, offset: usize) -> SizeClass {
         // Relaxed: whoever has a block's address got it after the span's class was written.
-        SizeClass(self.page_map_byte(Self::chunk_at(offset)).load(Ordering::Relaxed))
+        SizeClass(self.page_map_byte(offset / SPAN_BYTES).load(Ordering::Relaxed))
     }
 
     /// Writes a chunk's class: when a span is created or retired, by the one who does it.
     pub fn set_class(&self, chunk: ChunkIndex, class: SizeClass) {
         // Relaxed: published together with the span's blocks.
-        self.page_map_byte(chunk).store(class.0, Ordering::Relaxed);
+        self.page_map_byte(chunk.0 as usize).store(class.0, Ordering::Relaxed);
     }
 
     #[inline(always)]
-    fn page_map_byte(&self, chunk: ChunkIndex) -> &AtomicU8 {
+    fn page_map_byte(&self, chunk: usize) -> &AtomicU8 {
         let first = self.page_map.load(Ordering::Relaxed);
         // SAFETY: the map has a byte for each chunk of the segments in use.
-        let byte = unsafe { first.add(chunk.0 as usize) };
+        let byte = unsafe { first.add(chunk) };
         // SAFETY: those are accessible, and stay so.
         unsafe { &*byte }
     }

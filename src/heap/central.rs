@@ -40,9 +40,18 @@ fn base_slots(class: SizeClass) -> u32 {
 /// How many blocks to move at once. Half a bin, so that it has room and blocks for what comes next;
 /// but all of one that is only ever filled, or only emptied: another thread does the opposite, and
 /// each batch costs the cache lines of the span once. A bin that has grown beyond its base is not
-/// of that kind, though it may go the same way twice.
+/// of that kind, though it may go the same way twice: it moves few, since a thread that takes almost as many blocks
+/// as the bin holds, and then frees as many, again and again, would otherwise begin each round with a bin that is
+/// half full, and run it empty and over.
 fn batch(class: SizeClass, capacity: u32, is_one_way: bool) -> u32 {
-    if is_one_way && capacity <= base_slots(class) { capacity } else { capacity.div_ceil(2) }
+    let base = base_slots(class);
+    if capacity > base {
+        (capacity / 8).max(base / 2)
+    } else if is_one_way {
+        capacity
+    } else {
+        capacity.div_ceil(2)
+    }
 }
 
 /// Fills an empty bin, growing it if that is due, and pops a block. `None`: out of memory.
@@ -53,11 +62,11 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     debug_assert_eq!(bin.len.load(Ordering::Relaxed), 0);
     let history = &cache.histories[class.index()];
     let only_empties = history.refilled.swap(1, Ordering::Relaxed) != 0;
-    let capacity = bin.capacity.load(Ordering::Relaxed);
+    let capacity = bin.capacity();
     if capacity < base_slots(class) {
         resize(heap, cache, class, (capacity * 2).clamp(first_slots(class), base_slots(class)));
     }
-    let capacity = bin.capacity.load(Ordering::Relaxed);
+    let capacity = bin.capacity();
     cache.refills.add(1);
     if capacity == 0 {
         // No memory for the array: one block will do.
@@ -123,7 +132,7 @@ fn store_claim(
 pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
     let bin = cache.bin(class);
     let history = &cache.histories[class.index()];
-    let capacity = bin.capacity.load(Ordering::Relaxed);
+    let capacity = bin.capacity();
     let swings = history.refilled.load(Ordering::Relaxed) != 0;
     history.refilled.store(0, Ordering::Relaxed);
     // A bin that runs empty and full in turn passes the same blocks to and fro: a larger one would
@@ -146,7 +155,7 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
 fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> bool {
     let bin = cache.bin(class);
     let size = class.block_bytes().get() as u64;
-    let before = bin.capacity.load(Ordering::Relaxed);
+    let before = bin.capacity();
     let bytes = cache.capacity_bytes.load(Ordering::Relaxed) - before as u64 * size
         + capacity as u64 * size;
     let grows = capacity > before;
@@ -168,8 +177,7 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
             unsafe { slots.copy_from_nonoverlapping(old, len as usize) };
         }
     }
-    bin.slots.store(slots, Ordering::Relaxed);
-    bin.capacity.store(capacity, Ordering::Relaxed);
+    bin.set_room(slots, capacity);
     cache.capacity_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 {
         // SAFETY: the array came from `allocate_array` with this size; the bin has another one now.
@@ -399,7 +407,7 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
     for class in bins.classes() {
         spill(heap, cache, class, u32::MAX);
-        if cache.bin(class).capacity.load(Ordering::Relaxed) > 0 {
+        if cache.bin(class).capacity() > 0 {
             resize(heap, cache, class, 0);
         }
     }

@@ -55,8 +55,7 @@ pub(crate) unsafe fn mend(heap: &Heap, ghost_ticked: bool) {
 fn arrays(heap: &Heap) -> impl Iterator<Item = (usize, usize)> {
     let bins = heap.threads.all().flat_map(|cache| &cache.bins);
     bins.filter_map(|bin| {
-        let (array, slots) =
-            (bin.slots.load(Ordering::Relaxed), bin.capacity.load(Ordering::Relaxed));
+        let (array, slots) = (bin.slots.load(Ordering::Relaxed), bin.capacity());
         (slots > 0 && !array.is_null()).then_some((array as usize, central::array_bytes(slots)))
     })
 }
@@ -68,11 +67,10 @@ fn mend_bins(heap: &Heap, cache: &ThreadCache) {
     for class in SizeClass::all() {
         let bin = cache.bin(class);
         if bin.slots.load(Ordering::Relaxed).is_null() {
-            bin.capacity.store(0, Ordering::Relaxed);
+            bin.set_room(core::ptr::null_mut(), 0);
             bin.len.store(0, Ordering::Relaxed);
         }
-        let (len, capacity) =
-            (bin.len.load(Ordering::Relaxed), bin.capacity.load(Ordering::Relaxed));
+        let (len, capacity) = (bin.len.load(Ordering::Relaxed), bin.capacity());
         capacity_bytes += capacity as u64 * class.block_bytes().get() as u64;
         // SAFETY: a bin is not longer than its array, whose owner is outside.
         let slots = unsafe { bin.slots(len.min(capacity)) };

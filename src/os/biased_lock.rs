@@ -1,19 +1,28 @@
 //! A lock that costs its owner no atomic read-modify-write, and anybody else a system call.
 //!
 //! ```text
-//!  owner                                taker
-//!  word = BUSY                          bound = 0
+//!  owner, slow path                     taker
+//!  word = BUSY                          hold = 1
 //!  (compiler barrier)                   membarrier: every thread passes a full barrier
-//!  address >= bound? → leave and wait   word == BUSY? → not now
-//!  … what the lock guards …             … what the lock guards …
-//!  word = what it was                   bound = what it was, wake
+//!  hold? → leave and wait               word == BUSY? → not now
+//!  … what the lock guards …             close gates
+//!  word = AT_REST                       membarrier
+//!                                       word == BUSY? → open the gates again, not now
+//!  owner, fast path                     … what is behind the gates …
+//!  word = BUSY                          open gates
+//!  (compiler barrier)                   hold = 0, wake
+//!  gate closed? → leave, slow path
+//!  … what is behind the gate …
+//!  word = AT_REST
 //! ```
 //!
-//! After the barrier either the owner's BUSY is visible to the taker, or the taker's 0 to the owner.
-//! The bound is a number, and not a flag, so that the owner may bring an address with it: one that is
-//! too high does not get in either, and that costs nothing beside.
+//! After a barrier either the owner's BUSY is visible to the taker, or what the taker wrote before it to the owner. So
+//! after the first one the owner is in none of its slow paths, and will not be: gates, which slow paths change as
+//! well, are the taker's. After the second one it is in none of its fast paths that go through a closed gate. A gate is
+//! something that a fast path compares in any case (the ends of a bin), so the lock costs it two stores of the
+//! word.
 //!
-//!  A word that says BUSY when its owner comes in means re-entrance: a signal handler
+//! A word that says BUSY when its owner comes in means re-entrance: a signal handler
 //! interrupted the owner.
 //!
 //! After D. Dice, M. Moir, W. Scherer, "Quickly Reacquirable Locks" (2003), with the kernel's
@@ -25,65 +34,64 @@ use crate::os::threads::{futex_wait, futex_wake};
 /// What the owner's word says while the owner is inside.
 pub(crate) const BUSY: usize = 1;
 
+/// What it says while the owner is outside, and may come in.
+pub(crate) const AT_REST: usize = 2;
+
 /// The owner's word, which only the owner writes.
 pub(crate) trait OwnerWord: Copy {
     fn get(self) -> usize;
     /// Release: what the owner did before is visible to whoever reads this value (Acquire).
     fn set(self, value: usize);
+
+    /// The same with a value that the compiler knows.
+    #[inline(always)]
+    fn set_to<const VALUE: usize>(self) {
+        self.set(VALUE);
+    }
 }
 
 /// The takers' half; the owner's is its word.
 ///
 /// # Invariants
-/// All-zero memory is a lock that has not been [opened](BiasedLock::open) yet, into which nobody gets.
-/// From then on `bound` is `usual`, but 0 from [`BiasedLock::want`] to [`BiasedLock::let_go`] of one
-/// taker, and so long `hold` is 1. Takers exclude each other by another lock.
+/// `hold` is 1 from [`BiasedLock::want`] to [`BiasedLock::let_go`] of one taker, and else 0. Takers exclude each other
+/// by another lock.
 pub(crate) struct BiasedLock {
-    bound: AtomicUsize,
-    usual: AtomicUsize,
     hold: AtomicU32,
 }
 
 impl BiasedLock {
     #[cfg(all(test, loom))]
-    pub fn new(bound: usize) -> BiasedLock {
-        let (bound, usual) = (AtomicUsize::new(bound), AtomicUsize::new(bound));
-        BiasedLock { bound, usual, hold: AtomicU32::new(0) }
-    }
-
-    /// Before its first use: addresses below `bound`, which is not 0, may come in from now on.
-    #[cfg(not(all(test, loom)))]
-    pub fn open(&self, bound: usize) {
-        self.usual.store(bound, Ordering::Relaxed);
-        self.bound.store(bound, Ordering::Relaxed);
+    pub fn new() -> BiasedLock {
+        BiasedLock { hold: AtomicU32::new(0) }
     }
 
     /// The owner goes in. `false`: a taker has the lock or wants it, and the owner must not touch
     /// what it guards; it leaves again and may wait.
     #[inline(always)]
     pub fn enter(&self, word: impl OwnerWord) -> bool {
-        self.enter_with(word, 0)
+        Self::enter_fast(word);
+        // Acquire: partner of the Release in `let_go`; what a taker did is visible to the owner.
+        self.hold.load(Ordering::Acquire) == 0
     }
 
-    /// The same with an address. `false`, too, if that is not below the bound.
+    /// The owner goes in where it touches nothing but what is behind a gate, and that only if the gate is open,
+    /// which it reads (Acquire) after this.
     #[inline(always)]
-    pub fn enter_with(&self, word: impl OwnerWord, address: usize) -> bool {
-        word.set(BUSY);
+    pub fn enter_fast(word: impl OwnerWord) {
+        word.set_to::<BUSY>();
         compiler_barrier();
-        // Acquire: partner of the Release in `let_go`; what a taker did is visible to the owner.
-        address < self.bound.load(Ordering::Acquire)
     }
 
     /// The owner goes out.
     #[inline(always)]
-    pub fn leave(word: impl OwnerWord, value: usize) {
+    pub fn leave(word: impl OwnerWord) {
         compiler_barrier();
-        word.set(value);
+        word.set_to::<AT_REST>();
     }
 
     /// Does a taker have the lock, or want it?
     pub fn is_wanted(&self) -> bool {
-        // Acquire: as in `enter_with`.
+        // Acquire: as in `enter`.
         self.hold.load(Ordering::Acquire) != 0
     }
 
@@ -99,23 +107,20 @@ impl BiasedLock {
     pub fn want(&self) {
         // Relaxed: ordered by the barrier.
         self.hold.store(1, Ordering::Relaxed);
-        self.bound.store(0, Ordering::Relaxed);
     }
 
-    /// After the barrier: is the owner inside? If not, the taker has the lock.
+    /// After a barrier: is the owner inside?
     pub fn owner_is_inside(word: &AtomicUsize) -> bool {
         // Acquire: partner of the Release in `OwnerWord::set`.
         word.load(Ordering::Acquire) == BUSY
     }
 
-    /// A taker is done, or gives up.
+    /// A taker is done, or gives up; all gates are open.
     pub fn let_go(&self) {
         if self.hold.load(Ordering::Relaxed) == 0 {
             return;
         }
-        // Release: partner of the Acquire in `enter_with`.
-        self.bound.store(self.usual.load(Ordering::Relaxed), Ordering::Release);
-        // Release: partner of the Acquire in `is_wanted`.
+        // Release: partner of the Acquire in `enter`.
         self.hold.store(0, Ordering::Release);
         futex_wake(&self.hold);
     }

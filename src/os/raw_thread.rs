@@ -167,7 +167,7 @@ mod tests {
         let pointer = ThreadWord::thread_pointer();
         let offset = ThreadWord::of_this_thread().address() as isize - pointer as isize;
         let at = (layout.thread_pointer as isize + offset) as usize;
-        assert!(at >= layout.stack_end && at + 8 <= layout.bytes);
+        assert!(at >= layout.stack_end && at + 16 <= layout.bytes);
         assert!(layout.stack_end.is_multiple_of(16) && layout.thread_pointer.is_multiple_of(64));
     }
 }

@@ -1,9 +1,14 @@
-//! One pointer of thread-local storage, reached with the initial-exec model.
+//! Two words of thread-local storage, reached with the initial-exec model.
 //!
 //! `thread_local!` in a shared library calls `__tls_get_addr` at every access, which costs more than
 //! a whole allocation should. An initial-exec variable is one load from the thread pointer, in the
-//! preloaded library as in a linked binary; at eight bytes, static TLS never runs out of room for it
+//! preloaded library as in a linked binary; at sixteen bytes, static TLS never runs out of room for it
 //! (stable Rust has no attribute for the model, hence the assembly).
+//!
+//! The first word says whether the thread is inside its cache: each call stores it twice. The second is the cache's
+//! address, which stays as it is. Were both one word, each call would load an address that the call before it has
+//! just stored, and wait for that store to be forwarded; a word that is only compared nobody waits for, since a branch
+//! is predicted.
 
 use core::arch::{asm, global_asm};
 
@@ -20,14 +25,14 @@ global_asm!(
     ".globl slackwater_thread",
     ".hidden slackwater_thread",
     ".type slackwater_thread, %object",
-    ".size slackwater_thread, 8",
-    ".balign 8",
+    ".size slackwater_thread, 16",
+    ".balign 16",
     "slackwater_thread:",
-    ".zero 8",
+    ".zero 16",
     ".popsection",
 );
 
-/// The place of the calling thread's word, relative to its thread pointer.
+/// The place of the calling thread's words, relative to its thread pointer.
 #[derive(Clone, Copy)]
 pub(crate) struct ThreadWord(usize);
 
@@ -57,7 +62,43 @@ impl ThreadWord {
         ThreadWord(offset)
     }
 
-    /// The word's address, by which another thread may read it while this thread lives.
+    /// The address of the thread's cache, from the last [`ThreadWord::set_cache`]; 0 before.
+    #[inline(always)]
+    pub fn cache(self) -> usize {
+        let value: usize;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: reads this thread's second word.
+        unsafe {
+            asm!(
+                "mov {}, qword ptr fs:[{} + 8]",
+                out(reg) value,
+                in(reg) self.0,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: reads this thread's second word.
+        unsafe {
+            asm!(
+                "mrs {0}, tpidr_el0",
+                "add {0}, {0}, {1}",
+                "ldr {0}, [{0}, #8]",
+                out(reg) value,
+                in(reg) self.0,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }
+
+    /// The thread has a cache, at this address. While the first word keeps signal handlers from looking.
+    pub fn set_cache(self, address: usize) {
+        let place = (self.address() + size_of::<usize>()) as *mut usize;
+        // SAFETY: this thread's second word, which nobody else looks at.
+        unsafe { place.write(address) };
+    }
+
+    /// The first word's address, by which another thread may read it while this thread lives.
     pub fn address(self) -> usize {
         Self::thread_pointer().wrapping_add(self.0)
     }
@@ -153,6 +194,20 @@ impl OwnerWord for ThreadWord {
                 in(reg) self.0,
                 in(reg) value,
                 out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(sanitized)))]
+    #[inline(always)]
+    fn set_to<const VALUE: usize>(self) {
+        // SAFETY: writes this thread's own word, which nobody else writes.
+        unsafe {
+            asm!(
+                "mov qword ptr fs:[{}], {}",
+                in(reg) self.0,
+                const VALUE,
                 options(nostack, preserves_flags),
             );
         }

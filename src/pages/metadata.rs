@@ -23,7 +23,7 @@ const MAP_BYTES: usize = 256 << 10;
 
 /// The smallest piece: a cache line.
 const MIN_SHIFT: u32 = 6;
-const SIZES: usize = 8;
+const SIZES: usize = 12;
 
 /// The largest piece.
 pub(crate) const MAX_ARRAY_BYTES: usize = 1 << (MIN_SHIFT as usize + SIZES - 1);

@@ -108,7 +108,7 @@ fn check_bins(heap: &Heap) -> HashSet<usize> {
         for class in SizeClass::all() {
             let bin = cache.bin(class);
             let len = bin.len.load(Ordering::Relaxed);
-            let capacity = bin.capacity.load(Ordering::Relaxed);
+            let capacity = bin.capacity();
             assert!(len <= capacity, "a bin is not longer than its array");
             bytes += capacity as u64 * class.block_bytes().get() as u64;
             // SAFETY: nobody is inside the allocator, and `len` is within the capacity.

@@ -11,7 +11,7 @@ use crate::caches::entered::Entered;
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::{Heap, central, large};
-use crate::os::biased_lock::{BiasedLock, OwnerWord};
+use crate::os::biased_lock::{AT_REST, BiasedLock, OwnerWord};
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux, Nanos};
 use crate::release::{Release, release_everything, tick_if_due};
@@ -70,13 +70,14 @@ impl<'a> Program<'a> {
         let cache = threads.attach(&pages.metadata, sampler.countdowns(), bound, word).unwrap();
         // SAFETY: a cache's record is never unmapped.
         let cache = unsafe { &*core::ptr::from_ref(cache) };
-        word.set(core::ptr::from_ref(cache) as usize);
+        word.set_cache(core::ptr::from_ref(cache) as usize);
+        word.set(AT_REST);
         Program { heap, cache, word, random: Random::new(1), live: Vec::new() }
     }
 
     fn enter(&self) -> Entered {
         while !self.cache.lock.enter(self.word) {
-            BiasedLock::leave(self.word, core::ptr::from_ref(self.cache) as usize);
+            BiasedLock::leave(self.word);
             self.cache.lock.wait_until_unwanted();
         }
         Entered { cache: self.cache, word: self.word }

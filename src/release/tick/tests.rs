@@ -519,7 +519,7 @@ fn a_tick_says_whether_there_is_something_left() {
     central::flush(&test.heap, cache, Bins::ALL);
     assert_eq!(tick_elsewhere(&test, &os, true), WAITING, "it rests for an epoch");
     assert_eq!(os.tick(&test), Ticked { is_at_rest: true, has_worked: true });
-    assert!(cache.bin(class).capacity.load(Ordering::Relaxed) == 0);
+    assert!(cache.bin(class).capacity() == 0);
     assert_eq!(os.tick(&test), AT_REST, "live blocks are no work");
     assert!(!live.is_null());
     test.free(kept);
