@@ -216,6 +216,10 @@ pub(crate) fn resize_in_place(heap: &Heap, offset: usize, bytes: usize, frame: u
     let Some(pages) = pages_for(heap, bytes) else { return false };
     let Some(mut page_heap) = heap.lock_pages() else { return false };
     let run = run_at(heap, &mut page_heap, offset);
+    // Like a resize within a class: nothing is counted, and a sample remains one.
+    if pages == run.pages {
+        return true;
+    }
     if pages > run.pages
         && !page_heap.extend_run(&heap.pages.arena, &Linux, &heap.pages.totals, run, pages)
     {
@@ -292,4 +296,29 @@ pub(crate) fn move_to_larger(
 #[inline]
 pub(crate) fn is_large(class: SizeClass) -> bool {
     class == SizeClass::NONE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::test_heap::TestHeap;
+
+    #[test]
+    fn a_sample_of_as_many_pages_remains_one() {
+        let test = TestHeap::with_segments(16);
+        let heap = &test.heap;
+        heap.sampler.set_rate(1, u64::MAX);
+        let block = allocate(heap, 40_000, 16, false, 0).expect("there is room") as usize;
+        let offset = heap.pages.arena.offset_of(block).expect("it is in the arena");
+        let samples = || heap.sampler.readings.samples.get();
+        let resize_to = |bytes| assert!(resize_in_place(heap, offset, bytes, 0));
+        assert_eq!(samples(), 1);
+        (36_865..40_960).for_each(resize_to);
+        assert_eq!(samples(), 1);
+        resize_to(36_864);
+        assert_eq!(samples(), 2, "one page less");
+        resize_to(36_865);
+        assert_eq!(samples(), 3, "and more");
+        free(heap, offset);
+    }
 }

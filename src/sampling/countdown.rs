@@ -89,7 +89,7 @@ impl Countdowns {
     /// Is an allocation that no countdown counts sampled, and at which rate? Any thread.
     pub fn try_once(&self, bytes: u64) -> Option<u32> {
         let rate = self.rate();
-        let hit = rate != 0 && distance(&mut self.chance(), rate) <= units(bytes);
+        let hit = rate != 0 && is_within(self.chance(), rate, units(bytes));
         hit.then_some(rate as u32)
     }
 
@@ -173,11 +173,25 @@ fn distance(chance: &mut Chance, rate: u64) -> u64 {
             is_odd = !is_odd;
         }
         if is_odd {
-            let fraction = ((first as u128 * rate as u128) >> 64) as u64;
-            return whole * rate + fraction + 1;
+            return whole * rate + fraction_of(rate, first) + 1;
         }
         whole += 1;
     }
+}
+
+/// Is the next hit within `units` bytes? As [`distance`] says; but where hits are further apart than that its first
+/// number mostly tells: what is beyond its fraction is beyond the whole.
+fn is_within(mut chance: Chance, rate: u64, units: u64) -> bool {
+    let mut ahead = Chance(chance.0);
+    if units < rate && fraction_of(rate, ahead.next()) >= units {
+        return false;
+    }
+    distance(&mut chance, rate) <= units
+}
+
+/// So large a part of `rate` as `number` is of all numbers.
+fn fraction_of(rate: u64, number: u64) -> u64 {
+    ((number as u128 * rate as u128) >> 64) as u64
 }
 
 #[cfg(test)]
@@ -254,6 +268,22 @@ mod tests {
             let error = sum - count as f64;
             assert!(error.abs() <= 4.0 * deviation, "{error} at {rate}, deviation {deviation}");
             assert!(samples > 500);
+        }
+    }
+
+    #[test]
+    fn whether_the_next_hit_is_near_is_what_its_distance_says() {
+        for seed in 0..20_000 {
+            let rate = 1 + seed % 7 * 1000;
+            let hit = distance(&mut Chance(seed), rate);
+            for units in [1, hit - 1, hit, hit + 1, rate - 1, rate, rate + 1, 5 * rate] {
+                let expected = hit <= units;
+                assert_eq!(
+                    is_within(Chance(seed), rate, units),
+                    expected,
+                    "{hit}, {units}, {rate}"
+                );
+            }
         }
     }
 
