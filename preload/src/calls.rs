@@ -29,17 +29,28 @@ pub fn calloc(count: usize, bytes: usize) -> *mut c_void {
 
 /// # Safety
 /// `block` is null or a block that is not used any more, of this allocator or of the next one.
+#[inline(always)]
 pub unsafe fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void {
-    if block.is_null() {
-        return malloc::allocate(bytes).cast();
-    }
-    if bytes == 0 {
+    if block.is_null() || bytes == 0 {
         // SAFETY: the caller's contract is the same.
-        unsafe { malloc::free(block.cast()) };
-        return ptr::null_mut();
+        return unsafe { allocate_or_free(block, bytes) };
     }
     // SAFETY: the caller vouches for the block; C makes no promise about a larger alignment.
     unsafe { malloc::reallocate(block.cast(), bytes, GRANULE) }.cast()
+}
+
+/// [`realloc`] of no block, or to no bytes.
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(never)]
+unsafe fn allocate_or_free(block: *mut c_void, bytes: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc::allocate(bytes).cast();
+    }
+    // SAFETY: the caller's contract is the same.
+    unsafe { malloc::free(block.cast()) };
+    ptr::null_mut()
 }
 
 pub fn memalign(align: usize, bytes: usize) -> *mut c_void {

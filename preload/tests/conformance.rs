@@ -293,6 +293,22 @@ mod pages {
     );
 }
 
+mod resizes {
+    crate::checks::checks!(
+        "resizes.c",
+        crate::succeeds,
+        [
+            blocks_grow_and_shrink_in_steps,
+            blocks_go_to_and_fro_between_all_sizes,
+            aligned_blocks_grow,
+            zeros_are_kept,
+            within_a_class_blocks_move_once_at_most,
+            other_threads_resize_and_free,
+            refused_sizes_leave_the_block_alone,
+        ]
+    );
+}
+
 mod rest {
     crate::checks::checks!(
         "rest.c",

@@ -80,6 +80,26 @@ fn a_smaller_overflow_is_found_when_the_block_is_freed_and_does_no_harm() {
 }
 
 #[test]
+fn a_smaller_overflow_is_found_when_the_block_first_grows() {
+    let Some(outcome) = misuse("overflow_before_a_resize", &[]) else { return };
+    let outcome = outcome.expect_success();
+    assert_eq!(outcome.stdout, "went on\n");
+    assert_said(&outcome, ", 0 bytes behind the end of a block of 113 bytes at 0x");
+    assert_said(&outcome, "it was found when the block was freed or resized");
+    assert_through(&outcome, "allocated by thread", &["make", "main"]);
+}
+
+/// A sample that has grown has the room of its class, and the guard behind that.
+#[test]
+fn an_overflow_of_a_block_that_has_grown_is_caught() {
+    let Some(outcome) = misuse("overflow_after_a_resize", &[]) else { return };
+    assert_eq!(outcome.status.signal(), Some(libc::SIGSEGV), "{}", outcome.said());
+    assert_said(&outcome, ", 0 bytes behind the end of a block of 4096 bytes at 0x");
+    assert_through(&outcome, "here by thread", &["touch", "main"]);
+    assert_through(&outcome, "allocated by thread", &["make", "main"]);
+}
+
+#[test]
 fn a_use_after_free_is_caught_with_both_stacks() {
     for (how, freed) in [
         ("use_after_free", ["drop", "main"]),

@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Slackwater {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller vouches for the block and its alignment.
-        unsafe { malloc::reallocate(block, new_size, layout.align()) }
+        // SAFETY: the caller gives the layout that the block was allocated with.
+        unsafe { malloc::reallocate_sized(block, layout.size(), layout.align(), new_size) }
     }
 }

@@ -316,29 +316,45 @@ fn free_outside(address: usize) {
     }
 }
 
+/// The class of the span that `address` lies in; none of a sample, a large block, or what is not of this heap.
+#[inline(always)]
+fn span_class(address: usize) -> SizeClass {
+    let arena = &HEAP.pages.arena;
+    arena.offset_of(address).map_or(SizeClass::NONE, |offset| arena.class_at(offset))
+}
+
 /// How many bytes of a block may be used: at least what was asked for, and no more than that of a
 /// sampled one. 0 for null. Of a block outside the arena it is what the [next allocator](NextAllocator) says.
 ///
 /// # Safety
 /// As [`free`], but the block stays in use.
+#[inline(always)]
 pub unsafe fn usable_bytes(block: *mut u8) -> usize {
-    if HEAP.pages.arena.is_sample(block as usize) {
+    match span_class(block as usize) {
+        class if large::is_large(class) => usable_bytes_slow(block),
+        class => class.block_bytes().get(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn usable_bytes_slow(block: *mut u8) -> usize {
+    let (arena, address) = (&HEAP.pages.arena, block as usize);
+    if arena.is_sample(address) {
+        if let Some(sample) = HEAP.sampler.live_in_slot(arena, address) {
+            return sample.bytes as usize;
+        }
         // Whoever takes the sampler's lock, or the page heap's, is inside its cache.
         let _inside = enter();
-        return HEAP.sampler.usable_bytes(&HEAP.pages, block as usize);
+        HEAP.sampler.fail_for_no_block(&HEAP.pages, address);
+        return 0;
     }
-    let Some(offset) = HEAP.pages.arena.offset_of(block as usize) else {
-        return foreign::usable_bytes(block);
-    };
-    match HEAP.pages.arena.class_at(offset) {
-        class if large::is_large(class) => {
+    match arena.offset_of(address) {
+        Some(offset) if !HEAP.is_others(offset) => {
             let _inside = enter();
-            match HEAP.is_others(offset) {
-                true => foreign::usable_bytes(block),
-                false => large::usable_bytes(&HEAP, offset),
-            }
+            large::usable_bytes(&HEAP, offset)
         }
-        class => class.block_bytes().get(),
+        _ => foreign::usable_bytes(block),
     }
 }
 
@@ -347,16 +363,105 @@ pub unsafe fn usable_bytes(block: *mut u8) -> usize {
 /// large, by copying otherwise. Null if out of memory; the block is then unchanged. The
 /// [next allocator](NextAllocator) does it for a block outside the arena.
 ///
+/// Within a class nothing is looked at but the page map. A block that changes its class is another
+/// allocation: counted, and perhaps sampled.
+///
 /// # Safety
 /// As [`free`]; `block` is not null, and `align` is what it was allocated with.
+#[inline(always)]
 pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    let arena = &HEAP.pages.arena;
+    if let Some(new_class) = SizeClass::for_layout(bytes, align)
+        && let Some(offset) = arena.offset_of(block as usize)
+        && arena.class_at(offset) == new_class
+    {
+        return block;
+    }
+    // SAFETY: the caller's contract is the same.
+    unsafe { reallocate_elsewhere(block, bytes, align) }
+}
+
+/// As [`reallocate`], for a block whose layout is known: a sample is told by its address, and the page map is looked at
+/// only for alignments beyond 16.
+///
+/// # Safety
+/// As [`reallocate`]; the block was allocated with `old_bytes`, or got them by its last reallocation.
+#[inline(always)]
+pub unsafe fn reallocate_sized(
+    block: *mut u8,
+    old_bytes: usize,
+    align: usize,
+    bytes: usize,
+) -> *mut u8 {
+    if old_bytes <= MAX_CLASS_BYTES && bytes <= MAX_CLASS_BYTES && align <= GRANULE {
+        let (class, new_class) = (SizeClass::for_bytes(old_bytes), SizeClass::for_bytes(bytes));
+        if class != new_class {
+            let kept = old_bytes.min(bytes);
+            // SAFETY: the caller vouches for the block, of which so many bytes are in use.
+            return unsafe { change_class(block, class, new_class, kept, bytes, align) };
+        }
+        if !HEAP.pages.arena.is_sample(block as usize) {
+            return block;
+        }
+    }
+    // SAFETY: the caller's contract is the same.
+    unsafe { reallocate(block, bytes, align) }
+}
+
+/// [`reallocate`] where the block is not one of the class that it will have.
+///
+/// # Safety
+/// As [`reallocate`].
+#[inline(never)]
+unsafe fn reallocate_elsewhere(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
+    let (class, address) = (span_class(block as usize), block as usize);
+    match SizeClass::for_layout(bytes, align) {
+        Some(new_class) if !large::is_large(class) => {
+            central::check_block(class, address, address - HEAP.pages.arena.base());
+            let kept = class.block_bytes().get().min(bytes);
+            // SAFETY: the caller vouches for the block, which is one of this class.
+            unsafe { change_class(block, class, new_class, kept, bytes, align) }
+        }
+        // SAFETY: the caller's contract is the same.
+        _ => unsafe { reallocate_slow(block, bytes, align) },
+    }
+}
+
+/// Moves the first `kept` bytes of a block of `class`, or of a sample of that class, to a block of `new_class`.
+///
+/// # Safety
+/// As [`reallocate`]. `new_class` is that for the new layout; `kept` is at most `bytes`, and at most what is usable of
+/// the block.
+#[inline(never)]
+unsafe fn change_class(
+    block: *mut u8,
+    class: SizeClass,
+    new_class: SizeClass,
+    kept: usize,
+    bytes: usize,
+    align: usize,
+) -> *mut u8 {
+    let new = allocate_class(new_class, bytes, align);
+    if !new.is_null() {
+        // SAFETY: both blocks have that many bytes, and the new one is no part of the old one.
+        unsafe { ptr::copy_nonoverlapping(block, new, kept) };
+        free_class(class, block as usize, true);
+    }
+    new
+}
+
+/// [`reallocate`] for samples, large blocks before or after, and foreign ones.
+///
+/// # Safety
+/// As [`reallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn reallocate_slow(block: *mut u8, bytes: usize, align: usize) -> *mut u8 {
     let (frame, address) = (stack::address_in_frame(), block as usize);
-    let new_class = SizeClass::for_layout(bytes, align).unwrap_or(SizeClass::NONE);
+    let new_class = class_for(bytes, align);
     if HEAP.pages.arena.is_sample(address) {
-        let resize = || HEAP.sampler.resize(&HEAP.pages, address, bytes, align, new_class, frame);
-        // SAFETY: the caller vouches for the block.
-        let to_new = || unsafe { reallocate_by_copy(block, bytes, align) };
-        return on_pages(enter(), resize).unwrap_or_else(to_new);
+        // SAFETY: the caller's contract is the same.
+        return unsafe { reallocate_sample(block, bytes, align, frame) };
     }
     let Some(offset) = HEAP.pages.arena.offset_of(address) else {
         return or_out_of_memory(foreign::reallocate(block, bytes));
@@ -366,21 +471,38 @@ pub unsafe fn reallocate(block: *mut u8, bytes: usize, align: usize) -> *mut u8 
         central::check_block(class, address, offset);
     } else if HEAP.is_others(offset) {
         return or_out_of_memory(foreign::reallocate(block, bytes));
+    } else if large::is_large(new_class) {
+        let resize = || large::resize_in_place(&HEAP, offset, bytes, frame);
+        if on_pages(enter(), resize) {
+            return block;
+        }
+        let move_to_larger = || large::move_to_larger(&HEAP, offset, bytes, align, frame);
+        // SAFETY: the caller vouches for the block.
+        let is_longer = bytes > unsafe { usable_bytes(block) };
+        if is_longer && let Some(moved) = on_pages(enter(), move_to_larger) {
+            return moved;
+        }
     }
-    let both_large = large::is_large(class) && large::is_large(new_class);
-    let resize = || on_pages(enter(), || large::resize_in_place(&HEAP, offset, bytes, frame));
-    if class == new_class && (!both_large || resize()) {
-        return block;
-    }
-    let move_to_larger =
-        || on_pages(enter(), || large::move_to_larger(&HEAP, offset, bytes, align, frame));
     // SAFETY: the caller vouches for the block.
-    let is_longer = || bytes > unsafe { usable_bytes(block) };
-    if both_large
-        && is_longer()
-        && let Some(moved) = move_to_larger()
+    unsafe { reallocate_by_copy(block, bytes, align) }
+}
+
+/// A sample that keeps its class is kept: an ordinary block stays where it is then, uncounted.
+///
+/// # Safety
+/// As [`reallocate`]. `frame` is an address in the frame of the function that the program has called.
+unsafe fn reallocate_sample(block: *mut u8, bytes: usize, align: usize, frame: usize) -> *mut u8 {
+    let address = block as usize;
+    if let Some(sample) = HEAP.sampler.live_in_slot(&HEAP.pages.arena, address)
+        && sample.class == class_for(bytes, align)
     {
-        return moved;
+        if bytes <= sample.bytes as usize {
+            return block;
+        }
+        let make_room = || HEAP.sampler.make_room(&HEAP.pages, address, align, frame);
+        if let Some(moved) = on_pages(enter(), make_room) {
+            return moved;
+        }
     }
     // SAFETY: the caller vouches for the block.
     unsafe { reallocate_by_copy(block, bytes, align) }

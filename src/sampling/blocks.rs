@@ -1,13 +1,15 @@
 //! Sampled blocks: allocated, freed, resized; and the large ones that are sampled where they are.
 
 use core::ptr;
+use core::sync::atomic::Ordering;
 
 use super::call_sites::{Amount, OBJECT, StackId, UNKNOWN};
 use super::countdown;
 use super::misuse::{self, Misuse};
-use super::record::Sample;
+use super::record::{Sample, Tables};
 use super::sampler::Sampler;
 use super::slots::{self, PAD, Place};
+use crate::geometry::arena::Arena;
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::slot::SlotIndex;
 use crate::os::{self, Linux};
@@ -65,75 +67,78 @@ impl Sampler {
         let stack = if is_quarantined { open.stack(frame) } else { UNKNOWN };
         open.record_free(index, stack);
         self.altered.make_ordinary(&pages.arena, index, &place);
-        if is_quarantined || !place.is_warm() || !open.put_warm(index) {
+        if is_quarantined || !open.put_warm(index, &place) {
             open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
             open.put(index);
         }
         open.account(pages);
     }
 
-    /// Gives the sampled block at `address` another size, in the class that it has: an ordinary block stays
-    /// where it is then, uncounted, so that this remains the sample that it is, if in another slot. Returns
-    /// where it is now. `None`: it must become another block, or is none.
+    /// The live sample whose block is at `address`, a sample's, as whoever has the block may read it without the
+    /// lock. `None`: there is no block at this address.
+    pub fn live_in_slot(&self, arena: &Arena, address: usize) -> Option<Sample> {
+        let index = slots::index_of(arena, address);
+        // Acquire: partner of the Release in `Open::take`: the tables are there, and this record in them.
+        if index as u32 >= self.readings.fresh.load(Ordering::Acquire) {
+            return None;
+        }
+        let tables = self.readings.tables.load(Ordering::Relaxed) as *const Tables;
+        // SAFETY: the tables are mapped for good.
+        let start = unsafe { &raw const (*tables).samples.start };
+        // SAFETY: as above; it was written when they were made ready, and never since.
+        let samples = unsafe { start.read() };
+        // SAFETY: its index is below `fresh`, so there is such a record.
+        let record = unsafe { samples.add(index as usize) };
+        // SAFETY: mapped, as above. While its block is live a record is changed by nobody but those who have the block:
+        // nobody writes to it now, unless the program uses what it does not have.
+        let sample = unsafe { record.read() };
+        let is_it = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
+        is_it.then_some(sample)
+    }
+
+    /// Gives the live sampled block at `address`, which is to grow within its class, all the room of that class, once
+    /// and for all: an ordinary block has it, too, and stays where it is then, uncounted, so that this remains the
+    /// sample that it is. Returns where it is now. `None`: it must become another block.
+    ///
+    /// The block moves down within its slot, so that the guard stays where it is and is right behind the room. A class
+    /// of up to a page needs no further page for that, and no system call.
     #[cold]
-    pub fn resize(
+    pub fn make_room(
         &self,
         pages: &HeapPages,
         address: usize,
-        bytes: usize,
         align: usize,
-        class: SizeClass,
         frame: usize,
     ) -> Option<*mut u8> {
-        let bytes = bytes.max(1);
         let mut open = self.lock(pages)?;
         let index = slots::index_of(&pages.arena, address);
         let sample = open.tables().samples[index as usize];
-        let is_its = sample.address == address as u64 && sample.is_in_slot() && sample.is_live();
-        if !is_its || sample.class != class {
-            return None;
-        }
         let place = sample.place();
         if let Some(touched) = first_overwritten(&sample, &place) {
             let stack = open.stack(frame);
             misuse::report(&mut open, Misuse::Overflow, touched, Some(index), stack);
         }
-        if place.has_room_for(bytes) {
-            open.change(|tables| tables.samples[index as usize].bytes = bytes as u64);
-            slots::fill_pad(address, bytes, &place);
-            return Some(address as *mut u8);
+        let bytes = sample.class.block_bytes().get();
+        let roomy = place.with_room_for(bytes, align)?;
+        if !open.state.slots.widen(&Linux, &pages.arena, index, &place, &roomy) {
+            return self.drop_one();
         }
-        let slot = open.open_slot(&pages.arena, bytes, align);
-        let Some((to, moved, its_place)) = slot else { return self.drop_one() };
-        let (from, size) = (address as *const u8, bytes.min(sample.bytes as usize));
-        // SAFETY: both blocks have so many bytes, in different slots.
-        unsafe { ptr::copy_nonoverlapping(from, moved as *mut u8, size) };
-        let stack = open.stack(frame);
-        let moved_sample = Sample {
-            address: moved as u64,
-            bytes: bytes as u64,
-            first_page: its_place.first_page as u8,
-            end_page: its_place.end_page as u8,
-            ..sample
-        };
-        open.record_move(index, to, moved_sample, stack);
-        self.altered.make_ordinary(&pages.arena, index, &place);
-        open.state.slots.close(&Linux, index, slots::address(&pages.arena, index), &place);
-        open.account(pages);
-        Some(moved as *mut u8)
+        let roomy_address = slots::address(&pages.arena, index) + roomy.offset;
+        let (from, to) = (address as *const u8, roomy_address as *mut u8);
+        // SAFETY: the block has so many bytes, and its slot is open from its new address to the old one's end.
+        unsafe { ptr::copy(from, to, sample.bytes as usize) };
+        slots::fill_pad(roomy_address, bytes, &roomy);
+        open.record_move(index, roomy_address, bytes, &roomy);
+        Some(to)
     }
 
-    /// How many bytes the sampled block at `address` has: what was asked for, and 1 at least. 0 in a signal
-    /// handler that interrupted its thread here.
+    /// Ends the process, for there is no block at `address`, a sample's. Returns only in a signal handler that
+    /// interrupted its thread here.
     #[cold]
-    pub fn usable_bytes(&self, pages: &HeapPages, address: usize) -> usize {
-        let Some(mut open) = self.lock(pages) else { return 0 };
-        let index = slots::index_of(&pages.arena, address);
-        let sample = open.tables().samples[index as usize];
-        if sample.address != address as u64 || !sample.is_live() || !sample.is_in_slot() {
+    pub fn fail_for_no_block(&self, pages: &HeapPages, address: usize) {
+        if let Some(mut open) = self.lock(pages) {
             misuse::fail(&mut open, Misuse::NoBlock, address, None, UNKNOWN);
         }
-        sample.bytes as usize
     }
 
     /// Remembers a large block where it is. `None`: there is no room for it.

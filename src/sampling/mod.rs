@@ -11,7 +11,14 @@
 //! larger one stays where it is, on its own pages anyhow, and is sampled so often that a guard would
 //! keep it from growing in place.
 //!
-//! All of this is behind one lock and happens some hundred times a second at most: samples are taken at
+//! A sample that is resized within its class remains the sample that it is: an ordinary block stays where it is then,
+//! uncounted, and if samples ended there they would be too few. The first time that it outgrows what was asked for it
+//! gets the room of its class, in its slot and before the same guard. From then on its resizes change nothing, and
+//! neither they nor questions for its size ever take the lock. A block that changes its class is a new allocation,
+//! with the chance of one, and the old one's end: so sums stay unbiased, and no sample follows a block that grows by
+//! being moved from slot to slot.
+//!
+//! Otherwise all of this is behind one lock and happens some hundred times a second at most: samples are taken at
 //! larger distances when there would be more. What is kept here is read from outside the
 //! allocator, by [`crate::figures::remote`], without the lock.
 

@@ -36,7 +36,7 @@ pub(crate) struct Sample {
     /// In quarantine: the one that was freed next.
     pub(super) next: SlotIndex,
     /// In a slot: the class that it would have as an ordinary block.
-    pub(super) class: SizeClass,
+    pub class: SizeClass,
 }
 
 impl Sample {

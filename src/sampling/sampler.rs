@@ -8,7 +8,7 @@ use super::call_sites::{StackId, UNKNOWN};
 use super::countdown::Countdowns;
 use super::observer;
 use super::record::{ProfilerCounters, Sample, Tables};
-use super::slots::{self, Place, Slots, WARM};
+use super::slots::{self, Place, Slots};
 use crate::base::counter::Counter;
 use crate::geometry::arena::Arena;
 use crate::geometry::slot::SlotIndex;
@@ -28,7 +28,7 @@ const QUARANTINE: u32 = 256;
 /// call.
 const QUARANTINED_ONE_IN: u64 = 4;
 
-/// How many slots of one open page are kept for that.
+/// How many open pages are kept for that, and in how many slots at most.
 const MAX_WARM: usize = 64;
 
 /// What the lock guards.
@@ -37,11 +37,12 @@ const MAX_WARM: usize = 64;
 /// - `tables` is null, or the only way to a mapping of [`Tables`].
 /// - The samples `1..fresh` have been used; those of them that are not live are either warm, or stand in
 ///   the queue from `oldest` to `newest`, `waiting` of them, the one closed first in front.
-/// - The slots of the first `warm` of `warm_slots` have their last page but one open.
+/// - The first `warm` of `warm_slots` have the pages open that their records name, `warm_pages` together.
 pub(super) struct State {
     tables: *mut Tables,
     pub(super) slots: Slots,
     warm_slots: [SlotIndex; MAX_WARM],
+    warm_pages: usize,
     /// The most pages of the heap that were ever in use when a sample was taken.
     peak_pages: u64,
     fresh: u32,
@@ -89,6 +90,7 @@ impl Sampler {
                 tables: ptr::null_mut(),
                 slots: Slots::new(),
                 warm_slots: [0; MAX_WARM],
+                warm_pages: 0,
                 peak_pages: 0,
                 fresh: 1,
                 waiting: 0,
@@ -162,8 +164,8 @@ impl Sampler {
         let state = self.state.lock();
         if !state.tables.is_null() {
             let mut open = Open { sampler: self, state, touched: 0 };
-            open.rebuild_queue();
             open.close_warm(arena);
+            open.rebuild_queue();
         }
     }
 
@@ -203,9 +205,13 @@ impl Sampler {
         let live = || used.iter().filter(|sample| sample.is_live());
         let in_slots = || live().filter(|sample| sample.is_in_slot());
         let pages: usize = in_slots().map(|sample| sample.place().pages()).sum();
+        let warm_pages =
+            warm_slots.iter().map(|&index| tables.samples[index as usize].place().pages());
+        assert_eq!(warm_pages.sum::<usize>(), state.warm_pages);
+        assert!(state.warm_pages <= MAX_WARM);
         let readings = &self.readings;
         assert_eq!(readings.live_blocks.get(), in_slots().count() as u64);
-        assert_eq!(readings.live_pages.get(), (pages + warm) as u64);
+        assert_eq!(readings.live_pages.get(), (pages + state.warm_pages) as u64);
         let live_bytes: u64 = live().map(|sample| sample.amount.bytes).sum();
         let stacks = &tables.stacks.entries[..tables.stacks.used as usize];
         let by_stack: u64 = stacks.iter().map(|entry| entry.figures.live().bytes).sum();
@@ -340,12 +346,26 @@ impl Open<'_> {
         })
     }
 
-    /// A slot whose last page but one is open.
-    fn take_warm(&mut self) -> Option<SlotIndex> {
-        let warm = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1)?;
-        self.sampler.warm.store(warm, Ordering::Relaxed);
-        self.sampler.readings.live_pages.subtract(1);
-        Some(self.state.warm_slots[warm])
+    /// A slot in which just the pages of `place` are open.
+    fn take_warm(&mut self, place: &Place) -> Option<SlotIndex> {
+        let warm = self.sampler.warm.load(Ordering::Relaxed);
+        let has_these = |open: &mut Self, at: usize| {
+            let index = open.state.warm_slots[at] as usize;
+            open.tables().samples[index].place().has_the_pages_of(place)
+        };
+        // The one that was freed last is in the processor's cache.
+        let at = (0..warm).rev().find(|&at| has_these(self, at))?;
+        let index = self.state.warm_slots[at];
+        self.state.warm_slots.copy_within(at + 1..warm, at);
+        self.sampler.warm.store(warm - 1, Ordering::Relaxed);
+        self.forget_warm(place.pages());
+        Some(index)
+    }
+
+    /// So many pages are open in warm slots no more. A copy of the process may have found them counted already.
+    fn forget_warm(&mut self, pages: usize) {
+        self.state.warm_pages = self.state.warm_pages.saturating_sub(pages);
+        self.sampler.readings.live_pages.subtract(pages as u64);
     }
 
     /// Closes all slots that are kept open. Each leaves them when it is closed, for a copy of the process may find this
@@ -353,38 +373,40 @@ impl Open<'_> {
     fn close_warm(&mut self, arena: &Arena) {
         while let Some(last) = self.sampler.warm.load(Ordering::Relaxed).checked_sub(1) {
             let index = self.state.warm_slots[last];
-            self.state.slots.close(&Linux, index, slots::address(arena, index), &WARM);
-            self.take_warm();
+            let place = self.tables().samples[index as usize].place();
+            self.state.slots.close(&Linux, index, slots::address(arena, index), &place);
+            self.sampler.warm.store(last, Ordering::Relaxed);
+            self.forget_warm(place.pages());
             self.put(index);
         }
     }
 
-    /// Puts every sample that is neither live nor warm behind the others anew, and counts open pages.
+    /// Puts every sample that is not live behind the others anew, and counts open pages. No slot is warm.
     fn rebuild_queue(&mut self) {
         (self.state.waiting, self.state.oldest, self.state.newest) = (0, 0, 0);
-        let warm = self.sampler.warm.load(Ordering::Relaxed);
-        let mut open_pages = warm as u64;
+        self.state.warm_pages = 0;
+        let mut open_pages = 0;
         for index in 1..self.state.fresh as SlotIndex {
             let sample = self.tables().samples[index as usize];
-            if sample.is_live() {
-                let in_slot = sample.is_in_slot();
-                open_pages += if in_slot { sample.place().pages() as u64 } else { 0 };
-            } else if !self.state.warm_slots[..warm].contains(&index) {
+            if !sample.is_live() {
                 self.put(index);
+            } else if sample.is_in_slot() {
+                open_pages += sample.place().pages() as u64;
             }
         }
         self.sampler.readings.live_pages.set(open_pages);
     }
 
-    /// Keeps a slot whose last page but one is open. `false`: there are enough.
-    pub(super) fn put_warm(&mut self, index: SlotIndex) -> bool {
+    /// Keeps the slot of a block that was freed, as far as it is open. `false`: there are enough.
+    pub(super) fn put_warm(&mut self, index: SlotIndex, place: &Place) -> bool {
         let warm = self.sampler.warm.load(Ordering::Relaxed);
-        if warm == MAX_WARM {
+        if self.state.warm_pages + place.pages() > MAX_WARM {
             return false;
         }
         self.state.warm_slots[warm] = index;
         self.sampler.warm.store(warm + 1, Ordering::Relaxed);
-        self.sampler.readings.live_pages.add(1);
+        self.state.warm_pages += place.pages();
+        self.sampler.readings.live_pages.add(place.pages() as u64);
         true
     }
 
@@ -404,7 +426,8 @@ impl Open<'_> {
         if has_fresh && self.tables().samples.reach(fresh as usize + 1) {
             self.state.fresh += 1;
             let fresh = self.state.fresh;
-            self.sampler.readings.fresh.store(fresh, Ordering::Relaxed);
+            // Release: partner of the Acquire in `live_in_slot`.
+            self.sampler.readings.fresh.store(fresh, Ordering::Release);
             return Some((fresh - 1) as SlotIndex);
         }
         if self.state.waiting == 0 {
@@ -436,7 +459,7 @@ impl Open<'_> {
         align: usize,
     ) -> Option<(SlotIndex, usize, Place)> {
         let place = Place::of(bytes, align);
-        let warm = if place.is_warm() { self.take_warm() } else { None };
+        let warm = self.take_warm(&place);
         let index = warm.or_else(|| self.take(slots::count(arena)))?;
         let slot = slots::address(arena, index);
         if warm.is_none() && !self.state.slots.open(&Linux, arena, index, &place) {
@@ -495,29 +518,24 @@ impl Open<'_> {
         probes::sample_free(sample.address, sample.bytes, age.micros());
     }
 
-    /// Sample `from`, which is live, lies in slot `to` from now on. It is counted as before; its old slot
-    /// is put into quarantine.
+    /// The block of sample `index`, which is live, is elsewhere in its slot from now on and has another size. It is
+    /// counted as before.
     pub(super) fn record_move(
         &mut self,
-        from: SlotIndex,
-        to: SlotIndex,
-        moved: Sample,
-        stack: StackId,
+        index: SlotIndex,
+        address: usize,
+        bytes: usize,
+        place: &Place,
     ) {
-        let (now, thread) = (os::precise_now(), os::thread());
-        let old = self.change(|tables| {
-            let old = &mut tables.samples[from as usize];
-            old.freed_at = now.0.max(1);
-            old.freed_stack = stack;
-            old.freed_thread = thread;
-            let old = *old;
-            tables.samples[to as usize] = moved;
-            old
+        let before = self.change(|tables| {
+            let sample = &mut tables.samples[index as usize];
+            let before = sample.place();
+            (sample.address, sample.bytes) = (address as u64, bytes as u64);
+            (sample.first_page, sample.end_page) = (place.first_page as u8, place.end_page as u8);
+            before
         });
-        let live_pages = &self.sampler.readings.live_pages;
-        live_pages.add(moved.place().pages() as u64);
-        live_pages.subtract(old.place().pages() as u64);
-        self.put(from);
+        let more = place.pages() - before.pages();
+        self.sampler.readings.live_pages.add(more as u64);
     }
 }
 

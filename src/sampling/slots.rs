@@ -61,16 +61,9 @@ pub(crate) struct Place {
     pub end_page: usize,
 }
 
-/// The page that most blocks take: a slot's last but the guard.
-pub(crate) const WARM: Place =
-    Place { offset: WARM_PAGE * PAGE_BYTES, first_page: WARM_PAGE, end_page: WARM_PAGE + 1 };
-
-const WARM_PAGE: usize = SPAN_BYTES / PAGE_BYTES - 2;
-
 impl Place {
-    /// Is it on [`WARM`]'s page alone?
-    pub fn is_warm(&self) -> bool {
-        (self.first_page, self.end_page) == (WARM.first_page, WARM.end_page)
+    pub fn has_the_pages_of(&self, other: &Place) -> bool {
+        (self.first_page, self.end_page) == (other.first_page, other.end_page)
     }
 
     /// That of `bytes`, at least one and at most 32 KiB, as close to the guard as `align` (a power of two,
@@ -81,14 +74,17 @@ impl Place {
         Place { offset, first_page: offset / PAGE_BYTES, end_page }
     }
 
+    /// That of a block of `bytes` which ends as close to this place's end as `align` allows, and has all pages of
+    /// this place. `None`: there is none.
+    pub fn with_room_for(&self, bytes: usize, align: usize) -> Option<Place> {
+        let offset = (self.end_page * PAGE_BYTES).checked_sub(bytes)? & !(align - 1);
+        let first_page = self.first_page.min(offset / PAGE_BYTES);
+        Some(Place { offset, first_page, end_page: self.end_page })
+    }
+
     /// Bytes between the block's end and its last page's.
     pub fn slack(&self, bytes: usize) -> usize {
         self.end_page * PAGE_BYTES - self.offset - bytes
-    }
-
-    /// Can the block have so many bytes where it is?
-    pub fn has_room_for(&self, bytes: usize) -> bool {
-        self.offset + bytes <= self.end_page * PAGE_BYTES
     }
 
     pub fn pages(&self) -> usize {
@@ -132,6 +128,20 @@ impl Slots {
             Guards::Protections => os::unprotect(place.range(slot)),
             Guards::Off => true,
         }
+    }
+
+    /// Makes the pages of `wider` accessible in slot `index`, where those of `place` are: those before them. Returns
+    /// and requires what [`Slots::open`] does.
+    pub fn widen(
+        &mut self,
+        os: &impl Os,
+        arena: &Arena,
+        index: SlotIndex,
+        place: &Place,
+        wider: &Place,
+    ) -> bool {
+        let more = Place { end_page: place.first_page, ..*wider };
+        more.pages() == 0 || self.open(os, arena, index, &more)
     }
 
     /// Gives a place's memory back; where slots are guarded it cannot be touched from now on.

@@ -166,11 +166,21 @@ fn free(mut block: Block, random: &mut Random) {
 fn resize(block: &mut Block, random: &mut Random) {
     let bytes = match random.below(3) {
         0 => random_size(random),
-        1 => block.bytes + random.below(10_000) as usize,
+        // Within the block's class, or beyond.
+        1 => {
+            let most = 10_000 >> random.below(14);
+            block.bytes + random.below(most) as usize
+        }
         _ => 1 + random.below(block.bytes as u64) as usize,
     };
-    // SAFETY: the block is live and was allocated with this alignment.
-    let new = unsafe { malloc::reallocate(block.address as *mut u8, bytes, block.align) };
+    let address = block.address as *mut u8;
+    let new = if random.below(2) == 0 {
+        // SAFETY: the block is live and was allocated with this alignment.
+        unsafe { malloc::reallocate(address, bytes, block.align) }
+    } else {
+        // SAFETY: the block is live and has this layout.
+        unsafe { malloc::reallocate_sized(address, block.bytes, block.align, bytes) }
+    };
     if new.is_null() {
         return;
     }

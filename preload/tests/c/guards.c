@@ -102,6 +102,15 @@ int main(int count, char **arguments) {
         touch(block + 13);
         drop(block);
         puts("went on");
+    } else if (strcmp(misuse, "overflow_before_a_resize") == 0) {
+        char *block = make(113);
+        touch(block + 113);
+        drop(realloc(block, 120));
+        puts("went on");
+    } else if (strcmp(misuse, "overflow_after_a_resize") == 0) {
+        char *block = realloc(make(3600), 3700);
+        memset(block, 0, 4096);
+        touch(block + 4096);
     } else if (strcmp(misuse, "use_after_free") == 0) {
         char *block = make(100);
         drop(block);

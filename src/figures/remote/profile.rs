@@ -117,8 +117,8 @@ impl StackFigures {
 pub struct LiveSample {
     /// Where it is.
     pub address: u64,
-    /// Bytes that were asked for; by the last `realloc`, if that was within the block's size class. Figures
-    /// by stack do not follow such changes.
+    /// Bytes that were asked for; all of its size class's once a `realloc` within that needed more. Figures by stack do
+    /// not follow such changes.
     pub bytes: u64,
     /// How many such blocks it stands for.
     pub weight: f64,

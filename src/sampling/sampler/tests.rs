@@ -22,6 +22,20 @@ fn give(test: &TestHeap, address: usize) {
     test.heap.sampler.free(&test.heap.pages, address, stack::address_in_frame());
 }
 
+fn usable_bytes(test: &TestHeap, address: usize) -> Option<usize> {
+    live_sample(test, address).map(|sample| sample.bytes as usize)
+}
+
+fn live_sample(test: &TestHeap, address: usize) -> Option<Sample> {
+    test.heap.sampler.live_in_slot(&test.heap.pages.arena, address)
+}
+
+fn make_room(test: &TestHeap, address: usize, align: usize) -> Option<usize> {
+    let frame = stack::address_in_frame();
+    let moved = test.heap.sampler.make_room(&test.heap.pages, address, align, frame);
+    moved.map(|block| block as usize)
+}
+
 fn content(address: usize, bytes: usize) -> &'static mut [u8] {
     // SAFETY: the tests hand in live blocks of theirs.
     unsafe { core::slice::from_raw_parts_mut(address as *mut u8, bytes) }
@@ -38,13 +52,15 @@ fn samples_come_and_go() {
             let align = 1 << random.below(16);
             let address = take(&test, bytes, align);
             assert!(address.is_multiple_of(align) && test.heap.pages.arena.is_sample(address));
-            assert_eq!(test.heap.sampler.usable_bytes(&test.heap.pages, address), bytes.max(1));
+            assert_eq!(usable_bytes(&test, address), Some(bytes.max(1)));
+            assert_eq!(usable_bytes(&test, address + 1), None, "nothing begins there");
             content(address, bytes).fill(step as u8);
             live.push((address, bytes, step as u8));
         } else if !live.is_empty() {
             let (address, bytes, tag) = live.swap_remove(random.below(live.len() as u64) as usize);
             assert!(content(address, bytes).iter().all(|&byte| byte == tag));
             give(&test, address);
+            assert_eq!(usable_bytes(&test, address), None, "freed");
         }
         if step % 1000 == 0 {
             test.check();
@@ -115,40 +131,79 @@ fn beyond_the_quarantine_slots_stay_open_for_the_next_block_until_none_comes() {
 }
 
 #[test]
-fn a_sample_that_changes_its_size_within_its_class_remains_one() {
+fn a_slot_that_is_open_is_for_blocks_of_as_many_pages() {
     let test = heap();
-    let class = SizeClass::for_bytes(2000);
-    let resize_to = |address: usize, bytes: usize, class: SizeClass| {
-        let frame = stack::address_in_frame();
-        test.heap
-            .sampler
-            .resize(&test.heap.pages, address, bytes, 16, class, frame)
-            .map(|block| block as usize)
-    };
+    test.heap.sampler.set_rate(1000, 1);
+    let slot_of = |block: usize| block / SPAN_BYTES;
+    let live_pages = &test.heap.sampler.readings.live_pages;
+    give(&test, take(&test, 1, 1));
+    let (small, large) = (take(&test, 4096, 16), take(&test, 20_000, 16));
+    give(&test, small);
+    give(&test, large);
+    assert_eq!(live_pages.get(), 6);
+    let between = take(&test, 10_000, 16);
+    assert!(![slot_of(small), slot_of(large)].contains(&slot_of(between)));
+    assert_eq!(slot_of(take(&test, 17_000, 16)), slot_of(large));
+    assert_eq!(slot_of(take(&test, 100, 16)), slot_of(small));
+    assert_eq!(live_pages.get(), 9);
+    test.check();
+    // Pages are bounded, not blocks: eight of eight pages.
+    let blocks: Vec<usize> = (0..10).map(|_| take(&test, 32 << 10, 16)).collect();
+    blocks.iter().for_each(|&block| give(&test, block));
+    assert_eq!(live_pages.get(), 9 + MAX_WARM as u64);
+    test.check();
+}
+
+/// Of every class and alignment: the room is where the alignment wants it, the content is there, the sample is the
+/// same, and free and the next users of the slots find all in order.
+#[test]
+fn a_sample_that_grows_has_the_room_of_its_class() {
+    let test = heap();
     let readings = &test.heap.sampler.readings;
-    let mut address = take(&test, 1793, 16);
-    content(address, 1793).fill(7);
     let mut random = Random::new(3);
-    let mut moves = 0;
-    for _ in 0..1000 {
-        let bytes = 1793 + random.below(2048 - 1792) as usize;
-        let before = address;
-        address = resize_to(before, bytes, class).expect("its class");
-        moves += (address != before) as u32;
-        assert_eq!(test.heap.sampler.usable_bytes(&test.heap.pages, address), bytes);
-        assert!(content(address, 1793).iter().all(|&byte| byte == 7));
-        // Small ones have room to the next multiple of their alignment.
-        content(address, bytes)[1793..].fill(9);
-        test.check();
+    for round in 0..5_000u64 {
+        let align = 1 << random.below(16);
+        let bytes = 1 + random.below(32 << 10) as usize;
+        let class = SizeClass::for_layout(bytes, align).expect("it has one");
+        let room = class.block_bytes().get();
+        let block = take(&test, bytes, align);
+        let tag = round as u8;
+        content(block, bytes).fill(tag);
+        let roomy = make_room(&test, block, align).expect("there is room");
+        assert!(roomy.is_multiple_of(align) && roomy / SPAN_BYTES == block / SPAN_BYTES);
+        assert_eq!(usable_bytes(&test, roomy), Some(room));
+        assert_eq!(usable_bytes(&test, block).is_some(), block == roomy);
+        assert!(content(roomy, bytes).iter().all(|&byte| byte == tag));
+        content(roomy, room).fill(!tag);
+        let sample = live_sample(&test, roomy).expect("it is live");
+        let pad = content(roomy + room, sample.place().slack(room));
+        assert!(pad.iter().all(|&byte| byte == slots::PAD), "what is behind it is watched");
+        if round % 500 == 0 {
+            test.check();
+        }
+        give(&test, roomy);
     }
-    assert!((2..10).contains(&moves), "to where there is room for more: {moves}");
-    assert_eq!(readings.samples.get(), 1, "one allocation");
-    assert_eq!(resize_to(address, 1792, SizeClass::for_bytes(1792)), None, "another class");
-    assert_eq!(resize_to(address, 40_000, SizeClass::NONE), None, "no class");
-    assert_eq!(resize_to(address + 16, 2000, class), None, "no block");
-    give(&test, address);
-    assert_eq!(resize_to(address, 2000, class), None, "freed");
+    assert_eq!(readings.samples.get(), 5_000, "those that were taken");
+    assert_eq!(readings.dropped.load(Ordering::Relaxed), 0);
     assert_eq!(readings.live_blocks.get(), 0);
+    test.check();
+}
+
+/// What a class of up to a page needs is open already, and stays open for the next block.
+#[test]
+fn a_small_sample_that_grows_needs_no_more_pages() {
+    let test = heap();
+    test.heap.sampler.set_rate(1000, 1);
+    give(&test, take(&test, 1, 1));
+    let live_pages = &test.heap.sampler.readings.live_pages;
+    assert_eq!(live_pages.get(), 0, "the first one went into quarantine");
+    for bytes in [1, 17, 140, 1000, 2049, 3600] {
+        let block = take(&test, bytes, 16);
+        assert_eq!(live_pages.get(), 1);
+        let roomy = make_room(&test, block, 16).expect("there is room");
+        give(&test, roomy);
+        assert_eq!(live_pages.get(), 1);
+    }
     test.check();
 }
 
