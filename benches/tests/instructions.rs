@@ -14,8 +14,8 @@ const MANY: u64 = 1_100_000;
 /// The rate at which samples are taken.
 const SAMPLED: &str = "512K";
 
-/// Instructions for a sample with two stacks, the one on which it is freed included, as a quarter of them have. There are
-/// 500 of them a second at most.
+/// Instructions for a sample with two stacks, the one on which it is freed included, as a quarter of them have. There
+/// are 500 of them a second at most.
 const SAMPLE_BUDGET: f64 = 45_000.0;
 
 /// What `growing` allocates in a step, on average.

@@ -126,6 +126,8 @@ pub(crate) fn let_go_in_child(was_held: bool) {
         unsafe { HEAP.unlock_after_fork() };
         // SAFETY: and this one.
         unsafe { RELEASE.unlock_after_fork() };
+        // SAFETY: likewise; a thread that did not leave malloc in time may have held some of it.
+        unsafe { HEAP.depot.free_from_ghosts() };
         let empty = |cache: &_| central::flush(&HEAP, cache, Bins::ALL);
         // SAFETY: it held the caches, and is now the only thread.
         unsafe { HEAP.threads.resume_in_child(word, empty) };

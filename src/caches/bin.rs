@@ -8,6 +8,11 @@ use crate::sampling::LONGEST;
 /// The longest array of a bin.
 pub(crate) const MAX_BIN_SLOTS: u32 = 16 << 10;
 
+/// The bytes of an array of so many slots.
+pub(crate) fn array_bytes(slots: u32) -> usize {
+    slots as usize * size_of::<AtomicPtr<u8>>()
+}
+
 /// The low bits of a tally count allocations, the rest their bytes plus their number.
 const TALLY_COUNT_BITS: u32 = 24;
 

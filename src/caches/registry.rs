@@ -238,22 +238,22 @@ impl Registry {
 
     /// Before a fork: keeps threads from coming and going, and every other thread out of its cache.
     /// A thread that does not leave malloc in time (it is stopped in a signal handler, say) is left
-    /// alone. Where the kernel has no barrier for us, all are. Returns whether the barrier was used.
-    pub fn hold_for_fork(&self, own_word: usize, has_barrier: bool) -> bool {
+    /// alone. Where the kernel has no barrier for us, all are. Returns how many barriers it took.
+    pub fn hold_for_fork(&self, own_word: usize, has_barrier: bool) -> u64 {
         self.unused.lock_for_fork();
         if !has_barrier {
-            return false;
+            return 0;
         }
         let others = || self.all().filter(|cache| cache.is_of_another(own_word));
         if others().next().is_none() {
-            return false;
+            return 0;
         }
         for cache in others() {
             cache.lock.want();
         }
         if !os::barrier_all_threads() {
             others().for_each(|cache| cache.lock.let_go());
-            return true;
+            return 1;
         }
         for cache in others() {
             if waited_for_owner(cache) {
@@ -269,7 +269,7 @@ impl Registry {
                 cache.lock.let_go();
             }
         }
-        true
+        2
     }
 
     /// After a fork, in the parent: everything goes on.

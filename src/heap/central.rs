@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::SPAN_BYTES;
-use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS};
+use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS, array_bytes};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::reason::ReleaseReason;
@@ -76,8 +76,10 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
         return block;
     }
     let want = batch(class, capacity, only_empties);
-    let mut got = 0;
-    while got < want {
+    // SAFETY: a batch is within the capacity, and the bin is the caller's.
+    let mut got = heap.depot.take(class, unsafe { bin.slots(want) }) as u32;
+    let is_by_depot = got > 0;
+    while !is_by_depot && got < want {
         // A new span only if nothing else is to be had: a batch may well be short.
         let Some(chunk) = take_span(heap, class, got == 0) else { break };
         let span = heap.pages.arena.span(chunk);
@@ -188,13 +190,22 @@ fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> 
 
 const _: () = assert!(MAX_BIN_SLOTS as usize * size_of::<AtomicPtr<u8>>() <= MAX_ARRAY_BYTES);
 
-/// The bytes of a bin's array.
-pub(super) fn array_bytes(slots: u32) -> usize {
-    slots as usize * size_of::<AtomicPtr<u8>>()
+/// Gives the oldest `count` blocks of a bin away: to the depot as far as there is room, else to their spans.
+/// Owner only.
+pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u32) {
+    remove_oldest(cache, class, count, |blocks| {
+        let given = heap.depot.give(&heap.pages.metadata, class, blocks);
+        put_all(heap, class, &blocks[given..]);
+    });
 }
 
-/// Gives the oldest `count` blocks of a bin back to their spans. Owner only.
-pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u32) {
+/// Takes the oldest `count` blocks out of a bin when `put` has put them elsewhere. Whoever may touch the cache.
+fn remove_oldest(
+    cache: &ThreadCache,
+    class: SizeClass,
+    count: u32,
+    put: impl FnOnce(&[AtomicPtr<u8>]),
+) {
     let bin = cache.bin(class);
     let len = bin.len.load(Ordering::Relaxed);
     let count = count.min(len);
@@ -204,7 +215,7 @@ pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u
     let _section = sections::enter(Section::Spill);
     // SAFETY: the caller owns the cache, and `len` is within the capacity.
     let slots = unsafe { bin.slots(len) };
-    put_all(heap, class, &slots[..count as usize]);
+    put(&slots[..count as usize]);
     for (to, from) in slots.iter().zip(&slots[count as usize..]) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -406,9 +417,14 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 /// is there for bins that are used. Whoever may touch the cache.
 pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
     for class in bins.classes() {
-        spill(heap, cache, class, u32::MAX);
+        remove_oldest(cache, class, u32::MAX, |blocks| put_all(heap, class, blocks));
         if cache.bin(class).capacity() > 0 {
             resize(heap, cache, class, 0);
         }
     }
+}
+
+/// Puts back to their spans what nobody has moved in the depot for so many ticks; 0: all of it.
+pub(crate) fn flush_depot(heap: &Heap, patience: u32) {
+    heap.depot.flush(&heap.pages.metadata, patience, |class, blocks| put_all(heap, class, blocks));
 }

@@ -6,7 +6,7 @@
 //! a time, in an order in which a heap that is found between two of them lacks nothing and has nothing twice:
 //!
 //! - a block that a bin gives back is in its span's bitmap first, and in the bin until all of them are: so what
-//!   is in both is in the bin no more;
+//!   is in both is in the bin no more; and so it is with the depot, for which whoever needs blocks of that class waits;
 //! - a span whose pages become free is in the page map a while longer; a page is dirty before it is free, and clean
 //!   only after the kernel has it;
 //! - a span in a ghost's hands is in no index: it is nobody's, and finds its way back as from any holder.
@@ -17,9 +17,10 @@
 //! Of a program with several threads, which takes its chances, the other ones' blocks at hand stay theirs, and what
 //! they were at inside the page heap may be lost, some pages of memory.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::base::units::{SEGMENT_CHUNKS, SegmentIndex};
+use crate::caches::bin::array_bytes;
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::ChunkIndex;
 use crate::geometry::size_class::SizeClass;
@@ -45,24 +46,44 @@ pub(crate) unsafe fn mend(heap: &Heap, ghost_ticked: bool) {
     }
     // SAFETY: nobody is inside a cache.
     unsafe { heap.threads.end_ghosts_takeovers(|cache| mend_bins(heap, cache)) };
+    // SAFETY: nobody is there.
+    unsafe { heap.depot.free_from_ghosts() };
+    heap.depot.keep(|class, blocks| keep_cached(heap, class, blocks));
     if ghost_ticked || held_page_heap || held_metadata {
         pages.metadata.rebuild(arrays(heap));
         mend_spans(heap);
     }
 }
 
-/// The arrays of all bins: addresses and bytes.
+/// The arrays of all bins, and those of the depot: addresses and bytes.
 fn arrays(heap: &Heap) -> impl Iterator<Item = (usize, usize)> {
     let bins = heap.threads.all().flat_map(|cache| &cache.bins);
-    bins.filter_map(|bin| {
+    let of_bins = bins.filter_map(|bin| {
         let (array, slots) = (bin.slots.load(Ordering::Relaxed), bin.capacity());
-        (slots > 0 && !array.is_null()).then_some((array as usize, central::array_bytes(slots)))
-    })
+        (slots > 0 && !array.is_null()).then_some((array as usize, array_bytes(slots)))
+    });
+    of_bins.chain(heap.depot.arrays())
+}
+
+/// Moves those of a class's cached blocks to the front that are not back in their span; returns how many.
+fn keep_cached(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) -> u32 {
+    let arena = &heap.pages.arena;
+    let mut kept = 0;
+    for slot in blocks {
+        let block = slot.load(Ordering::Relaxed);
+        let offset = block as usize - arena.base();
+        // Of a span that was retired all blocks are back.
+        let is_back = arena.class_at(offset) != class || central::is_in_span(arena, class, offset);
+        if !is_back {
+            blocks[kept as usize].store(block, Ordering::Relaxed);
+            kept += 1;
+        }
+    }
+    kept
 }
 
 /// Takes out of the bins of a cache that a ghost was flushing what is back in its span.
 fn mend_bins(heap: &Heap, cache: &ThreadCache) {
-    let arena = &heap.pages.arena;
     let mut capacity_bytes = 0;
     for class in SizeClass::all() {
         let bin = cache.bin(class);
@@ -74,18 +95,7 @@ fn mend_bins(heap: &Heap, cache: &ThreadCache) {
         capacity_bytes += capacity as u64 * class.block_bytes().get() as u64;
         // SAFETY: a bin is not longer than its array, whose owner is outside.
         let slots = unsafe { bin.slots(len.min(capacity)) };
-        let mut kept = 0;
-        for slot in slots {
-            let block = slot.load(Ordering::Relaxed);
-            let offset = block as usize - arena.base();
-            // Of a span that was retired all blocks are back.
-            let is_back =
-                arena.class_at(offset) != class || central::is_in_span(arena, class, offset);
-            if !is_back {
-                slots[kept as usize].store(block, Ordering::Relaxed);
-                kept += 1;
-            }
-        }
+        let kept = keep_cached(heap, class, slots);
         bin.len.store(kept, Ordering::Relaxed);
         cache.classes[class.index()].spilled.add((len - kept) as u64);
     }

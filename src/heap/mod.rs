@@ -2,6 +2,7 @@
 
 pub(crate) mod altered;
 pub(crate) mod central;
+mod depot;
 pub mod knobs;
 pub(crate) mod large;
 pub(crate) mod mend;
@@ -9,6 +10,7 @@ mod uncached;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
+use self::depot::Depot;
 use self::knobs::{KnobCells, Knobs};
 pub(crate) use self::uncached::{Uncached, UncachedClass};
 use crate::base::units::{SEGMENT_BYTES, SegmentIndex};
@@ -34,6 +36,7 @@ const FAILED: u32 = 3;
 pub(crate) struct Heap {
     pub pages: HeapPages,
     pub threads: Registry,
+    pub depot: Depot,
     pub sampler: Sampler,
     pub knobs: KnobCells,
     pub uncached: Uncached,
@@ -59,6 +62,7 @@ impl Heap {
         Heap {
             pages: HeapPages::new(),
             threads: Registry::new(),
+            depot: Depot::new(),
             sampler: Sampler::new(),
             knobs: KnobCells::new(),
             uncached: Uncached::new(),
@@ -171,9 +175,8 @@ impl Heap {
     /// ticking lock held: no tick is under way.
     pub fn hold_for_fork(&self, own_word: usize) {
         // Caches before the rest: their owners may need the other locks to get out of malloc.
-        if self.threads.hold_for_fork(own_word, self.has_barrier()) {
-            self.uncached.barriers.fetch_add(1, Ordering::Relaxed);
-        }
+        let barriers = self.threads.hold_for_fork(own_word, self.has_barrier());
+        self.uncached.barriers.fetch_add(barriers, Ordering::Relaxed);
         self.pages.page_heap.lock_for_fork();
         self.pages.metadata.lock_for_fork();
         self.sampler.lock_for_fork();

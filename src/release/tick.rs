@@ -232,6 +232,7 @@ fn release_pages(
     if let Some(cache) = own {
         flush_own_bins(heap, cache, limits.bin_epochs);
     }
+    central::flush_depot(heap, limits.bin_epochs);
     let mut counted = Nanos(0);
     if limits.takes_over {
         counted = flush_unused_bins(heap, journal, os, limits.bin_epochs);
@@ -278,7 +279,8 @@ fn release_pages(
             && !inside.is_waiting
             && !records.is_waiting
             && !arrays.is_waiting
-            && caches_are_flushed,
+            && caches_are_flushed
+            && heap.depot.is_empty(),
         pages: given.pages.0 as u64 + inside.pages.0 as u64,
         counted,
     }
@@ -359,6 +361,7 @@ pub(crate) fn release_everything(
     let Some(entered) = enter() else { return Pages(0) };
     central::flush(heap, entered.cache, Bins::ALL);
     flush_all_bins(heap, &release.journal, os);
+    central::flush_depot(heap, 0);
     let Workspace { batch, interior, records, .. } = &mut last.workspace;
     let pages = purge_everything_with(heap, &release.journal, os, batch);
     // As if all segments had rested for long.

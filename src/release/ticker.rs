@@ -207,6 +207,7 @@ fn ends(heap: &Heap, release: &Release) -> bool {
     heap.uncached.barriers.fetch_add(1, Ordering::Relaxed);
     let is_quiet = os::barrier_all_threads()
         && heap.operations() == operations
-        && heap.threads.all_are_flushed();
+        && heap.threads.all_are_flushed()
+        && heap.depot.is_empty();
     is_quiet || !release.ticker.lifecycle.goes_on(announced)
 }

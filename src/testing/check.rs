@@ -100,7 +100,7 @@ pub(crate) fn check(heap: &Heap, release: &Release) {
     );
 }
 
-/// All bins hold distinct free blocks of their class; returns these.
+/// All bins and the depot hold distinct free blocks of their class; returns these.
 fn check_bins(heap: &Heap) -> HashSet<usize> {
     let mut cached = HashSet::new();
     for cache in heap.threads.all() {
@@ -121,6 +121,13 @@ fn check_bins(heap: &Heap) -> HashSet<usize> {
             }
         }
         assert_eq!(cache.capacity_bytes.load(Ordering::Relaxed), bytes, "the budget's use");
+    }
+    for class in SizeClass::all() {
+        for address in heap.depot.blocks(class) {
+            let offset = heap.pages.arena.offset_of(address).expect("a block in the arena");
+            assert_eq!(heap.pages.arena.class_at(offset), class, "a block's class in the depot");
+            assert!(cached.insert(address), "a block is in one bin, or in the depot");
+        }
     }
     cached
 }

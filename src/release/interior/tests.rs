@@ -99,6 +99,7 @@ impl<'a> Program<'a> {
             }
         }
         central::flush(&self.test.heap, self.cache, Bins::ALL);
+        central::flush_depot(&self.test.heap, 0);
         // A span without a live block is none any more; its pages are the ledger's.
         let spans: BTreeSet<_> = self.live.keys().map(|address| address / SPAN_BYTES).collect();
         let in_span = |page: &usize| spans.contains(&(page * PAGE_BYTES / SPAN_BYTES));

@@ -1,0 +1,290 @@
+//! The depot: blocks on their way from threads that free to threads that allocate.
+//!
+//! A block that goes back to its span costs a look at its span and its bit there, and one that comes out of a span the
+//! same again. Where one thread frees what another one allocates, each block would pay that each time. So a bin that
+//! runs over gives its oldest blocks to the depot as they are, an array of addresses, and a bin that runs empty takes
+//! them from there, by one lock for all of them. It is the place of full magazines in J. Bonwick, J. Adams, "Magazines
+//! and Vmem" (2001), and of the transfer cache in tcmalloc.
+//!
+//! To a span they are in use. So the depot is small, and a tick puts back what nobody has moved for a while, as it does
+//! with bins. Whoever has blocks to give and finds the shelf locked goes to the spans; whoever needs some waits, for
+//! they may be on their way back just then, and a block that one thread puts into its span must not be handed out
+//! before the shelf forgets it (see [`mend`](super::mend)).
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::{ptr, slice};
+
+use crate::caches::bin::array_bytes;
+use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::os::lock::Lock;
+use crate::pages::metadata::Metadata;
+
+/// The bytes of blocks that a shelf may hold; but no fewer blocks, and no more, than these numbers.
+const SHELF_BYTES: u32 = 64 << 10;
+const FEWEST_BLOCKS: u32 = 8;
+const MOST_BLOCKS: u32 = 4096;
+
+/// A shelf for each class.
+pub(crate) struct Depot {
+    shelves: [Shelf; CLASS_COUNT],
+}
+
+/// The blocks of one class.
+#[repr(align(64))]
+struct Shelf {
+    /// How many there are, for who has not locked it.
+    len: AtomicU32,
+    blocks: Lock<Blocks>,
+}
+
+/// What the lock guards.
+///
+/// # Invariants
+/// - `slots` is null, or an array from [`Metadata::allocate_array`] with room for [`capacity`] blocks.
+/// - `slots[..len]` are distinct free blocks of the class, whose bits are clear, and which are in no bin.
+struct Blocks {
+    slots: *mut AtomicPtr<u8>,
+    len: u32,
+    /// How often blocks came or went; what it was at the last tick, and for how many ticks it has been that.
+    moves: u32,
+    seen_moves: u32,
+    rested: u32,
+}
+
+// SAFETY: the array belongs to the shelf alone.
+unsafe impl Send for Blocks {}
+
+/// For how many blocks of a class there is room.
+fn capacity(class: SizeClass) -> u32 {
+    (SHELF_BYTES / class.block_bytes().get() as u32).clamp(FEWEST_BLOCKS, MOST_BLOCKS)
+}
+
+fn shelf_bytes(class: SizeClass) -> usize {
+    array_bytes(capacity(class))
+}
+
+impl Depot {
+    pub const fn new() -> Depot {
+        Depot { shelves: [const { Shelf::new() }; CLASS_COUNT] }
+    }
+
+    fn shelf(&self, class: SizeClass) -> &Shelf {
+        &self.shelves[class.index()]
+    }
+
+    /// Takes over as many of these blocks as there is room for, the first ones; returns how many. The caller owns
+    /// them, and they are free.
+    pub fn give(&self, metadata: &Metadata, class: SizeClass, blocks: &[AtomicPtr<u8>]) -> usize {
+        let shelf = self.shelf(class);
+        let Some(mut held) = shelf.blocks.try_lock() else { return 0 };
+        if held.slots.is_null() {
+            let Some(array) = metadata.allocate_array(shelf_bytes(class)) else { return 0 };
+            held.slots = array.cast();
+        }
+        let count = blocks.len().min((capacity(class) - held.len) as usize);
+        // SAFETY: the array has room for `capacity` blocks.
+        let free = unsafe { held.slots.add(held.len as usize) };
+        // SAFETY: these are behind the first `len`, within it.
+        let free = unsafe { slice::from_raw_parts(free, count) };
+        copy(&blocks[..count], free);
+        held.len += count as u32;
+        held.moves = held.moves.wrapping_add(1);
+        shelf.len.store(held.len, Ordering::Relaxed);
+        count
+    }
+
+    /// Moves blocks to the first of these places, as many as there are; returns how many. The caller owns them then.
+    pub fn take(&self, class: SizeClass, places: &[AtomicPtr<u8>]) -> usize {
+        let shelf = self.shelf(class);
+        // Relaxed: a block that comes just now may be missed.
+        if shelf.len.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let Some(mut held) = shelf.blocks.lock_unless_mine() else { return 0 };
+        let count = places.len().min(held.len as usize);
+        copy(&held.all()[held.len as usize - count..], places);
+        held.len -= count as u32;
+        held.moves = held.moves.wrapping_add(1);
+        shelf.len.store(held.len, Ordering::Relaxed);
+        count
+    }
+
+    /// Has `put` put back the blocks of every shelf that nobody has moved for so many ticks; 0: of every one. What is
+    /// in use just then stays.
+    pub fn flush(
+        &self,
+        metadata: &Metadata,
+        patience: u32,
+        put: impl Fn(SizeClass, &[AtomicPtr<u8>]),
+    ) {
+        for class in SizeClass::all() {
+            let shelf = self.shelf(class);
+            if shelf.len.load(Ordering::Relaxed) == 0 && patience > 0 {
+                continue;
+            }
+            let Some(mut held) = shelf.blocks.try_lock() else { continue };
+            let is_moved = held.moves != held.seen_moves;
+            held.rested = if is_moved { 0 } else { held.rested.saturating_add(1) };
+            held.seen_moves = held.moves;
+            if held.rested >= patience && !held.slots.is_null() {
+                put(class, held.all());
+                held.len = 0;
+                shelf.len.store(0, Ordering::Relaxed);
+                let array = core::mem::replace(&mut held.slots, ptr::null_mut());
+                // SAFETY: it came from `allocate_array` with this size, and is the shelf's no more.
+                unsafe { metadata.give_back(array.cast(), shelf_bytes(class)) };
+            }
+        }
+    }
+
+    /// Is there no block?
+    pub fn is_empty(&self) -> bool {
+        self.shelves.iter().all(|shelf| shelf.len.load(Ordering::Relaxed) == 0)
+    }
+
+    /// The arrays of shelves: addresses and bytes. While nobody is there.
+    pub fn arrays(&self) -> impl Iterator<Item = (usize, usize)> {
+        SizeClass::all().filter_map(|class| {
+            let held = self.shelf(class).blocks.lock();
+            (!held.slots.is_null()).then(|| (held.slots as usize, shelf_bytes(class)))
+        })
+    }
+
+    /// In a copy of the process: frees the shelves that threads held which it does not have. What is in them is whole:
+    /// a length is written after what it says, and a ghost's bins are nobody's.
+    ///
+    /// # Safety
+    /// As [`Lock::free_from_ghost`].
+    pub unsafe fn free_from_ghosts(&self) {
+        for shelf in &self.shelves {
+            // SAFETY: the caller says so.
+            unsafe { shelf.blocks.free_from_ghost() };
+        }
+    }
+
+    /// Has `keep` say of each class's blocks how many of them are left, which it has moved to the front.
+    pub fn keep(&self, keep: impl Fn(SizeClass, &[AtomicPtr<u8>]) -> u32) {
+        for class in SizeClass::all() {
+            let shelf = self.shelf(class);
+            let mut held = shelf.blocks.lock();
+            held.len = keep(class, held.all());
+            shelf.len.store(held.len, Ordering::Relaxed);
+        }
+    }
+
+    /// The blocks of a class, for checkers. While nobody is there.
+    #[cfg(test)]
+    pub fn blocks(&self, class: SizeClass) -> Vec<usize> {
+        let held = self.shelf(class).blocks.lock();
+        assert!(held.len <= capacity(class), "a shelf is not longer than its array");
+        assert_eq!(held.len, self.shelf(class).len.load(Ordering::Relaxed));
+        held.all().iter().map(|block| block.load(Ordering::Relaxed) as usize).collect()
+    }
+}
+
+impl Shelf {
+    const fn new() -> Shelf {
+        let blocks = Blocks { slots: ptr::null_mut(), len: 0, moves: 0, seen_moves: 0, rested: 0 };
+        Shelf { len: AtomicU32::new(0), blocks: Lock::new(blocks) }
+    }
+}
+
+impl Blocks {
+    fn all(&self) -> &[AtomicPtr<u8>] {
+        if self.slots.is_null() {
+            return &[];
+        }
+        // SAFETY: the array has so many.
+        unsafe { slice::from_raw_parts(self.slots, self.len as usize) }
+    }
+}
+
+fn copy(from: &[AtomicPtr<u8>], to: &[AtomicPtr<u8>]) {
+    for (from, to) in from.iter().zip(to) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn slots(blocks: impl IntoIterator<Item = usize>) -> Vec<AtomicPtr<u8>> {
+        blocks.into_iter().map(|block| AtomicPtr::new(block as *mut u8)).collect()
+    }
+
+    fn addresses(slots: &[AtomicPtr<u8>]) -> Vec<usize> {
+        slots.iter().map(|slot| slot.load(Ordering::Relaxed) as usize).collect()
+    }
+
+    /// What `flush` puts back.
+    fn flushed(depot: &Depot, metadata: &Metadata, patience: u32) -> Vec<usize> {
+        let all = RefCell::new(Vec::new());
+        depot.flush(metadata, patience, |_, blocks| all.borrow_mut().extend(addresses(blocks)));
+        all.into_inner()
+    }
+
+    #[test]
+    fn blocks_come_out_as_often_as_they_went_in_the_last_ones_first() {
+        let (depot, metadata) = (Depot::new(), Metadata::new());
+        let class = SizeClass::for_bytes(64);
+        let places = slots([0; 3]);
+        assert_eq!(depot.take(class, &places), 0);
+        assert_eq!(depot.give(&metadata, class, &slots([16, 32])), 2);
+        assert_eq!(depot.give(&metadata, class, &slots([48, 64])), 2);
+        assert_eq!(
+            depot.take(SizeClass::for_bytes(16), &places),
+            0,
+            "of this class there are none"
+        );
+        assert_eq!(depot.take(class, &places), 3);
+        assert_eq!(addresses(&places), [32, 48, 64]);
+        assert!(!depot.is_empty());
+        assert_eq!(depot.take(class, &places), 1);
+        assert_eq!(addresses(&places)[0], 16);
+        assert!(depot.is_empty());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_stays_with_the_giver() {
+        let (depot, metadata) = (Depot::new(), Metadata::new());
+        for bytes in [16, 1000, 32_768] {
+            let class = SizeClass::for_bytes(bytes);
+            let room = capacity(class) as usize;
+            assert!(room * class.block_bytes().get() <= (SHELF_BYTES as usize).max(16 * bytes));
+            let more = slots((1..=room + 5).map(|i| i * 16));
+            assert_eq!(depot.give(&metadata, class, &more), room);
+            assert_eq!(depot.give(&metadata, class, &more[..1]), 0);
+        }
+    }
+
+    #[test]
+    fn what_nobody_moves_goes_back_after_so_many_ticks() {
+        let (depot, metadata) = (Depot::new(), Metadata::new());
+        let class = SizeClass::for_bytes(64);
+        depot.give(&metadata, class, &slots([16, 32]));
+        assert!(flushed(&depot, &metadata, 2).is_empty());
+        assert!(flushed(&depot, &metadata, 2).is_empty());
+        assert_eq!(depot.take(class, &slots([0])), 1);
+        for _ in 0..2 {
+            assert!(flushed(&depot, &metadata, 2).is_empty(), "it rests anew");
+        }
+        assert_eq!(flushed(&depot, &metadata, 2), [16]);
+        assert!(depot.is_empty() && depot.arrays().next().is_none());
+        depot.give(&metadata, class, &slots([48]));
+        assert_eq!(flushed(&depot, &metadata, 0), [48], "all of it");
+    }
+
+    #[test]
+    fn a_shelf_in_use_is_left_alone() {
+        let (depot, metadata) = (Depot::new(), Metadata::new());
+        let class = SizeClass::for_bytes(64);
+        depot.give(&metadata, class, &slots([16]));
+        let held = depot.shelf(class).blocks.lock();
+        assert_eq!(depot.give(&metadata, class, &slots([32])), 0);
+        assert!(flushed(&depot, &metadata, 0).is_empty());
+        drop(held);
+        assert_eq!(flushed(&depot, &metadata, 0), [16]);
+    }
+}
