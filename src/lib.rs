@@ -11,6 +11,8 @@
 //! feature `unwind` on a reader of unwind tables. Nothing in it
 //! allocates, takes a lock of std's, or panics while it serves `malloc` and `free`.
 
+#![cfg_attr(not(test), no_std)]
+
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("slackwater supports 64-bit systems");
 
@@ -65,6 +67,18 @@ pub const SOURCE_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
 /// preload library's assembly, which tells them by it.
 #[doc(hidden)]
 pub const NO_CACHE: usize = caches::thread_cache::DEAD;
+
+/// Says where code panicked, a file and a line, and aborts. For the preload library, where nothing else would.
+#[doc(hidden)]
+pub fn end_by_panic(place: (&str, u32)) -> ! {
+    os::report::end_by_panic(place)
+}
+
+/// Lets other threads run for a moment, by a call that malloc makes in any case.
+#[doc(hidden)]
+pub fn yield_now() {
+    os::yield_now();
+}
 
 /// Everything the allocator knows about itself, now.
 ///

@@ -13,7 +13,7 @@ use crate::next::Next;
 type Handler = Option<unsafe extern "C" fn()>;
 type Register = unsafe extern "C" fn(Handler, Handler, Handler, *mut c_void) -> c_int;
 
-static REGISTER: Next = Next::named(c"__register_atfork");
+pub(crate) static REGISTER: Next = Next::named(c"__register_atfork");
 
 /// What `pthread_atfork(3)` calls: glibc's own, after the allocator's handlers have been registered.
 ///

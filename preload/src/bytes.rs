@@ -24,10 +24,18 @@ macro_rules! onward {
         $(static $place: AtomicPtr<c_void> =
             AtomicPtr::new($simple as *const () as *mut c_void);)*
 
-        /// When this library is loaded.
-        pub(crate) fn find() {
+        mod next {
+            use super::Next;
+
+            $(pub static $place: Next = Next::named($name);)*
+        }
+
+        pub(crate) static NEXT: &[&Next] = &[$(&next::$place),*];
+
+        /// When the library is loaded, and [`NEXT`] has been looked for.
+        pub(crate) fn start() {
             $(
-                let next = Next::named($name).address();
+                let next = next::$place.address();
                 if !next.is_null() {
                     $place.store(next, Ordering::Relaxed);
                 }

@@ -14,6 +14,10 @@
 //! with `__libc_` (`libc_names.rs`). So nothing here calls a function by a name that is exported: what two of them
 //! do is in `calls.rs`.
 
+#![cfg_attr(panic = "abort", no_std)]
+
+#[cfg(panic = "abort")]
+mod alone;
 mod atfork;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
@@ -21,10 +25,12 @@ mod calls;
 mod deepbind;
 mod exit;
 mod libc_names;
+mod loaded;
 mod namespaces;
 mod next;
 mod page_flags;
 mod signals;
+mod symbols;
 mod syscalls;
 mod told;
 
@@ -40,12 +46,18 @@ static START: extern "C" fn() = start;
 
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
+    next::find(&[
+        #[cfg(target_arch = "x86_64")]
+        bytes::NEXT,
+        &[&atfork::REGISTER, &deepbind::DLOPEN],
+        &next::ALLOCATOR,
+        &namespaces::NEXT,
+        page_flags::NEXT,
+        &syscalls::NEXT,
+        &signals::NEXT,
+    ]);
     #[cfg(target_arch = "x86_64")]
-    bytes::find();
-    next::find();
-    namespaces::find();
-    page_flags::find();
-    syscalls::find();
+    bytes::start();
     signals::start();
 }
 

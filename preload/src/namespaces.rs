@@ -12,11 +12,7 @@ use crate::next::Next;
 static UNSHARE: Next = Next::named(c"unshare");
 static SETNS: Next = Next::named(c"setns");
 
-/// While the library is loaded, when the loader may be asked.
-pub(crate) fn find() {
-    UNSHARE.address();
-    SETNS.address();
-}
+pub(crate) static NEXT: [&Next; 2] = [&UNSHARE, &SETNS];
 
 /// What of `unshare`'s flags takes a process of one thread.
 const ALONE: c_int =

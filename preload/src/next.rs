@@ -12,20 +12,22 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use slackwater::malloc::NextAllocator;
 
+use crate::symbols::{self, Function, Name, Symbols};
+
 type Free = unsafe extern "C" fn(*mut c_void);
 type Reallocate = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 type UsableBytes = unsafe extern "C" fn(*mut c_void) -> usize;
 
 /// A function of a library that comes after this one.
 pub struct Next {
-    name: &'static CStr,
+    name: Name,
     /// Null until it has been looked for, and where there is none.
     address: AtomicPtr<c_void>,
 }
 
 impl Next {
     pub const fn named(name: &'static CStr) -> Next {
-        Next { name, address: AtomicPtr::new(ptr::null_mut()) }
+        Next { name: Name::new(name), address: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// Looks for it: the loader takes its lock for that. So it is done when this library is loaded; only constructors
@@ -37,7 +39,7 @@ impl Next {
             return known;
         }
         // SAFETY: a name with a zero at its end.
-        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.text.as_ptr()) };
         self.address.store(found, Ordering::Relaxed);
         found
     }
@@ -49,9 +51,30 @@ static REALLOC: Next = Next::named(c"realloc");
 static LIBC_REALLOC: Next = Next::named(c"__libc_realloc");
 static USABLE_SIZE: Next = Next::named(c"malloc_usable_size");
 
-/// Looks for all of them. When this library is loaded.
-pub fn find() {
-    for next in [&FREE, &LIBC_FREE, &REALLOC, &LIBC_REALLOC, &USABLE_SIZE] {
+/// The next allocator's functions.
+pub static ALLOCATOR: [&Next; 5] = [&FREE, &LIBC_FREE, &REALLOC, &LIBC_REALLOC, &USABLE_SIZE];
+
+/// Looks for all of these, in one pass through the modules that come after this one, as far as libc. When this library
+/// is loaded: a signal's handler, which may not ask the loader, then has nothing to look for.
+pub fn find(all: &[&[&Next]]) {
+    let each = || all.iter().copied().flatten();
+    for map in symbols::modules_after_this() {
+        // SAFETY: the loader's record. Up to libc, which has all of them, there are only modules that the program
+        // started with.
+        let Some(symbols) = (unsafe { Symbols::of(map) }) else { break };
+        let mut are_all_found = true;
+        for next in each().filter(|next| next.address.load(Ordering::Relaxed).is_null()) {
+            match symbols.function(next.name) {
+                Function::At(found) => next.address.store(found, Ordering::Relaxed),
+                Function::Unclear => _ = next.address(),
+                Function::Missing => are_all_found = false,
+            }
+        }
+        if are_all_found {
+            return;
+        }
+    }
+    for next in each() {
         next.address();
     }
 }

@@ -79,12 +79,7 @@ macro_rules! heard {
             )+
         }
 
-        /// Looks for all that come next.
-        pub(crate) fn find() {
-            for next in [$(&next::$name),+] {
-                next.address();
-            }
-        }
+        pub(crate) static NEXT: &[&Next] = &[$(&next::$name),+];
 
         $(
             #[doc = concat!("`", stringify!($name), "`, as libc has it.")]

@@ -30,25 +30,23 @@ const SA_INTERRUPT: c_int = 0x2000_0000;
 /// Does the stand-in take the default's place?
 static STANDS_IN: AtomicBool = AtomicBool::new(false);
 
-/// When the library is loaded.
+/// When the library is loaded, and [`NEXT`] has been looked for.
 pub(crate) fn start() {
-    // Now, while it may take the loader's lock: what is asked for below may be called by a signal's handler.
-    for next in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &SIGSET] {
-        next.address();
-    }
     if !faults::are_to_be_told() {
         return;
     }
-    // SAFETY: all-zero is a valid action.
-    let mut now: Action = unsafe { zeroed() };
-    // SAFETY: the place is valid.
-    let is_known = unsafe { set_action(SIGSEGV, ptr::null(), &mut now) } == 0;
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let next = unsafe { transmute::<*mut c_void, Option<SetAction>>(SIGACTION.address()) };
+    let Some(next) = next else { return };
     STANDS_IN.store(true, Ordering::Relaxed);
-    if is_known && now.sa_sigaction == SIG_DFL {
-        // SAFETY: the action is the one that is in force.
-        unsafe { set_action(SIGSEGV, &now, ptr::null_mut()) };
-        // The program has not asked for anything.
-        DEFAULT.is_asked_for.store(false, Ordering::Relaxed);
+    // Hardly anybody has had a handler by now; it is in force again at once.
+    // SAFETY: all-zero is a valid action.
+    let mut before: Action = unsafe { zeroed() };
+    // SAFETY: both are valid.
+    let is_set = unsafe { next(SIGSEGV, &faults::stand_in(), &mut before) } == 0;
+    if is_set && before.sa_sigaction != SIG_DFL {
+        // SAFETY: the action is the one that was in force.
+        unsafe { next(SIGSEGV, &before, ptr::null_mut()) };
     }
 }
 
@@ -56,6 +54,8 @@ static SIGACTION: Next = Next::named(c"sigaction");
 static SIGNAL: Next = Next::named(c"signal");
 static SYSV_SIGNAL: Next = Next::named(c"sysv_signal");
 static SIGSET: Next = Next::named(c"sigset");
+
+pub(crate) static NEXT: [&Next; 4] = [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &SIGSET];
 
 /// The next function, or null, with the error that a system without the function has.
 fn address_of(next: &Next) -> *mut c_void {

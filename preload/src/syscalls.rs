@@ -19,11 +19,7 @@ type Prctl = unsafe extern "C" fn(c_int, usize, usize, usize, usize) -> c_int;
 static SYSCALL: Next = Next::named(c"syscall");
 static PRCTL: Next = Next::named(c"prctl");
 
-/// While the library is loaded, when the loader may be asked: a signal handler may not.
-pub(crate) fn find() {
-    SYSCALL.address();
-    PRCTL.address();
-}
+pub(crate) static NEXT: [&Next; 2] = [&SYSCALL, &PRCTL];
 
 /// `syscall(2)`. It goes on as if it had been called itself, with the caller's frame: a child that the call makes may
 /// share the stack, and come back through it first.

@@ -76,6 +76,11 @@ pub(crate) fn start_of(address: u64) -> Option<u64> {
     find(address).map(|object| object.start)
 }
 
+/// The address of the loader's record of the module that `address` is in, or 0.
+pub(crate) fn link_map_of(address: u64) -> u64 {
+    find(address).map_or(0, |object| object.link_map)
+}
+
 /// The module that `address` is in, which is read: another thread may unload a module while this one looks at
 /// it. So it must be one that cannot go away, as those on the stack and the [`lasting`] ones.
 pub(crate) fn module_of(address: u64) -> Option<Module> {

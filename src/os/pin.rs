@@ -3,14 +3,44 @@
 
 use core::ffi::c_void;
 
+use super::weak::address_of;
 use libc::{RTLD_LAZY, RTLD_NODELETE, RTLD_NOLOAD};
 
 /// Where a 64-bit executable's program headers are, from its start.
 const PROGRAM_HEADERS: usize = 64;
 
+/// `Elf64_Dyn`: what it is about, and a value.
+type Dynamic = [usize; 2];
+
+/// Is this part of a module that the loader never unloads anyway: one that was linked so (`-z nodelete`), as the
+/// preload library is, or an executable that may be loaded anywhere?
+fn is_marked_to_stay() -> bool {
+    const DT_NULL: usize = 0;
+    const DT_FLAGS_1: usize = 0x6fff_fffb;
+    const DF_1_NODELETE: usize = 8;
+    const DF_1_PIE: usize = 0x0800_0000;
+    let mut entry = address_of!("_DYNAMIC").cast_const().cast::<Dynamic>();
+    if entry.is_null() {
+        return false;
+    }
+    loop {
+        // SAFETY: the linker's name for this module's list, which ends with a null.
+        let [kind, value] = unsafe { *entry };
+        match kind {
+            DT_NULL => return false,
+            DT_FLAGS_1 => return value & (DF_1_NODELETE | DF_1_PIE) != 0,
+            // SAFETY: this was not the last one.
+            _ => entry = unsafe { entry.add(1) },
+        }
+    }
+}
+
 /// Keeps the shared object that this is part of from being unloaded. While it is being loaded, when
 /// asking the loader is allowed. The executable itself is never unloaded.
 pub(crate) fn pin() {
+    if is_marked_to_stay() {
+        return;
+    }
     // SAFETY: all-zero is a valid Dl_info.
     let mut module: libc::Dl_info = unsafe { core::mem::zeroed() };
     // SAFETY: an address in this module, and a valid place.

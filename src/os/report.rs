@@ -72,6 +72,13 @@ pub(crate) fn fail(what: &str, address: usize) -> ! {
     threads::abort()
 }
 
+/// Reports a panic in a library without the standard one, and aborts.
+#[cold]
+pub(crate) fn end_by_panic((file, line): (&str, u32)) -> ! {
+    Line::new().text("panicked at ").text(file).text(":").number(line as u64).send();
+    threads::abort()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,6 +59,13 @@ pub fn leave_out_this_library() {
     }
 }
 
+/// The loader's record (`struct link_map`) of the library that this is part of; null where libc does not say without a
+/// lock. For the preload library, which looks there for what comes after it.
+#[doc(hidden)]
+pub fn link_map_of_this_library() -> *const core::ffi::c_void {
+    loader::link_map_of(link_map_of_this_library as *const () as u64) as *const core::ffi::c_void
+}
+
 /// Where the library is whose frames are left out; no bytes if there is none.
 static LIBRARY_START: AtomicU64 = AtomicU64::new(0);
 static LIBRARY_BYTES: AtomicU64 = AtomicU64::new(0);
