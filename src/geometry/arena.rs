@@ -460,8 +460,10 @@ impl Arena {
             if self.map(os, range) != Mapped::Here {
                 return false;
             }
-            // A huge page would bring back what was given back of its records.
-            os::forbid_huge_pages(range);
+            // A huge page would bring back what was given back of its records; there is none in a shorter mapping.
+            if to >= SEGMENT_BYTES {
+                os::forbid_huge_pages(AddressRange { start, bytes: to });
+            }
             mapped.store(to, Ordering::Relaxed);
         }
         true

@@ -394,16 +394,25 @@ fn complain(variable: &CStr, value: &[u8], expected: &str) {
     start_complaint(variable, value).text(expected).text("; using the default").send();
 }
 
+/// What says a variable's value.
+pub(crate) type Environment = fn(&CStr) -> Option<&'static [u8]>;
+
+/// The process's environment, as far as it is about the allocator. Mostly no variable is, which is found by looking at
+/// each of them once; then none is asked for by its name.
+pub(crate) fn environment() -> Environment {
+    if os::has_variables(b"SLACKWATER_") { os::environment } else { |_| None }
+}
+
 /// The most bytes of addresses that the heap may have.
-pub(crate) fn arena_bytes() -> usize {
-    ARENA.read(os::environment).map_or(MAX_BYTES, |bytes| bytes as usize)
+pub(crate) fn arena_bytes(environment: Environment) -> usize {
+    ARENA.read(environment).map_or(MAX_BYTES, |bytes| bytes as usize)
 }
 
 /// Whether the kernel may back the heap with huge pages (of 2 MiB). Where the system gives them to
 /// every mapping it also fills purged holes with them, and what was given back is resident again; so
 /// the default is never. A dense heap that is never purged gains by them.
-pub(crate) fn huge_pages() -> HugePages {
-    let Some(value) = os::environment(c"SLACKWATER_HUGE_PAGES") else { return HugePages::Never };
+pub(crate) fn huge_pages(environment: Environment) -> HugePages {
+    let Some(value) = environment(c"SLACKWATER_HUGE_PAGES") else { return HugePages::Never };
     match HUGE_PAGES.iter().find(|(name, _)| name.as_bytes() == value) {
         Some(&(_, huge_pages)) => huge_pages,
         None => {
@@ -417,15 +426,15 @@ const HUGE_PAGES: [(&str, HugePages); 3] =
     [("never", HugePages::Never), ("system", HugePages::System), ("always", HugePages::Always)];
 
 /// Whether sampled blocks are guarded.
-pub(crate) fn profile_guards() -> bool {
+pub(crate) fn profile_guards(environment: Environment) -> bool {
     let mut guards = true;
-    read_switch(c"SLACKWATER_PROFILE_GUARDS", &mut guards, os::environment);
+    read_switch(c"SLACKWATER_PROFILE_GUARDS", &mut guards, environment);
     guards
 }
 
 /// Whether a summary was asked for.
 pub(crate) fn summary_wanted() -> bool {
-    let value = os::environment(c"SLACKWATER_SUMMARY");
+    let value = environment()(c"SLACKWATER_SUMMARY");
     match value {
         None | Some(b"" | b"0") => false,
         Some(b"1") => true,
@@ -467,8 +476,8 @@ impl KnobCells {
         }
     }
 
-    pub fn load_environment(&self) {
-        self.set(&Knobs::from_environment(os::environment));
+    pub fn load(&self, environment: Environment) {
+        self.set(&Knobs::from_environment(environment));
     }
 
     /// [`Knobs::cache_bytes`], for the slow paths that ask only for that.

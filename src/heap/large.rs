@@ -12,7 +12,7 @@ use crate::geometry::reason::ReleaseReason;
 use crate::geometry::size_class::SizeClass;
 use crate::heap::{Deferred, Heap, altered};
 use crate::os::report;
-use crate::os::{self, AddressRange, Linux, Os};
+use crate::os::{self, AddressRange, Left, Linux, Os};
 use crate::pages::boundary::release_range_definitely_free;
 use crate::pages::page_heap::{LargeRun, PageHeap};
 
@@ -268,17 +268,22 @@ pub(crate) fn move_to_larger(
     }
     let block = allocate(heap, bytes, align, false, frame)?;
     let to = heap.pages.arena.offset_of(block as usize)?;
+    let has_flags = altered::is_any(&heap.pages.arena, old, Pages(0));
     // SAFETY: the caller owns the old block, and the new one was allocated just now.
-    if !unsafe { os::move_pages(old.range(&heap.pages.arena), block as usize) } {
+    let left = unsafe { os::move_pages(old.range(&heap.pages.arena), block as usize, has_flags) };
+    let Some(left) = left else {
         free(heap, to);
         return None;
-    }
+    };
     heap.uncached.remaps.fetch_add(1, Ordering::Relaxed);
     // The mapping came along, with the flags that the program gave it. What it left behind has them, too.
     let moved = AddressRange { start: block as usize, ..old.range(&heap.pages.arena) };
     altered::mark(heap, moved);
-    // SAFETY: the block is at the new place; the old one's pages are in use until they are released below.
-    let fresh = unsafe { altered::renew(heap, old, Pages(0)) };
+    let fresh = match left {
+        // SAFETY: the block is at the new place; the old one's pages are in use until they are released below.
+        Left::Mapped => unsafe { altered::renew(heap, old, Pages(0)) },
+        Left::Lost => None,
+    };
     let mut page_heap = heap.pages.page_heap.lock();
     let sample = mem::take(page_heap.sample_at(&heap.pages.arena, old.segment, old.first));
     if fresh.is_some() {

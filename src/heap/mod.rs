@@ -113,13 +113,14 @@ impl Heap {
 
     /// Chooses its addresses, as the knobs have it. `false`: the system does not grant any.
     pub fn choose_window(&self, os: &impl Os) -> bool {
-        self.knobs.load_environment();
-        os::set_huge_pages(knobs::huge_pages());
-        if !self.pages.arena.choose_window(os, knobs::arena_bytes()) {
+        let environment = knobs::environment();
+        self.knobs.load(environment);
+        os::set_huge_pages(knobs::huge_pages(environment));
+        if !self.pages.arena.choose_window(os, knobs::arena_bytes(environment)) {
             return false;
         }
         let Knobs { profile_rate_bytes, profile_epoch_samples, .. } = self.knobs.get();
-        let has_guards = knobs::profile_guards();
+        let has_guards = knobs::profile_guards(environment);
         self.sampler.start(profile_rate_bytes, profile_epoch_samples, has_guards);
         true
     }

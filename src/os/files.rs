@@ -1,6 +1,6 @@
 //! The kernel's small files, the environment, and a line on standard error.
 
-use core::ffi::{CStr, c_int};
+use core::ffi::{CStr, c_char, c_int};
 
 use super::raw::system_call;
 
@@ -85,15 +85,53 @@ pub(crate) fn each_line(path: &CStr, buffer: &mut [u8], mut visit: impl FnMut(&[
     unsafe { close(file) };
 }
 
-/// The value of an environment variable, without copying it. The reference is used at once, while
-/// the process starts: a later `setenv` may free what it points to.
-pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: `name` is NUL-terminated.
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    if value.is_null() {
-        return None;
+unsafe extern "C" {
+    /// The pointers to the texts of the environment's variables, which end with a null; null before there is one.
+    static environ: *const *const c_char;
+}
+
+/// The texts of the environment's variables, `NAME=value`. They are used at once, while the process starts: a later
+/// `setenv` may free them.
+fn variables() -> impl Iterator<Item = *const c_char> {
+    // SAFETY: libc's variable, which is read as any program does.
+    let mut next = unsafe { environ };
+    core::iter::from_fn(move || {
+        // SAFETY: null, or a pointer in the list.
+        let text = *unsafe { next.as_ref() }?;
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: the list goes on, for this was not its end.
+        next = unsafe { next.add(1) };
+        Some(text)
+    })
+}
+
+/// What follows `start` in a text, if it begins so.
+fn rest_of(text: *const c_char, start: &[u8]) -> Option<*const c_char> {
+    let mut at = text;
+    for &byte in start {
+        // SAFETY: the text ends with a zero, which `start` does not have, and has not ended yet.
+        if unsafe { *at } as u8 != byte {
+            return None;
+        }
+        // SAFETY: as said.
+        at = unsafe { at.add(1) };
     }
-    // SAFETY: getenv returns NUL-terminated strings.
+    Some(at)
+}
+
+/// Is there a variable whose name begins so? In one pass: whoever would ask for many of them asks this first.
+pub(crate) fn has_variables(prefix: &[u8]) -> bool {
+    variables().any(|text| rest_of(text, prefix).is_some())
+}
+
+/// The value of an environment variable, without copying it. The reference is used at once, while the process starts:
+/// a later `setenv` may free what it points to.
+pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
+    let value = |text| rest_of(rest_of(text, name.to_bytes())?, b"=");
+    let value = variables().find_map(value)?;
+    // SAFETY: the texts end with a zero.
     Some(unsafe { CStr::from_ptr(value) }.to_bytes())
 }
 

@@ -3,15 +3,22 @@
 use core::arch::asm;
 use core::ffi::{c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use super::raw::system_call;
 use super::seccomp;
 use super::system::{AddressRange, Mapped};
 use crate::base::units::PAGE_BYTES;
 
+/// Where the kernel has last put a mapping that could be anywhere; 0 where there is none yet.
+static LAST_PLACE: AtomicUsize = AtomicUsize::new(0);
+
 /// Where the kernel looks for room for a mapping that may be anywhere. `None`: it has none.
 pub(crate) fn mapping_area() -> Option<usize> {
+    let known = LAST_PLACE.load(Ordering::Relaxed);
+    if known != 0 {
+        return Some(known);
+    }
     let start = map(ptr::null_mut(), PAGE_BYTES, libc::PROT_NONE, libc::MAP_NORESERVE).ok()?;
     // SAFETY: it was mapped just now, and nobody knows of it.
     unsafe { unmap(AddressRange { start, bytes: PAGE_BYTES }) };
@@ -53,25 +60,37 @@ pub(crate) fn map_metadata(bytes: usize) -> Option<usize> {
     if seccomp::is_strict() {
         return None;
     }
-    map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0).ok()
+    let start = map(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, 0).ok()?;
+    LAST_PLACE.store(start, Ordering::Relaxed);
+    Some(start)
 }
 
-/// The same, aligned to its size (a power of two), and never in huge pages: what is given back of it
-/// stays so. Returns the address, and how many calls it took.
-pub(crate) fn map_aligned(bytes: usize) -> Option<(usize, usize)> {
+/// What [`map_aligned`] has mapped.
+pub(crate) struct Aligned {
+    pub start: usize,
+    /// Zero memory as well, beside it: as good as [`map_metadata`]'s, and at least half as long but for a page.
+    pub rest: AddressRange,
+    /// How many calls it took.
+    pub calls: usize,
+}
+
+/// The same, aligned to its size (a power of two), and never in huge pages: what is given back of it stays so.
+pub(crate) fn map_aligned(bytes: usize) -> Option<Aligned> {
     let all = map_metadata(2 * bytes - PAGE_BYTES)?;
     let start = all.next_multiple_of(bytes);
     let end = start + bytes;
     let mut calls = 2;
-    for (from, to) in [(all, start), (end, all + 2 * bytes - PAGE_BYTES)] {
-        if from < to {
-            // SAFETY: this part was mapped just now, and nobody knows of it.
-            unsafe { unmap(AddressRange { start: from, bytes: to - from }) };
-            calls += 1;
-        }
+    let before = AddressRange { start: all, bytes: start - all };
+    let behind = AddressRange { start: end, bytes: all + bytes - PAGE_BYTES - start };
+    let (rest, unused) =
+        if before.bytes < behind.bytes { (behind, before) } else { (before, behind) };
+    if unused.bytes > 0 {
+        // SAFETY: this part was mapped just now, and nobody knows of it.
+        unsafe { unmap(unused) };
+        calls += 1;
     }
     forbid_huge_pages(AddressRange { start, bytes });
-    Some((start, calls))
+    Some(Aligned { start, rest, calls })
 }
 
 /// The address of a new mapping, or the error's number.
@@ -94,20 +113,35 @@ pub(crate) unsafe fn unmap(range: AddressRange) {
     unsafe { system_call(libc::SYS_munmap, [range.start, range.bytes]) };
 }
 
-/// Moves the pages of `from` to `to` (as many bytes) by their page table entries; `from` reads as
-/// zero afterwards. `false` if the kernel refused, and nothing has changed.
+/// What becomes of the place that pages are moved from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It is mapped, and reads as zero.
+    Mapped,
+    /// It is not ours any more.
+    Lost,
+}
+
+/// Moves the pages of `from` to `to` (as many bytes) by their page table entries, with the flags that the program may
+/// have given to their mapping. `None` if the kernel refused, and nothing has changed.
 ///
 /// # Safety
 /// Both ranges are inside the arena and owned by the caller alone; they do not overlap.
-pub(crate) unsafe fn move_pages(from: AddressRange, to: usize) -> bool {
+pub(crate) unsafe fn move_pages(from: AddressRange, to: usize, has_flags: bool) -> Option<Left> {
     const MREMAP_DONTUNMAP: c_int = 4;
     if seccomp::is_strict() {
-        return false;
+        return None;
     }
-    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
+    // Locked pages that leave a mapping behind are counted as locked for ever (Linux 6.18).
+    let stays = if has_flags { 0 } else { MREMAP_DONTUNMAP };
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | stays;
     let arguments = [from.start, from.bytes, from.bytes, flags as usize, to];
     // SAFETY: the caller owns both ranges.
-    unsafe { system_call(libc::SYS_mremap, arguments) > 0 }
+    if unsafe { system_call(libc::SYS_mremap, arguments) } <= 0 {
+        return None;
+    }
+    let is_mapped = !has_flags || map_exactly(from) == Mapped::Here;
+    Some(if is_mapped { Left::Mapped } else { Left::Lost })
 }
 
 /// Makes what cannot be touched readable and writable. `false` if the system has no memory for it.

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::units::{Epoch, PAGE_BYTES};
 use crate::os::lock::Lock;
-use crate::os::{self, AddressRange, Os, PURGE_BATCH};
+use crate::os::{self, AddressRange, Aligned, Os, PURGE_BATCH};
 
 /// Pages are mapped this many bytes at a time; the kernel backs them as they are touched. The size of a
 /// chunk, too.
@@ -126,6 +126,11 @@ impl Metadata {
     pub fn allocate_record(&self, bytes: usize) -> Option<*mut u8> {
         let bytes = bytes.next_multiple_of(1 << MIN_SHIFT);
         let mut pool = self.pool.lock_unless_mine()?;
+        let pool = &mut *pool;
+        if pool.arrays.first.is_null() {
+            // Who gets a first record gets a first array, too, and beside it there is room.
+            self.map_chunk(pool)?;
+        }
         let records = &mut pool.records;
         if records.end - records.next < bytes {
             records.next = os::map_metadata(MAP_BYTES)?;
@@ -143,12 +148,13 @@ impl Metadata {
     pub fn allocate_array(&self, bytes: usize) -> Option<*mut u8> {
         let size = size_index(bytes);
         let mut pool = self.pool.lock_unless_mine()?;
-        let arrays = &mut pool.arrays;
-        let mut at = arrays.from[size];
+        let pool = &mut *pool;
+        let mut at = pool.arrays.from[size];
         loop {
             if at.is_null() {
-                at = self.map_chunk(arrays)?;
+                at = self.map_chunk(pool)?;
             }
+            let arrays = &mut pool.arrays;
             let chunk = arrays.chunk(at);
             if !chunk.is_held
                 && let Some(piece) = chunk.take(at as usize, size)
@@ -162,9 +168,17 @@ impl Metadata {
         }
     }
 
-    /// A new chunk, after all others.
-    fn map_chunk(&self, arrays: &mut Arrays) -> Option<*mut Chunk> {
-        let (start, calls) = os::map_aligned(MAP_BYTES)?;
+    /// A new chunk, after all others. What was mapped beside it is for records, if there is no room for any.
+    fn map_chunk(&self, pool: &mut Pool) -> Option<*mut Chunk> {
+        let Pool { records, arrays } = pool;
+        let Aligned { start, rest, mut calls } = os::map_aligned(MAP_BYTES)?;
+        if records.next == records.end {
+            (records.next, records.end) = (rest.start, rest.start + rest.bytes);
+        } else {
+            // SAFETY: it was mapped just now, and nobody knows of it.
+            unsafe { os::unmap(rest) };
+            calls += 1;
+        }
         self.map_calls.fetch_add(calls, Ordering::Relaxed);
         let at = start as *mut Chunk;
         let number = if arrays.last.is_null() { 0 } else { arrays.chunk(arrays.last).number + 1 };

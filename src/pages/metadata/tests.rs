@@ -42,8 +42,11 @@ fn records_are_zero_and_do_not_overlap() {
         content.fill(1);
         records.push(start);
     }
-    assert_eq!(metadata.used_bytes(), 200 * 5056);
-    assert_eq!(metadata.map_calls.load(Ordering::Relaxed), 4);
+    // The first ones lie beside a chunk for arrays, which has its header.
+    assert_eq!(metadata.used_bytes(), (200 * 5056 + PIECES) as u64);
+    assert_eq!(chunks(&metadata), [(0, 0, 0)]);
+    let calls = metadata.map_calls.load(Ordering::Relaxed);
+    assert!((5..=7).contains(&calls), "{calls}: some for the chunk, three or four for the rest");
 }
 
 #[test]
