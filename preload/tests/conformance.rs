@@ -7,6 +7,8 @@ mod checks;
 mod own_threads;
 #[path = "support/programs_in_c.rs"]
 mod programs_in_c;
+#[path = "support/start.rs"]
+mod start;
 mod support;
 
 use support::Outcome;

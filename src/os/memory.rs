@@ -96,6 +96,9 @@ pub(crate) fn map_aligned(bytes: usize) -> Option<Aligned> {
 /// The address of a new mapping, or the error's number.
 fn map(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int) -> Result<usize, c_int> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // A page alone is written to at once by whoever maps it, and so need not be missed twice: to be read, and written.
+    let is_used_at_once = bytes == PAGE_BYTES && protection & libc::PROT_WRITE != 0;
+    let flags = flags | if is_used_at_once { libc::MAP_POPULATE } else { 0 };
     const NO_FILE: usize = usize::MAX;
     let arguments = [at as usize, bytes, protection as usize, flags as usize, NO_FILE, 0];
     // SAFETY: either a new mapping where there was none, or (`renew`) one over a range of the arena that

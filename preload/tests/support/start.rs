@@ -1,0 +1,124 @@
+//! What a process start costs under the library, as counts: what it needs, what the loader has to do for it, and which
+//! calls it makes before `main`. Times would be another matter on each machine; these are not.
+//!
+//! The library of a release is looked at, which these tests build: a test build has the standard library, for its
+//! panics unwind.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::programs_in_c::built;
+use crate::support::{LIMIT, installed, plain, run, skipped};
+
+/// The library that `cargo build --release` makes.
+fn release() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = env::current_exe().expect("a test knows its own path");
+        let target = target.ancestors().nth(3).expect("target/<profile>/deps/<test>").to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--release", "--package", "slackwater-preload"]);
+        build.arg("--target-dir").arg(&target);
+        assert!(build.status().expect("cargo").success());
+        target.join("release/libslackwater_preload.so")
+    })
+}
+
+/// What `readelf` writes of the library.
+fn readelf(test: &str, option: &str) -> Option<String> {
+    let mut command = plain(installed(test, "readelf")?);
+    command.arg(option).arg(release());
+    Some(run(&mut command, "", LIMIT).expect_success().stdout)
+}
+
+#[test]
+fn libc_alone_is_needed() {
+    let Some(dynamic) = readelf("libc_alone_is_needed", "-dW") else { return };
+    let needed: Vec<_> = dynamic
+        .lines()
+        .filter(|line| line.contains("(NEEDED)"))
+        .filter_map(|line| line.split(['[', ']']).nth(1))
+        .collect();
+    assert_eq!(needed, ["libc.so.6"]);
+    assert!(dynamic.contains("NODELETE"), "nobody asks the loader to keep it: {dynamic}");
+}
+
+/// The loader writes each, and looks for each name in all that is loaded.
+#[test]
+fn relocations_are_few() {
+    let Some(relocations) = readelf("relocations_are_few", "-rW") else { return };
+    let of = |kind: &str| relocations.lines().filter(|line| line.contains(kind)).count();
+    let (own, names) = (of("R_X86_64_RELATIVE"), of("R_X86_64_GLOB_DAT") + of("_JUMP_SLOT"));
+    if cfg!(target_arch = "x86_64") {
+        assert!((1..=380).contains(&own), "{own} of its own addresses");
+        assert!((1..=45).contains(&names), "{names} of names");
+    }
+}
+
+/// The calls that a program makes from its start to its end, as `strace` writes them.
+fn calls(test: &str, program: &Path, library: Option<&Path>) -> Option<Vec<String>> {
+    let mut command = plain(installed(test, "strace")?);
+    if let Some(library) = library {
+        command.arg("-E").arg(format!("LD_PRELOAD={}", library.display()));
+    }
+    // Where cargo's tests look for libraries is of no interest.
+    command.env_remove("LD_LIBRARY_PATH");
+    let said = run(command.arg(program), "", LIMIT);
+    if said.stderr.contains("ptrace") {
+        skipped(test, "tracing is not allowed");
+        return None;
+    }
+    Some(said.expect_success().stderr.lines().map(str::to_owned).collect())
+}
+
+/// So many more calls there may be. The loader's own for a library are nine; the heap's start and the library's fork
+/// handlers, its first block and the word of its end are the rest.
+const MOST_CALLS: [(&str, usize); 2] = [("silent", 20), ("allocating", 27)];
+
+#[test]
+fn calls_before_main_are_few() {
+    let test = "calls_before_main_are_few";
+    let Some(program) = built("start.c") else { return };
+    for (kind, most) in MOST_CALLS {
+        // What a program does is told by its name.
+        let path = program.with_file_name(format!("start-{}-{kind}", std::process::id()));
+        std::fs::copy(&program, &path).expect("a copy");
+        let both = [None, Some(release())].map(|library| calls(test, &path, library));
+        std::fs::remove_file(&path).expect("the copy is there");
+        let [Some(without), Some(with)] = both else { return };
+        let more = with.len().saturating_sub(without.len());
+        println!("{kind}: {} calls, and {more} more", without.len());
+        assert!(more <= most, "{more} more for a {kind} program:\n{}", with.join("\n"));
+        let opened = with.iter().filter(|call| call.starts_with("openat"));
+        assert_eq!(opened.count(), 3, "the library, the loader's cache, libc");
+        assert!(!with.iter().any(|call| call.starts_with("clone")), "a thread for nothing");
+    }
+}
+
+/// Instructions, to the last one where nothing else is drawn by chance: the loader's and the library's own.
+#[test]
+fn instructions_of_a_start_are_few() {
+    let test = "instructions_of_a_start_are_few";
+    let (Some(valgrind), Some(program)) = (installed(test, "valgrind"), built("start.c")) else {
+        return;
+    };
+    let count = |library: Option<&Path>| {
+        let mut command = plain(&valgrind);
+        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&program);
+        // With a variable of the allocator's, whichever, it asks for all of them.
+        command.env_remove("LD_LIBRARY_PATH").env_remove("SLACKWATER_TEST_LIBRARY");
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library);
+        }
+        let said = run(&mut command, "", LIMIT).expect_success().stderr;
+        let counted = said.lines().find_map(|line| line.split_once("Collected : "));
+        counted
+            .and_then(|(_, count)| count.trim().parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("{said}"))
+    };
+    let more = count(Some(release())) - count(None);
+    println!("{more} instructions more");
+    assert!(more <= 60_000, "{more} instructions more");
+}
