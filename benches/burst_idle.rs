@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 use slackwater_benches::allocator::{self, Release};
 use slackwater_benches::block::OS_PAGE_BYTES;
 use slackwater_benches::burst::Shape;
-use slackwater_benches::chart::{Chart, Line};
+use slackwater_benches::comparing::chart::{Chart, Line};
 use slackwater_benches::cores;
 use slackwater_benches::mapped::Mapped;
 use slackwater_benches::pages::{PageRange, distinct_bytes};

@@ -26,7 +26,7 @@ use slackwater::stack::{
     CopiedStack, MAX_FRAMES, Registers, Scratch, StackMemory, Walker, address_in_frame, capture,
     set_walker, walk_frame_pointers,
 };
-use slackwater_benches::table::{median, three_digits};
+use slackwater_benches::comparing::statistics::{median, three_digits};
 
 unsafe extern "C" {
     fn backtrace(buffer: *mut *mut c_void, size: c_int) -> c_int;

@@ -5,28 +5,46 @@ pub const NAME: &str = if cfg!(feature = "slackwater") {
     "slackwater"
 } else if cfg!(feature = "mimalloc") {
     "mimalloc"
+} else if cfg!(feature = "mimalloc2") {
+    "mimalloc2"
 } else if cfg!(feature = "jemalloc") {
     "jemalloc"
 } else if cfg!(feature = "snmalloc") {
     "snmalloc"
 } else if cfg!(feature = "tcmalloc") {
     "tcmalloc"
+} else if cfg!(feature = "rpmalloc") {
+    "rpmalloc"
+} else if cfg!(feature = "rusty_alloc") {
+    "rusty_alloc"
 } else {
     "system"
 };
 
 /// Every allocator that can be chosen, by the name of its cargo feature, in the order of the
 /// tables.
-pub const NAMES: [&str; 6] =
-    ["slackwater", "mimalloc", "jemalloc", "snmalloc", "tcmalloc", "system"];
+pub const NAMES: [&str; 9] = [
+    "slackwater",
+    "mimalloc",
+    "mimalloc2",
+    "jemalloc",
+    "snmalloc",
+    "tcmalloc",
+    "rpmalloc",
+    "rusty_alloc",
+    "system",
+];
 
 // Two at once would measure one under the other's name; none would measure the system's unasked.
 const _: () = assert!(
     cfg!(feature = "slackwater") as u8
         + cfg!(feature = "mimalloc") as u8
+        + cfg!(feature = "mimalloc2") as u8
         + cfg!(feature = "jemalloc") as u8
         + cfg!(feature = "snmalloc") as u8
         + cfg!(feature = "tcmalloc") as u8
+        + cfg!(feature = "rpmalloc") as u8
+        + cfg!(feature = "rusty_alloc") as u8
         + cfg!(feature = "system") as u8
         == 1,
     "choose exactly one allocator: --no-default-features --features NAME"
@@ -36,7 +54,7 @@ const _: () = assert!(
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
-#[cfg(feature = "mimalloc")]
+#[cfg(any(feature = "mimalloc", feature = "mimalloc2"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -51,6 +69,14 @@ static ALLOCATOR: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
 #[cfg(feature = "tcmalloc")]
 #[global_allocator]
 static ALLOCATOR: tcmalloc_better::TCMalloc = tcmalloc_better::TCMalloc;
+
+#[cfg(feature = "rpmalloc")]
+#[global_allocator]
+static ALLOCATOR: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
+
+#[cfg(feature = "rusty_alloc")]
+#[global_allocator]
+static ALLOCATOR: rusty_alloc_api::RustyAlloc = rusty_alloc_api::RustyAlloc;
 
 #[cfg(feature = "system")]
 #[global_allocator]
@@ -102,6 +128,38 @@ impl Release {
                 refault_pages: snapshot.release_refault_pages_total,
                 idle_ticks: snapshot.epoch_ticks_total.idle,
                 busy_ticks: snapshot.epoch_ticks_total.busy,
+            })
+        }
+        #[cfg(not(feature = "slackwater"))]
+        None
+    }
+}
+
+/// How often slackwater left its fast path, since the program's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowPaths {
+    /// Empty bins filled from spans.
+    pub refills: u64,
+    /// Full bins that gave blocks back to spans.
+    pub spills: u64,
+    /// All others: calls without a cache, new spans, large blocks, growth of the arena.
+    pub others: u64,
+}
+
+impl SlowPaths {
+    /// The figures now; none from any other allocator. Allocates nothing.
+    pub fn now() -> Option<Self> {
+        #[cfg(feature = "slackwater")]
+        {
+            let snapshot = slackwater::snapshot();
+            let others = snapshot.slow_path_total;
+            Some(SlowPaths {
+                refills: snapshot.refills_total,
+                spills: snapshot.spills_total,
+                others: others.uncached
+                    + others.span_create
+                    + others.large_alloc
+                    + others.arena_grow,
             })
         }
         #[cfg(not(feature = "slackwater"))]

@@ -5,7 +5,8 @@
 
 use std::sync::{Barrier, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+
+use crate::clock::{Elapsed, Start};
 
 /// The cores this process was given. Read once, before the first pinning narrows the answer.
 pub fn allowed() -> &'static [usize] {
@@ -41,10 +42,10 @@ pub type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// Runs each piece of work on a pinned thread of its own, all released at once, and returns the
 /// time from there until the last one ended.
-pub fn side_by_side(work: Vec<Work<'_>>) -> Duration {
+pub fn side_by_side(work: Vec<Work<'_>>) -> Elapsed {
     let start_line = Barrier::new(work.len() + 1);
     let start_line = &start_line;
-    let mut start = Instant::now();
+    let mut start = Start::now();
     thread::scope(|scope| {
         for (index, work) in work.into_iter().enumerate() {
             scope.spawn(move || {
@@ -54,7 +55,7 @@ pub fn side_by_side(work: Vec<Work<'_>>) -> Duration {
             });
         }
         start_line.wait();
-        start = Instant::now();
+        start = Start::now();
     });
     start.elapsed()
 }

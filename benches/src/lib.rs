@@ -9,14 +9,13 @@
 pub mod allocator;
 pub mod block;
 pub mod burst;
-pub mod chart;
-pub mod comparison;
-pub mod contender;
+pub mod clock;
+pub mod comparing;
 pub mod cores;
+pub mod line;
 pub mod mapped;
 pub mod pages;
 pub mod process;
 pub mod random;
 pub mod ring;
 pub mod rows;
-pub mod table;

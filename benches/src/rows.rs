@@ -1,87 +1,46 @@
 //! What a bench is made of: rows, each a pattern of allocation with one figure of time and one of
 //! memory, each run in a process of its own.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
-use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::allocator::Release;
+use crate::clock::{Elapsed, Start};
 use crate::cores;
+use crate::line::{Line, Told};
 
 /// One pattern.
 pub struct Row {
     /// Its name, on the command line and in the tables.
-    pub name: &'static str,
+    pub name: String,
     /// Operations at scale 1: a fixed amount of work, so that times compare.
     pub operations: u64,
     /// Does about so many operations.
-    pub run: fn(operations: u64) -> Measured,
+    pub run: Box<dyn Fn(u64) -> Measured>,
+}
+
+impl Row {
+    /// A row of this name, which does `operations` at scale 1.
+    pub fn new(
+        name: impl Into<String>,
+        operations: u64,
+        run: impl Fn(u64) -> Measured + 'static,
+    ) -> Self {
+        Row { name: name.into(), operations, run: Box::new(run) }
+    }
 }
 
 /// What a row cost.
 pub struct Measured {
-    /// The operations really done: pairs of one allocation and one free.
+    /// The operations really done: pairs of one allocation and one free, unless the row says otherwise.
     pub operations: u64,
     /// The time they took, start-up and warm-up excluded.
-    pub elapsed: Duration,
-}
-
-/// What a bench prints of a row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    /// The row's.
-    pub name: String,
-    /// Nanoseconds per operation.
-    pub ns: f64,
-    /// The process's peak RSS.
-    pub peak_kib: u64,
-    /// Pages given back since the process's start, if the allocator tells.
-    pub purged_pages: Option<u64>,
-    /// Pages allocated again after that, if the allocator tells.
-    pub refault_pages: Option<u64>,
-}
-
-/// Stands where the allocator does not tell.
-const UNTOLD: &str = "-";
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\t{:.3}\t{}", self.name, self.ns, self.peak_kib)?;
-        for pages in [self.purged_pages, self.refault_pages] {
-            match pages {
-                Some(pages) => write!(f, "\t{pages}")?,
-                None => write!(f, "\t{UNTOLD}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Line {
-    type Err = String;
-
-    fn from_str(line: &str) -> Result<Self, String> {
-        let malformed = || format!("not a row's line: {line:?}");
-        let fields: Vec<_> = line.trim_end().split('\t').collect();
-        let [name, ns, peak_kib, purged, refaulted] = fields[..] else { return Err(malformed()) };
-        let pages = |field: &str| match field {
-            UNTOLD => Ok(None),
-            told => told.parse().map(Some).map_err(|_| malformed()),
-        };
-        Ok(Line {
-            name: name.to_owned(),
-            ns: ns.parse().map_err(|_| malformed())?,
-            peak_kib: peak_kib.parse().map_err(|_| malformed())?,
-            purged_pages: pages(purged)?,
-            refault_pages: pages(refaulted)?,
-        })
-    }
+    pub elapsed: Elapsed,
 }
 
 /// Times `work`, which does `operations`.
 pub fn timed(operations: u64, work: impl FnOnce()) -> Measured {
-    let start = Instant::now();
+    let start = Start::now();
     work();
     Measured { operations, elapsed: start.elapsed() }
 }
@@ -90,7 +49,7 @@ pub fn timed(operations: u64, work: impl FnOnce()) -> Measured {
 ///
 /// Prints a [`Line`] for each row, its fields separated by tabs. `larson` means every row whose name
 /// starts with `larson_`.
-pub fn main(rows: &'static [Row]) -> ExitCode {
+pub fn main(rows: &[Row]) -> ExitCode {
     match try_main(rows, std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -100,10 +59,7 @@ pub fn main(rows: &'static [Row]) -> ExitCode {
     }
 }
 
-fn try_main(
-    rows: &'static [Row],
-    mut arguments: impl Iterator<Item = String>,
-) -> Result<(), String> {
+fn try_main(rows: &[Row], mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
     let mut list = false;
     let mut scale = 1.0;
     let mut names = Vec::new();
@@ -115,7 +71,7 @@ fn try_main(
             _ => names.push(argument),
         }
     }
-    let selected = selected(rows, |row| row.name, &names)?;
+    let selected = selected(rows, |row| &row.name, &names)?;
     if list {
         for row in selected {
             println!("{}", row.name);
@@ -130,7 +86,7 @@ fn try_main(
     let program = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
     for row in selected {
         let status = Command::new(&program)
-            .args(["--scale", &scale.to_string(), row.name])
+            .args(["--scale", &scale.to_string(), &row.name])
             .status()
             .map_err(|error| format!("{}: {error}", row.name))?;
         if !status.success() {
@@ -155,7 +111,7 @@ pub fn positive<N: std::str::FromStr + PartialOrd + Default>(
 /// The rows meant by `names`: all if there are none. A name is that of a row, or else of a family.
 pub fn selected<'a, R>(
     rows: &'a [R],
-    name_of: fn(&R) -> &'static str,
+    name_of: fn(&R) -> &str,
     names: &[String],
 ) -> Result<Vec<&'a R>, String> {
     let mut selected = vec![];
@@ -185,13 +141,14 @@ fn print_row(row: &Row, scale: f64) {
     cores::pin(0);
     let operations = ((row.operations as f64 * scale) as u64).max(1);
     let measured = (row.run)(operations);
-    let release = Release::now();
+    let ns = |time: Duration| time.as_nanos() as f64 / measured.operations as f64;
     let line = Line {
-        name: row.name.to_owned(),
-        ns: measured.elapsed.as_nanos() as f64 / measured.operations as f64,
+        name: row.name.clone(),
+        operations: measured.operations,
+        ns: ns(measured.elapsed.wall),
+        processor_ns: ns(measured.elapsed.processors),
         peak_kib: peak_kib(),
-        purged_pages: release.map(|release| release.purged_pages),
-        refault_pages: release.map(|release| release.refault_pages),
+        told: Told::now(),
     };
     println!("{line}");
 }
@@ -210,19 +167,12 @@ fn peak_kib() -> u64 {
 mod tests {
     use super::*;
 
-    fn names_of(filters: &[&str]) -> Result<Vec<&'static str>, String> {
-        const fn row(name: &'static str) -> Row {
-            Row { name, operations: 1, run: |operations| timed(operations, || ()) }
-        }
-        const ROWS: &[Row] = &[
-            row("larson_2"),
-            row("larson_2_large"),
-            row("larson_32"),
-            row("larsonist"),
-            row("other"),
-        ];
+    fn names_of(filters: &[&str]) -> Result<Vec<String>, String> {
+        let names = ["larson_2", "larson_2_large", "larson_32", "larsonist", "other"];
+        let rows = names.map(|name| Row::new(name, 1, |operations| timed(operations, || ())));
         let filters: Vec<_> = filters.iter().map(|name| (*name).to_owned()).collect();
-        Ok(selected(ROWS, |row| row.name, &filters)?.iter().map(|row| row.name).collect())
+        let selected = selected(&rows, |row| &row.name, &filters)?;
+        Ok(selected.iter().map(|row| row.name.clone()).collect())
     }
 
     #[test]
@@ -234,23 +184,5 @@ mod tests {
         assert!(
             names_of(&["lars"]).unwrap_err().starts_with("unknown row: lars; there are larson_2")
         );
-    }
-
-    #[test]
-    fn a_row_s_line_reads_as_it_was_written() {
-        let told = Line {
-            name: "larson_2".to_owned(),
-            ns: 5.125,
-            peak_kib: 4096,
-            purged_pages: Some(12),
-            refault_pages: Some(0),
-        };
-        let untold = Line { purged_pages: None, refault_pages: None, ..told.clone() };
-        for line in [told, untold] {
-            assert_eq!(line.to_string().parse(), Ok(line));
-        }
-        for malformed in ["", "larson_2\t5.125\t4096", "larson_2\t5.125\t4096\t1\tx"] {
-            assert!(malformed.parse::<Line>().is_err(), "{malformed}");
-        }
     }
 }

@@ -7,10 +7,11 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use slackwater_benches::comparison::{Options, exit_code};
-use slackwater_benches::contender::{Contender, builds};
-use slackwater_benches::rows::{Line, positive, selected};
-use slackwater_benches::table::{median, three_digits};
+use slackwater_benches::comparing::contender::{Contender, Face, builds};
+use slackwater_benches::comparing::options::{Options, exit_code};
+use slackwater_benches::comparing::statistics::{median, three_digits};
+use slackwater_benches::line::{Line, Told};
+use slackwater_benches::rows::{positive, selected};
 
 const USAGE: &str = "usage: scripts/bench busy [--rounds N] [--scale F] [--check] [ROW…]";
 
@@ -82,7 +83,7 @@ impl Plan {
 
     /// Whether all went well that was to be checked.
     fn carry_out(&self) -> Result<bool, String> {
-        let on_off = Contender::all_named(ON_OFF)?;
+        let on_off = Contender::all_named(Face::Linked, ON_OFF)?;
         if self.options.only_allocators {
             println!("{}", builds(&on_off).join("\n"));
             return Ok(true);
@@ -164,8 +165,8 @@ impl Medians {
         Medians {
             on_ns: of(on, |line| line.ns),
             off_ns: of(off, |line| line.ns),
-            purged_pages: of(on, |line| told(line.purged_pages)),
-            refault_pages: of(on, |line| told(line.refault_pages)),
+            purged_pages: of(on, |line| told(line).purged_pages as f64),
+            refault_pages: of(on, |line| told(line).refault_pages as f64),
         }
     }
 
@@ -194,8 +195,8 @@ impl Medians {
 }
 
 /// slackwater tells.
-fn told(pages: Option<u64>) -> f64 {
-    pages.expect("slackwater's build says what it has released") as f64
+fn told(line: &Line) -> Told {
+    line.told.expect("slackwater's build says what it has released")
 }
 
 #[cfg(test)]
@@ -234,7 +235,9 @@ mod tests {
     #[test]
     fn the_pages_are_those_of_release_on() {
         let line = |ns: f64, pages: u64| {
-            format!("row\t{ns}\t4096\t{pages}\t{}", pages / 10).parse::<Line>().unwrap()
+            format!("row\t1\t{ns}\t{ns}\t4096\t{pages}\t{}\t0\t0\t0", pages / 10)
+                .parse::<Line>()
+                .unwrap()
         };
         let on = vec![line(3.0, 30), line(1.0, 10), line(2.0, 20)];
         let off = vec![line(6.0, 0), line(4.0, 0), line(5.0, 0)];

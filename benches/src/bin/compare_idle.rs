@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use slackwater_benches::burst::Shape;
-use slackwater_benches::comparison::{Options, exit_code};
-use slackwater_benches::contender::{Contender, builds};
-use slackwater_benches::table::{median, three_digits};
+use slackwater_benches::comparing::contender::{Contender, Face, builds};
+use slackwater_benches::comparing::options::{Options, exit_code};
+use slackwater_benches::comparing::statistics::{median, three_digits};
 
 const USAGE: &str = "usage: scripts/bench burst_idle [--rounds N] [--full] [--check] \
                      [--allocators NAME,…] [the ten arguments of burst_idle]";
@@ -55,7 +55,7 @@ impl Plan {
         let mut plan = Plan {
             options: Options::default(),
             check: false,
-            contenders: Contender::all_named(CONTENDERS)?,
+            contenders: Contender::all_named(Face::Linked, CONTENDERS)?,
             shapes: Vec::new(),
         };
         let mut full = false;
@@ -67,7 +67,7 @@ impl Plan {
                 "--check" => plan.check = true,
                 "--allocators" => {
                     let names = arguments.next().ok_or("--allocators needs names")?;
-                    plan.contenders = Contender::all_named(names.split(','))?;
+                    plan.contenders = Contender::all_named(Face::Linked, names.split(','))?;
                 }
                 flag if flag.starts_with("--") => {
                     return Err(format!("unknown flag: {flag}; {USAGE}"));

@@ -15,23 +15,21 @@ use slackwater_benches::random::{Random, Sizes};
 use slackwater_benches::ring::{Receiver, Sender, ring};
 use slackwater_benches::rows::{self, Measured, Row, timed};
 
-const ROWS: &[Row] = &[
-    Row { name: "larson_2", operations: 32_000_000, run: larson::<2> },
-    Row { name: "larson_8", operations: 32_000_000, run: larson::<8> },
-    Row { name: "larson_32", operations: 32_000_000, run: larson::<32> },
-    Row { name: "xmalloc_2", operations: 16_000_000, run: xmalloc::<2> },
-    Row { name: "xmalloc_8", operations: 16_000_000, run: xmalloc::<8> },
-    Row { name: "xmalloc_32", operations: 16_000_000, run: xmalloc::<32> },
-    Row { name: "mstress_2", operations: 4_000_000, run: mstress::<2> },
-    Row { name: "mstress_8", operations: 4_000_000, run: mstress::<8> },
-    Row { name: "mstress_32", operations: 4_000_000, run: mstress::<32> },
-    Row { name: "pingpong_2", operations: 24_000_000, run: pingpong::<2> },
-    Row { name: "pingpong_8", operations: 24_000_000, run: pingpong::<8> },
-    Row { name: "pingpong_32", operations: 24_000_000, run: pingpong::<32> },
-];
-
 fn main() -> ExitCode {
-    rows::main(ROWS)
+    rows::main(&[
+        Row::new("larson_2", 32_000_000, larson::<2>),
+        Row::new("larson_8", 32_000_000, larson::<8>),
+        Row::new("larson_32", 32_000_000, larson::<32>),
+        Row::new("xmalloc_2", 16_000_000, xmalloc::<2>),
+        Row::new("xmalloc_8", 16_000_000, xmalloc::<8>),
+        Row::new("xmalloc_32", 16_000_000, xmalloc::<32>),
+        Row::new("mstress_2", 4_000_000, mstress::<2>),
+        Row::new("mstress_8", 4_000_000, mstress::<8>),
+        Row::new("mstress_32", 4_000_000, mstress::<32>),
+        Row::new("pingpong_2", 24_000_000, pingpong::<2>),
+        Row::new("pingpong_8", 24_000_000, pingpong::<8>),
+        Row::new("pingpong_32", 24_000_000, pingpong::<32>),
+    ])
 }
 
 /// Servers that hand over and end (after Larson and Krishnan).

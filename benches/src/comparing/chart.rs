@@ -125,7 +125,8 @@ impl Chart<'_> {
     }
 }
 
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, words: &str) {
+/// Words at a place.
+pub(super) fn text(svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, words: &str) {
     let words = words.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(
         svg,

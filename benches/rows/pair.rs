@@ -12,30 +12,28 @@ use slackwater_benches::random::{Random, Sizes};
 use slackwater_benches::ring::{Receiver, Sender, ring};
 use slackwater_benches::rows::{self, Measured, Row, timed};
 
-const ROWS: &[Row] = &[
-    Row { name: "pair_64", operations: 100_000_000, run: pair },
-    Row { name: "random_400", operations: 20_000_000, run: random::<400, 16, 2048> },
-    Row { name: "random_400_medium", operations: 20_000_000, run: random::<400, 4096, 32768> },
-    Row { name: "random_400_all", operations: 20_000_000, run: random::<400, 16, 32768> },
-    Row { name: "random_10000", operations: 15_000_000, run: random::<10_000, 16, 2048> },
-    Row { name: "random_100000", operations: 5_000_000, run: random::<100_000, 16, 2048> },
-    Row { name: "all_100000", operations: 4_000_000, run: all::<100_000> },
-    Row { name: "lifo_1", operations: 50_000_000, run: lifo_one },
-    Row { name: "lifo_1000_16", operations: 50_000_000, run: lifo::<1000, 16> },
-    Row { name: "lifo_1000_1024", operations: 50_000_000, run: lifo::<1000, 1024> },
-    Row { name: "fifo_1000_16", operations: 50_000_000, run: fifo::<1000, 16> },
-    Row { name: "fifo_1000_1024", operations: 50_000_000, run: fifo::<1000, 1024> },
-    Row { name: "remote_64", operations: 30_000_000, run: remote::<64, 64> },
-    Row { name: "remote_mixed", operations: 10_000_000, run: remote::<16, 2048> },
-    Row { name: "swap_1000_64", operations: 30_000_000, run: swap::<1000, 64, 64> },
-    Row { name: "swap_1000_mixed", operations: 10_000_000, run: swap::<1000, 16, 2048> },
-];
-
 /// The sizes of most rows that mix sizes.
 const MIXED: Sizes = Sizes { from: 16, to: 2048 };
 
 fn main() -> ExitCode {
-    rows::main(ROWS)
+    rows::main(&[
+        Row::new("pair_64", 100_000_000, pair),
+        Row::new("random_400", 20_000_000, random::<400, 16, 2048>),
+        Row::new("random_400_medium", 20_000_000, random::<400, 4096, 32768>),
+        Row::new("random_400_all", 20_000_000, random::<400, 16, 32768>),
+        Row::new("random_10000", 15_000_000, random::<10_000, 16, 2048>),
+        Row::new("random_100000", 5_000_000, random::<100_000, 16, 2048>),
+        Row::new("all_100000", 4_000_000, all::<100_000>),
+        Row::new("lifo_1", 50_000_000, lifo_one),
+        Row::new("lifo_1000_16", 50_000_000, lifo::<1000, 16>),
+        Row::new("lifo_1000_1024", 50_000_000, lifo::<1000, 1024>),
+        Row::new("fifo_1000_16", 50_000_000, fifo::<1000, 16>),
+        Row::new("fifo_1000_1024", 50_000_000, fifo::<1000, 1024>),
+        Row::new("remote_64", 30_000_000, remote::<64, 64>),
+        Row::new("remote_mixed", 10_000_000, remote::<16, 2048>),
+        Row::new("swap_1000_64", 30_000_000, swap::<1000, 64, 64>),
+        Row::new("swap_1000_mixed", 10_000_000, swap::<1000, 16, 2048>),
+    ])
 }
 
 /// 64 bytes, pair by pair.

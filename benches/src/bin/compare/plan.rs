@@ -1,0 +1,252 @@
+//! What is to be compared, and the carrying out.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use slackwater_benches::allocator::NAMES;
+use slackwater_benches::comparing::contender::{Contender, Face, PRELOADED_NAMES, builds};
+use slackwater_benches::comparing::counting;
+use slackwater_benches::comparing::measurements::{Figure, Measurement, Measurements};
+use slackwater_benches::comparing::options::Options;
+use slackwater_benches::line::Line;
+use slackwater_benches::rows::positive;
+
+const USAGE: &str = "usage: scripts/bench pair|threads|suite [--preload] [--rounds N] \
+                     [--scale F] [--processor-time] [--count|--only-count] [--csv FILE] [--plot FILE] [--allocators NAME,…] \
+                     [ROW…], or scripts/bench burst_idle|busy …";
+
+/// The benches that are made of rows; `suite` means all of them.
+pub const BENCHES: [&str; 2] = ["pair", "threads"];
+
+/// A row of a bench.
+pub struct Row {
+    pub bench: &'static str,
+    pub name: String,
+}
+
+pub struct Plan {
+    pub face: Face,
+    pub options: Options,
+    pub contenders: Vec<&'static Contender>,
+    pub rows: Vec<Row>,
+    /// Who would be compared, but is not installed: why.
+    pub left_out: Vec<String>,
+    /// Whether rows are run against the clock, and whether their instructions are counted.
+    timed: bool,
+    counted: bool,
+    /// By which clock the tables go.
+    clock: Figure,
+    scale: f64,
+    csv: Option<PathBuf>,
+    plot: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Outcome {
+    pub measurements: Measurements,
+    /// Runs that failed, each once.
+    pub failures: Vec<String>,
+}
+
+impl Plan {
+    pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut plan = Plan {
+            face: Face::Linked,
+            options: Options::default(),
+            contenders: Vec::new(),
+            rows: Vec::new(),
+            left_out: Vec::new(),
+            timed: true,
+            counted: false,
+            clock: Figure::Ns,
+            scale: 1.0,
+            csv: None,
+            plot: None,
+        };
+        let (mut names, mut words) = (None, Vec::new());
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--preload" => plan.face = Face::Preloaded,
+                "--processor-time" => plan.clock = Figure::ProcessorNs,
+                "--count" => plan.counted = true,
+                "--only-count" => (plan.counted, plan.timed) = (true, false),
+                "--csv" => plan.csv = Some(value(&argument, &mut arguments)?.into()),
+                "--plot" => plan.plot = Some(value(&argument, &mut arguments)?.into()),
+                "--allocators" => names = Some(value(&argument, &mut arguments)?),
+                "--scale" => plan.scale = positive(&argument, arguments.next())?,
+                _ if plan.options.take(&argument, &mut arguments)? => {}
+                flag if flag.starts_with('-') => {
+                    return Err(format!("unknown flag: {flag}; {USAGE}"));
+                }
+                _ => words.push(argument),
+            }
+        }
+        plan.choose(names.as_deref())?;
+        plan.rows = listed(&plan.options, &words)?;
+        Ok(plan)
+    }
+
+    /// Takes the contenders of these names, or else the usual ones.
+    fn choose(&mut self, names: Option<&str>) -> Result<(), String> {
+        let usual = match self.face {
+            Face::Linked => &NAMES[..],
+            Face::Preloaded => &PRELOADED_NAMES[..],
+        };
+        self.contenders = match names {
+            Some(names) => Contender::all_named(self.face, names.split(','))?,
+            None => Contender::all_named(self.face, usual.iter().copied())?,
+        };
+        Ok(())
+    }
+
+    pub fn carry_out(mut self) -> Result<(), String> {
+        if self.options.only_allocators {
+            println!("{}", builds(&self.contenders).join("\n"));
+            return Ok(());
+        }
+        self.leave_out_the_missing();
+        let mut outcome = Outcome::default();
+        if self.counted {
+            self.count(&mut outcome);
+        }
+        if self.timed {
+            self.measure(&mut outcome);
+        }
+        print!("{}", self.report(&outcome));
+        self.write_files(&outcome.measurements)
+    }
+
+    fn leave_out_the_missing(&mut self) {
+        let (built, left_out) = (&self.options.built, &mut self.left_out);
+        self.contenders.retain(|contender| {
+            let Err(missing) = contender.object(built) else { return true };
+            eprintln!("LEFT OUT, not installed: {missing}");
+            left_out.push(missing);
+            false
+        });
+    }
+
+    /// Runs every row under every contender, `rounds` times. Neighbours in time are the same row
+    /// under other allocators, so that whatever else the machine does hits all alike; who comes
+    /// first changes from round to round.
+    fn measure(&self, outcome: &mut Outcome) {
+        let scale = self.scale.to_string();
+        for round in 0..self.options.rounds {
+            eprintln!("round {} of {}", round + 1, self.options.rounds);
+            for row in &self.rows {
+                for turn in 0..self.contenders.len() {
+                    let contender = self.contenders[(round + turn) % self.contenders.len()];
+                    let arguments = ["--scale", &scale, &row.name];
+                    let line = contender.run(&self.options.built, row.bench, &arguments);
+                    let figures = line.and_then(|line| line.parse::<Line>()).map(|line| {
+                        vec![
+                            (Figure::Ns, line.ns),
+                            (Figure::ProcessorNs, line.processor_ns),
+                            (Figure::PeakMib, line.peak_kib as f64 / 1024.0),
+                        ]
+                    });
+                    outcome.add(&row.name, contender.name, round + 1, figures);
+                }
+            }
+        }
+    }
+
+    /// Counts every row under every contender, once: it repeats, but for threads that wait.
+    fn count(&self, outcome: &mut Outcome) {
+        for row in &self.rows {
+            eprintln!("counting {}", row.name);
+            for contender in &self.contenders {
+                let built = &self.options.built;
+                let figures = counting::count(contender, built, row.bench, &row.name);
+                outcome.add(&row.name, contender.name, 1, figures);
+            }
+        }
+    }
+
+    /// The figure that comes first in the tables.
+    pub fn figure(&self) -> Figure {
+        if self.timed { self.clock } else { Figure::Instructions }
+    }
+
+    fn write_files(&self, measurements: &Measurements) -> Result<(), String> {
+        if let Some(csv) = &self.csv {
+            write(csv, &measurements.csv())?;
+        }
+        if let Some(plot) = &self.plot {
+            write(plot, &self.picture(measurements))?;
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// What a run has brought. One that failed does not end the others.
+    fn add(
+        &mut self,
+        row: &str,
+        contender: &'static str,
+        round: usize,
+        figures: Result<Vec<(Figure, f64)>, String>,
+    ) {
+        match figures {
+            Ok(figures) => {
+                for (figure, value) in figures {
+                    let row = row.to_owned();
+                    self.measurements.add(Measurement { row, contender, round, figure, value });
+                }
+            }
+            Err(failure) => {
+                eprintln!("FAILED: {failure}");
+                if !self.failures.contains(&failure) {
+                    self.failures.push(failure);
+                }
+            }
+        }
+    }
+}
+
+/// What follows a flag.
+fn value(flag: &str, rest: &mut impl Iterator<Item = String>) -> Result<String, String> {
+    rest.next().ok_or_else(|| format!("{flag} needs something after it"))
+}
+
+fn write(file: &PathBuf, text: &str) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The rows that `words` mean: a bench, and rows or families of it, or else all.
+fn listed(options: &Options, words: &[String]) -> Result<Vec<Row>, String> {
+    let [bench, names @ ..] = words else { return Err(USAGE.to_owned()) };
+    let benches: Vec<_> =
+        BENCHES.into_iter().filter(|known| bench == "suite" || known == bench).collect();
+    if benches.is_empty() {
+        return Err(format!("unknown bench: {bench}; {USAGE}"));
+    }
+    let mut rows = Vec::new();
+    let mut refusals = Vec::new();
+    for bench in benches {
+        match rows_of(options, bench, names) {
+            Ok(names) => rows.extend(names.into_iter().map(|name| Row { bench, name })),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    // Of the suite, a row is in one bench and unknown to the others.
+    if rows.is_empty() { Err(refusals.join("\n")) } else { Ok(rows) }
+}
+
+/// The names of a bench's rows, as the bench says them. The system's build is there before all
+/// others: it is the one that this program is from.
+fn rows_of(options: &Options, bench: &str, names: &[String]) -> Result<Vec<String>, String> {
+    let program = options.built.join("system").join("release").join(bench);
+    let list = Command::new(&program)
+        .arg("--list")
+        .args(names)
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| format!("{}: {error}", program.display()))?;
+    if !list.status.success() {
+        return Err(String::from_utf8_lossy(&list.stderr).trim_end().to_owned());
+    }
+    Ok(String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect())
+}
