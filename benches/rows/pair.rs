@@ -25,10 +25,6 @@ fn main() -> ExitCode {
         Row::new("random_100000", 5_000_000, random::<100_000, 16, 2048>),
         Row::new("all_100000", 4_000_000, all::<100_000>),
         Row::new("lifo_1", 50_000_000, lifo_one),
-        Row::new("lifo_1000_16", 50_000_000, lifo::<1000, 16>),
-        Row::new("lifo_1000_1024", 50_000_000, lifo::<1000, 1024>),
-        Row::new("fifo_1000_16", 50_000_000, fifo::<1000, 16>),
-        Row::new("fifo_1000_1024", 50_000_000, fifo::<1000, 1024>),
         Row::new("remote_64", 30_000_000, remote::<64, 64>),
         Row::new("remote_mixed", 10_000_000, remote::<16, 2048>),
         Row::new("swap_1000_64", 30_000_000, swap::<1000, 64, 64>),
@@ -91,36 +87,6 @@ fn lifo_one(pairs: u64) -> Measured {
     timed(pairs, || {
         for _ in 0..pairs {
             drop(block(random.size(Sizes { from: 16, to: 1024 })));
-        }
-    })
-}
-
-/// `DEPTH` blocks allocated, then freed last first.
-fn lifo<const DEPTH: usize, const SIZE: usize>(pairs: u64) -> Measured {
-    let size = black_box(SIZE);
-    let rounds = (pairs / DEPTH as u64).max(1);
-    let mut blocks: Vec<Block> = Vec::with_capacity(DEPTH);
-    timed(rounds * DEPTH as u64, || {
-        for _ in 0..rounds {
-            blocks.extend((0..DEPTH).map(|_| block(size)));
-            while let Some(last) = blocks.pop() {
-                drop(last);
-            }
-        }
-    })
-}
-
-/// A queue of `LENGTH` blocks; each step frees the oldest and allocates a new one.
-fn fifo<const LENGTH: usize, const SIZE: usize>(pairs: u64) -> Measured {
-    let size = black_box(SIZE);
-    let rounds = (pairs / LENGTH as u64).max(1);
-    let mut queue: Vec<_> = (0..LENGTH).map(|_| Some(block(size))).collect();
-    timed(rounds * LENGTH as u64, || {
-        for _ in 0..rounds {
-            for oldest in &mut queue {
-                *oldest = None;
-                *oldest = Some(block(size));
-            }
         }
     })
 }

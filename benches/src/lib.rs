@@ -17,5 +17,6 @@ pub mod mapped;
 pub mod pages;
 pub mod process;
 pub mod random;
+pub mod raw;
 pub mod ring;
 pub mod rows;

@@ -11,12 +11,19 @@ use slackwater_benches::comparing::options::Options;
 use slackwater_benches::line::Line;
 use slackwater_benches::rows::positive;
 
-const USAGE: &str = "usage: scripts/bench pair|threads|suite [--preload] [--rounds N] \
+const USAGE: &str = "usage: scripts/bench pair|depths|calls|sizes|threads|patterns|suite [--preload] [--rounds N] \
                      [--scale F] [--processor-time] [--count|--only-count] [--csv FILE] [--plot FILE] [--allocators NAME,…] \
                      [ROW…], or scripts/bench burst_idle|busy …";
 
-/// The benches that are made of rows; `suite` means all of them.
-pub const BENCHES: [&str; 2] = ["pair", "threads"];
+/// The benches that are made of rows, and which of them mean something linked; `suite` is all.
+const BENCHES: [(&str, bool); 6] = [
+    ("pair", true),
+    ("depths", true),
+    ("calls", true),
+    ("sizes", false),
+    ("threads", true),
+    ("patterns", true),
+];
 
 /// A row of a bench.
 pub struct Row {
@@ -83,7 +90,7 @@ impl Plan {
             }
         }
         plan.choose(names.as_deref())?;
-        plan.rows = listed(&plan.options, &words)?;
+        plan.rows = listed(plan.face, &plan.options, &words)?;
         Ok(plan)
     }
 
@@ -216,10 +223,13 @@ fn write(file: &PathBuf, text: &str) -> Result<(), String> {
 }
 
 /// The rows that `words` mean: a bench, and rows or families of it, or else all.
-fn listed(options: &Options, words: &[String]) -> Result<Vec<Row>, String> {
+fn listed(face: Face, options: &Options, words: &[String]) -> Result<Vec<Row>, String> {
     let [bench, names @ ..] = words else { return Err(USAGE.to_owned()) };
-    let benches: Vec<_> =
-        BENCHES.into_iter().filter(|known| bench == "suite" || known == bench).collect();
+    let benches = BENCHES.into_iter().filter(|(known, _)| bench == "suite" || known == bench);
+    let benches: Vec<_> = benches
+        .filter(|(_, linked)| *linked || face == Face::Preloaded)
+        .map(|(known, _)| known)
+        .collect();
     if benches.is_empty() {
         return Err(format!("unknown bench: {bench}; {USAGE}"));
     }
