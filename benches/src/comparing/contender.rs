@@ -197,6 +197,22 @@ fn object_folders(built: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// Those of `contenders` that are installed, and why the others are not. Says so on stderr.
+pub fn installed(
+    contenders: &[&'static Contender],
+    built: &Path,
+) -> (Vec<&'static Contender>, Vec<String>) {
+    let mut missing = Vec::new();
+    let mut there = contenders.to_vec();
+    there.retain(|contender| {
+        let Err(reason) = contender.object(built) else { return true };
+        eprintln!("LEFT OUT, not installed: {reason}");
+        missing.push(reason);
+        false
+    });
+    (there, missing)
+}
+
 /// What is to be built for `contenders`, each build once: `preload` is slackwater's own shared object.
 pub fn builds(contenders: &[&'static Contender]) -> Vec<&'static str> {
     let mut builds = Vec::new();

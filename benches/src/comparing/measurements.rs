@@ -13,8 +13,10 @@ pub enum Figure {
     ProcessorNs,
     /// The process's peak RSS.
     PeakMib,
-    /// Seconds of a whole program.
+    /// Seconds of a whole program, by the clock on the wall.
     Seconds,
+    /// Seconds that a whole program had of processors.
+    ProcessorSeconds,
     /// Instructions per operation.
     Instructions,
     /// Refills of thread caches, of a thousand operations.
@@ -32,6 +34,7 @@ impl fmt::Display for Figure {
             Figure::ProcessorNs => "processor ns per operation",
             Figure::PeakMib => "peak RSS, MiB",
             Figure::Seconds => "seconds",
+            Figure::ProcessorSeconds => "processor seconds",
             Figure::Instructions => "instructions per operation",
             Figure::Refills => "refills per 1,000",
             Figure::Spills => "spills per 1,000",
@@ -86,6 +89,41 @@ impl Measurements {
             let _ = writeln!(csv, "{row},{contender},{round},\"{figure}\",{value}");
         }
         csv
+    }
+}
+
+/// What came of a comparison.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was measured.
+    pub measurements: Measurements,
+    /// Why runs failed, each reason once.
+    pub failures: Vec<String>,
+}
+
+impl Outcome {
+    /// What a run has brought. One that failed does not end the others.
+    pub fn add(
+        &mut self,
+        row: &str,
+        contender: &'static str,
+        round: usize,
+        figures: Result<Vec<(Figure, f64)>, String>,
+    ) {
+        match figures {
+            Ok(figures) => {
+                for (figure, value) in figures {
+                    let row = row.to_owned();
+                    self.measurements.add(Measurement { row, contender, round, figure, value });
+                }
+            }
+            Err(failure) => {
+                eprintln!("FAILED: {failure}");
+                if !self.failures.contains(&failure) {
+                    self.failures.push(failure);
+                }
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod chart;
 pub mod contender;
 pub mod counting;
+pub mod head;
 pub mod machine;
 pub mod measurements;
 pub mod options;

@@ -1,9 +1,11 @@
 //! What the programs that compare allocators share: the options that all of them take, and how they
 //! end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::measurements::{Figure, Measurements};
+use super::ratios::Ratios;
 use crate::rows::positive;
 
 /// The options of every comparison.
@@ -41,6 +43,57 @@ impl Options {
     }
 }
 
+/// The value after `flag`.
+pub fn value(flag: &str, rest: &mut impl Iterator<Item = String>) -> Result<String, String> {
+    rest.next().ok_or_else(|| format!("{flag} needs something after it"))
+}
+
+/// The files that a comparison writes beside its report.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// For every single measurement.
+    csv: Option<PathBuf>,
+    /// For the picture of all rows.
+    plot: Option<PathBuf>,
+}
+
+impl Files {
+    /// As [`Options::take`].
+    pub fn take(
+        &mut self,
+        argument: &str,
+        rest: &mut impl Iterator<Item = String>,
+    ) -> Result<bool, String> {
+        match argument {
+            "--csv" => self.csv = Some(value(argument, rest)?.into()),
+            "--plot" => self.plot = Some(value(argument, rest)?.into()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Writes what was asked for.
+    pub fn write(
+        &self,
+        measurements: &Measurements,
+        rows: &[String],
+        contenders: &[&'static str],
+        figure: Figure,
+    ) -> Result<(), String> {
+        if let Some(csv) = &self.csv {
+            write(csv, &measurements.csv())?;
+        }
+        if let Some(plot) = &self.plot {
+            write(plot, &Ratios { measurements, rows, contenders, figure }.svg())?;
+        }
+        Ok(())
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 /// The exit code of a comparison: whether all that was checked went well, or what was wrong with the
 /// call, which goes to stderr.
 pub fn exit_code(outcome: Result<bool, String>) -> ExitCode {
@@ -51,5 +104,21 @@ pub fn exit_code(outcome: Result<bool, String>) -> ExitCode {
             eprintln!("{message}");
             ExitCode::from(2)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_takes_its_own_arguments_and_no_others() {
+        let (mut options, mut files) = (Options::default(), Files::default());
+        let mut rest = ["7".to_owned()].into_iter();
+        assert_eq!(options.take("--rounds", &mut rest), Ok(true));
+        assert_eq!(options.rounds, 7);
+        assert_eq!(options.take("--csv", &mut rest), Ok(false));
+        assert!(files.take("--csv", &mut rest).unwrap_err().starts_with("--csv needs"));
+        assert_eq!(files.take("--rounds", &mut rest), Ok(false));
     }
 }

@@ -1,19 +1,20 @@
 //! What is to be compared, and the carrying out.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use slackwater_benches::allocator::NAMES;
-use slackwater_benches::comparing::contender::{Contender, Face, PRELOADED_NAMES, builds};
+use slackwater_benches::comparing::contender::{
+    Contender, Face, PRELOADED_NAMES, builds, installed,
+};
 use slackwater_benches::comparing::counting;
-use slackwater_benches::comparing::measurements::{Figure, Measurement, Measurements};
-use slackwater_benches::comparing::options::Options;
+use slackwater_benches::comparing::measurements::{Figure, Outcome};
+use slackwater_benches::comparing::options::{Files, Options, value};
 use slackwater_benches::line::Line;
-use slackwater_benches::rows::positive;
+use slackwater_benches::rows::{positive, selected};
 
 const USAGE: &str = "usage: scripts/bench pair|depths|calls|sizes|threads|patterns|suite [--preload] [--rounds N] \
                      [--scale F] [--processor-time] [--count|--only-count] [--csv FILE] [--plot FILE] [--allocators NAME,…] \
-                     [ROW…], or scripts/bench burst_idle|busy …";
+                     [ROW…], or scripts/bench programs|burst_idle|busy …";
 
 /// The benches that are made of rows, and which of them mean something linked; `suite` is all.
 const BENCHES: [(&str, bool); 6] = [
@@ -26,6 +27,7 @@ const BENCHES: [(&str, bool); 6] = [
 ];
 
 /// A row of a bench.
+#[derive(Clone)]
 pub struct Row {
     pub bench: &'static str,
     pub name: String,
@@ -44,16 +46,7 @@ pub struct Plan {
     /// By which clock the tables go.
     clock: Figure,
     scale: f64,
-    csv: Option<PathBuf>,
-    plot: Option<PathBuf>,
-}
-
-/// What came of it.
-#[derive(Default)]
-pub struct Outcome {
-    pub measurements: Measurements,
-    /// Runs that failed, each once.
-    pub failures: Vec<String>,
+    files: Files,
 }
 
 impl Plan {
@@ -68,8 +61,7 @@ impl Plan {
             counted: false,
             clock: Figure::Ns,
             scale: 1.0,
-            csv: None,
-            plot: None,
+            files: Files::default(),
         };
         let (mut names, mut words) = (None, Vec::new());
         while let Some(argument) = arguments.next() {
@@ -78,11 +70,10 @@ impl Plan {
                 "--processor-time" => plan.clock = Figure::ProcessorNs,
                 "--count" => plan.counted = true,
                 "--only-count" => (plan.counted, plan.timed) = (true, false),
-                "--csv" => plan.csv = Some(value(&argument, &mut arguments)?.into()),
-                "--plot" => plan.plot = Some(value(&argument, &mut arguments)?.into()),
                 "--allocators" => names = Some(value(&argument, &mut arguments)?),
                 "--scale" => plan.scale = positive(&argument, arguments.next())?,
                 _ if plan.options.take(&argument, &mut arguments)? => {}
+                _ if plan.files.take(&argument, &mut arguments)? => {}
                 flag if flag.starts_with('-') => {
                     return Err(format!("unknown flag: {flag}; {USAGE}"));
                 }
@@ -112,7 +103,7 @@ impl Plan {
             println!("{}", builds(&self.contenders).join("\n"));
             return Ok(());
         }
-        self.leave_out_the_missing();
+        (self.contenders, self.left_out) = installed(&self.contenders, &self.options.built);
         let mut outcome = Outcome::default();
         if self.counted {
             self.count(&mut outcome);
@@ -121,17 +112,8 @@ impl Plan {
             self.measure(&mut outcome);
         }
         print!("{}", self.report(&outcome));
-        self.write_files(&outcome.measurements)
-    }
-
-    fn leave_out_the_missing(&mut self) {
-        let (built, left_out) = (&self.options.built, &mut self.left_out);
-        self.contenders.retain(|contender| {
-            let Err(missing) = contender.object(built) else { return true };
-            eprintln!("LEFT OUT, not installed: {missing}");
-            left_out.push(missing);
-            false
-        });
+        let (rows, contenders) = (self.row_names(), self.names());
+        self.files.write(&outcome.measurements, &rows, &contenders, self.figure())
     }
 
     /// Runs every row under every contender, `rounds` times. Neighbours in time are the same row
@@ -175,51 +157,6 @@ impl Plan {
     pub fn figure(&self) -> Figure {
         if self.timed { self.clock } else { Figure::Instructions }
     }
-
-    fn write_files(&self, measurements: &Measurements) -> Result<(), String> {
-        if let Some(csv) = &self.csv {
-            write(csv, &measurements.csv())?;
-        }
-        if let Some(plot) = &self.plot {
-            write(plot, &self.picture(measurements))?;
-        }
-        Ok(())
-    }
-}
-
-impl Outcome {
-    /// What a run has brought. One that failed does not end the others.
-    fn add(
-        &mut self,
-        row: &str,
-        contender: &'static str,
-        round: usize,
-        figures: Result<Vec<(Figure, f64)>, String>,
-    ) {
-        match figures {
-            Ok(figures) => {
-                for (figure, value) in figures {
-                    let row = row.to_owned();
-                    self.measurements.add(Measurement { row, contender, round, figure, value });
-                }
-            }
-            Err(failure) => {
-                eprintln!("FAILED: {failure}");
-                if !self.failures.contains(&failure) {
-                    self.failures.push(failure);
-                }
-            }
-        }
-    }
-}
-
-/// What follows a flag.
-fn value(flag: &str, rest: &mut impl Iterator<Item = String>) -> Result<String, String> {
-    rest.next().ok_or_else(|| format!("{flag} needs something after it"))
-}
-
-fn write(file: &PathBuf, text: &str) -> Result<(), String> {
-    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// The rows that `words` mean: a bench, and rows or families of it, or else all.
@@ -234,29 +171,43 @@ fn listed(face: Face, options: &Options, words: &[String]) -> Result<Vec<Row>, S
         return Err(format!("unknown bench: {bench}; {USAGE}"));
     }
     let mut rows = Vec::new();
-    let mut refusals = Vec::new();
     for bench in benches {
-        match rows_of(options, bench, names) {
-            Ok(names) => rows.extend(names.into_iter().map(|name| Row { bench, name })),
-            Err(refusal) => refusals.push(refusal),
-        }
+        rows.extend(rows_of(options, bench)?.into_iter().map(|name| Row { bench, name }));
     }
-    // Of the suite, a row is in one bench and unknown to the others.
-    if rows.is_empty() { Err(refusals.join("\n")) } else { Ok(rows) }
+    Ok(selected(&rows, |row| &row.name, names)?.into_iter().cloned().collect())
 }
 
 /// The names of a bench's rows, as the bench says them. The system's build is there before all
 /// others: it is the one that this program is from.
-fn rows_of(options: &Options, bench: &str, names: &[String]) -> Result<Vec<String>, String> {
+fn rows_of(options: &Options, bench: &str) -> Result<Vec<String>, String> {
     let program = options.built.join("system").join("release").join(bench);
-    let list = Command::new(&program)
-        .arg("--list")
-        .args(names)
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| format!("{}: {error}", program.display()))?;
+    let list = Command::new(&program).arg("--list").output();
+    let list = list.map_err(|error| format!("{}: {error}", program.display()))?;
     if !list.status.success() {
-        return Err(String::from_utf8_lossy(&list.stderr).trim_end().to_owned());
+        return Err(format!("{} --list: {}", program.display(), list.status));
     }
     Ok(String::from_utf8_lossy(&list.stdout).lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        let plan = Plan::from_arguments(line.split_whitespace().map(str::to_owned));
+        plan.err().expect("it is refused")
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_before_anything_is_built() {
+        assert!(refusal("").starts_with("usage: "));
+        assert!(refusal("pair --fast").starts_with("unknown flag: --fast"));
+        assert!(refusal("pair --rounds 0").starts_with("--rounds needs a positive number"));
+        assert!(refusal("pair --csv").starts_with("--csv needs"));
+        assert!(refusal("triple").starts_with("unknown bench: triple"));
+        // Linked, nobody but the system's has the call.
+        assert!(refusal("sizes").starts_with("unknown bench: sizes"));
+        assert!(refusal("pair --allocators gperftools").starts_with("unknown allocator"));
+        assert!(refusal("pair --preload --allocators snmalloc").starts_with("unknown allocator"));
+    }
 }

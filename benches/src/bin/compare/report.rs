@@ -2,14 +2,11 @@
 
 use std::fmt::Write as _;
 
-use slackwater_benches::comparing::contender::Face;
-use slackwater_benches::comparing::machine;
-use slackwater_benches::comparing::measurements::{Figure, Measurements};
-use slackwater_benches::comparing::ratios::Ratios;
+use slackwater_benches::comparing::head::{Head, legend};
+use slackwater_benches::comparing::measurements::{Figure, Outcome};
 use slackwater_benches::comparing::table::Table;
-use slackwater_benches::comparing::versions;
 
-use crate::plan::{Outcome, Plan};
+use crate::plan::Plan;
 
 /// What stands beside the time.
 const COUNTED: [Figure; 4] =
@@ -32,52 +29,32 @@ impl Plan {
     }
 
     fn head(&self, outcome: &Outcome) -> String {
-        let mut lines = machine::lines();
-        let described: Vec<_> = self
-            .contenders
-            .iter()
-            .map(|contender| versions::described(contender, &self.options.built))
-            .collect();
-        let face = match self.face {
-            Face::Linked => "linked as the global allocator",
-            Face::Preloaded => "preloaded before the system's",
+        let head = Head {
+            face: self.face,
+            contenders: &self.contenders,
+            built: &self.options.built,
+            left_out: &self.left_out,
+            failures: &outcome.failures,
         };
-        lines.push(format!("Compared, {face}: {}.", described.join("; ")));
-        if !self.left_out.is_empty() {
-            lines.push(format!("**Left out, not installed: {}.**", self.left_out.join("; ")));
-        }
-        for failure in &outcome.failures {
-            lines.push(format!("**Failed: {failure}.**"));
-        }
+        let mut paragraphs = head.paragraphs();
         if self.figure() != Figure::Instructions {
-            lines.push(format!(
-                "Medians of {}, interleaved, threads pinned in turn to the cores; in brackets the spread: the \
-                 distance between the quartiles, of fewer than four the whole range. Who differs by no more than \
-                 the spread of either is tied. Load average at the end: {}.",
-                self.options.rounds,
-                machine::load()
-            ));
+            paragraphs.push(legend(self.options.rounds));
         }
         if COUNTED.iter().any(|figure| outcome.measurements.have(*figure)) {
-            lines.push(
+            paragraphs.push(
                 "Instructions are callgrind's, the loop around the operation included; where threads wait \
                  for each other, the waiting as well. Slow paths are those that slackwater tells of itself."
                     .to_owned(),
             );
         }
-        lines.join("\n\n") + "\n"
+        paragraphs.join("\n\n") + "\n"
     }
 
-    fn row_names(&self) -> Vec<String> {
+    pub fn row_names(&self) -> Vec<String> {
         self.rows.iter().map(|row| row.name.clone()).collect()
     }
 
-    fn names(&self) -> Vec<&'static str> {
+    pub fn names(&self) -> Vec<&'static str> {
         self.contenders.iter().map(|contender| contender.name).collect()
-    }
-
-    pub fn picture(&self, measurements: &Measurements) -> String {
-        let (rows, contenders) = (&self.row_names()[..], &self.names()[..]);
-        Ratios { measurements, rows, contenders, figure: self.figure() }.svg()
     }
 }
