@@ -94,9 +94,10 @@ const OURS_PRELOADED: Contender =
     preloaded("slackwater", Source::Ours, &["libslackwater_preload.so"]);
 
 /// All that can be preloaded; each comparison has some of them.
-static PRELOADED: [Contender; 7] = [
+static PRELOADED: [Contender; 10] = [
     OURS_PRELOADED,
     OURS_PRELOADED.set("slackwater-profile-off", &[("SLACKWATER_PROFILE_RATE_BYTES", "0")]),
+    preloaded("mimalloc", Source::Crate("libmimalloc-sys", "v3"), &["libmimalloc3.so"]),
     preloaded("mimalloc2", Source::Distribution, &["libmimalloc.so.2", "libmimalloc.so.2.0"]),
     preloaded("jemalloc", Source::Distribution, &["libjemalloc.so.2"]),
     preloaded("gperftools", Source::Distribution, &["libtcmalloc_minimal.so.4"]),
@@ -105,12 +106,23 @@ static PRELOADED: [Contender; 7] = [
         Source::Distribution,
         &["libclang_rt.scudo_standalone-x86_64.so", "libclang_rt.scudo_standalone-aarch64.so"],
     ),
+    preloaded("snmalloc", Source::Crate("snmalloc-sys", ""), &["libsnmalloc.so"]),
+    preloaded("rpmalloc", Source::Crate("rpmalloc-sys", ""), &["librpmalloc.so"]),
     preloaded("glibc", Source::CLibrary, &[]),
 ];
 
 /// Who is compared as preloaded objects, if nobody is chosen.
-pub const PRELOADED_NAMES: [&str; 6] =
-    ["slackwater", "mimalloc2", "jemalloc", "gperftools", "scudo", "glibc"];
+pub const PRELOADED_NAMES: [&str; 9] = [
+    "slackwater",
+    "mimalloc",
+    "mimalloc2",
+    "jemalloc",
+    "snmalloc",
+    "gperftools",
+    "rpmalloc",
+    "scudo",
+    "glibc",
+];
 
 impl Contender {
     /// The one of this name.
@@ -180,7 +192,7 @@ impl Contender {
 fn object_folders(built: &Path) -> Vec<PathBuf> {
     // The dynamic linker would not find a relative path from elsewhere.
     let built = std::path::absolute(built).unwrap_or_else(|_| built.to_owned());
-    let mut folders = vec![built.join("preload/release")];
+    let mut folders = vec![built.join("preload/release"), built.join("peers")];
     folders.extend(
         ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
             .map(PathBuf::from),
@@ -213,12 +225,18 @@ pub fn installed(
     (there, missing)
 }
 
-/// What is to be built for `contenders`, each build once: `preload` is slackwater's own shared object.
+/// What is to be built for `contenders`, each build once: `preload` is slackwater's own shared object,
+/// `peers` are those of crates.
 pub fn builds(contenders: &[&'static Contender]) -> Vec<&'static str> {
     let mut builds = Vec::new();
     for contender in contenders {
-        let ours_preloaded = contender.source == Source::Ours && !contender.objects.is_empty();
-        for build in [Some(contender.build), ours_preloaded.then_some("preload")] {
+        let object = match contender.source {
+            _ if contender.objects.is_empty() => None,
+            Source::Ours => Some("preload"),
+            Source::Crate(..) => Some("peers"),
+            Source::CLibrary | Source::Distribution => None,
+        };
+        for build in [Some(contender.build), object] {
             builds.extend(build.filter(|build| !builds.contains(build)));
         }
     }
@@ -248,7 +266,7 @@ mod tests {
         let contenders = Contender::all_named(Face::Linked, names).unwrap();
         assert_eq!(builds(&contenders), ["slackwater", "mimalloc"]);
         let contenders = Contender::all_named(Face::Preloaded, PRELOADED_NAMES).unwrap();
-        assert_eq!(builds(&contenders), ["system", "preload"]);
+        assert_eq!(builds(&contenders), ["system", "preload", "peers"]);
     }
 
     #[test]

@@ -208,6 +208,6 @@ mod tests {
         // Linked, nobody but the system's has the call.
         assert!(refusal("sizes").starts_with("unknown bench: sizes"));
         assert!(refusal("pair --allocators gperftools").starts_with("unknown allocator"));
-        assert!(refusal("pair --preload --allocators snmalloc").starts_with("unknown allocator"));
+        assert!(refusal("pair --preload --allocators tcmalloc").starts_with("unknown allocator"));
     }
 }
