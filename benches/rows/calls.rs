@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Row::new("realloc_step_large", 1_000_000, |resizes| {
             grown(resizes, 64 << 10, 4 << 20, |size| size + (64 << 10))
         }),
-        Row::new("realloc_double", 4_000_000, |resizes| {
+        Row::new("realloc_double", 1_000_000, |resizes| {
             grown(resizes, 16, 1 << 20, |size| size * 2)
         }),
         Row::new("realloc_same", 50_000_000, same),
