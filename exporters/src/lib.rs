@@ -88,10 +88,10 @@
 //! | none | 3 | 3 | 571 KiB |
 //! | no feature: metrics | 8 | 6 | 714 KiB |
 //! | `endpoint` | 47 | 24 | 1776 KiB |
-//! | `profiles` | 72 | 42 | 3114 KiB |
+//! | `profiles` | 73 | 42 | 3114 KiB |
 //! | `perf` | 11 | 7 | 945 KiB |
 //! | `tracing` | 12 | 6 | 746 KiB |
-//! | all (the default) | 76 | 43 | 3117 KiB |
+//! | all (the default) | 77 | 43 | 3117 KiB |
 //!
 //! The first row is the allocator alone. `endpoint` has the page, `/metrics` and profiles of addresses, whose
 //! names `pprof` looks up where the program's file is; `profiles` includes it, and looks them up itself, draws
