@@ -11,7 +11,7 @@
 //! they may be on their way back just then, and a block that one thread puts into its span must not be handed out
 //! before the shelf forgets it (see [`mend`](super::mend)).
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use core::{ptr, slice};
 
 use crate::caches::bin::array_bytes;
@@ -32,8 +32,9 @@ pub(crate) struct Depot {
 /// The blocks of one class.
 #[repr(align(64))]
 struct Shelf {
-    /// How many there are, for who has not locked it.
+    /// How many there are, and whether there is an array for them, for who has not locked it.
     len: AtomicU32,
+    has_array: AtomicBool,
     blocks: Lock<Blocks>,
 }
 
@@ -80,6 +81,7 @@ impl Depot {
         if held.slots.is_null() {
             let Some(array) = metadata.allocate_array(shelf_bytes(class)) else { return 0 };
             held.slots = array.cast();
+            shelf.has_array.store(true, Ordering::Relaxed);
         }
         let count = blocks.len().min((capacity(class) - held.len) as usize);
         // SAFETY: the array has room for `capacity` blocks.
@@ -109,8 +111,8 @@ impl Depot {
         count
     }
 
-    /// Has `put` put back the blocks of every shelf that nobody has moved for so many ticks; 0: of every one. What is
-    /// in use just then stays.
+    /// Has `put` put back the blocks of every shelf that nobody has moved for so many ticks, and gives its array up; 0:
+    /// of every one. What is in use just then stays.
     pub fn flush(
         &self,
         metadata: &Metadata,
@@ -119,7 +121,7 @@ impl Depot {
     ) {
         for class in SizeClass::all() {
             let shelf = self.shelf(class);
-            if shelf.len.load(Ordering::Relaxed) == 0 && patience > 0 {
+            if !shelf.has_array.load(Ordering::Relaxed) {
                 continue;
             }
             let Some(mut held) = shelf.blocks.try_lock() else { continue };
@@ -131,15 +133,16 @@ impl Depot {
                 held.len = 0;
                 shelf.len.store(0, Ordering::Relaxed);
                 let array = core::mem::replace(&mut held.slots, ptr::null_mut());
+                shelf.has_array.store(false, Ordering::Relaxed);
                 // SAFETY: it came from `allocate_array` with this size, and is the shelf's no more.
                 unsafe { metadata.give_back(array.cast(), shelf_bytes(class)) };
             }
         }
     }
 
-    /// Is there no block?
-    pub fn is_empty(&self) -> bool {
-        self.shelves.iter().all(|shelf| shelf.len.load(Ordering::Relaxed) == 0)
+    /// Has every shelf been flushed?
+    pub fn is_flushed(&self) -> bool {
+        !self.shelves.iter().any(|shelf| shelf.has_array.load(Ordering::Relaxed))
     }
 
     /// The arrays of shelves: addresses and bytes. While nobody is there.
@@ -169,6 +172,7 @@ impl Depot {
             let mut held = shelf.blocks.lock();
             held.len = keep(class, held.all());
             shelf.len.store(held.len, Ordering::Relaxed);
+            shelf.has_array.store(!held.slots.is_null(), Ordering::Relaxed);
         }
     }
 
@@ -185,7 +189,8 @@ impl Depot {
 impl Shelf {
     const fn new() -> Shelf {
         let blocks = Blocks { slots: ptr::null_mut(), len: 0, moves: 0, seen_moves: 0, rested: 0 };
-        Shelf { len: AtomicU32::new(0), blocks: Lock::new(blocks) }
+        let (len, has_array) = (AtomicU32::new(0), AtomicBool::new(false));
+        Shelf { len, has_array, blocks: Lock::new(blocks) }
     }
 }
 
@@ -240,10 +245,14 @@ mod tests {
         );
         assert_eq!(depot.take(class, &places), 3);
         assert_eq!(addresses(&places), [32, 48, 64]);
-        assert!(!depot.is_empty());
         assert_eq!(depot.take(class, &places), 1);
         assert_eq!(addresses(&places)[0], 16);
-        assert!(depot.is_empty());
+        assert_eq!(depot.take(class, &places), 0);
+        assert!(!depot.is_flushed(), "its array is there");
+        for _ in 0..2 {
+            assert!(flushed(&depot, &metadata, 1).is_empty());
+        }
+        assert!(depot.is_flushed() && depot.arrays().next().is_none());
     }
 
     #[test]
@@ -271,7 +280,7 @@ mod tests {
             assert!(flushed(&depot, &metadata, 2).is_empty(), "it rests anew");
         }
         assert_eq!(flushed(&depot, &metadata, 2), [16]);
-        assert!(depot.is_empty() && depot.arrays().next().is_none());
+        assert!(depot.is_flushed() && depot.arrays().next().is_none());
         depot.give(&metadata, class, &slots([48]));
         assert_eq!(flushed(&depot, &metadata, 0), [48], "all of it");
     }

@@ -280,7 +280,7 @@ fn release_pages(
             && !records.is_waiting
             && !arrays.is_waiting
             && caches_are_flushed
-            && heap.depot.is_empty(),
+            && heap.depot.is_flushed(),
         pages: given.pages.0 as u64 + inside.pages.0 as u64,
         counted,
     }

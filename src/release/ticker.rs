@@ -208,6 +208,6 @@ fn ends(heap: &Heap, release: &Release) -> bool {
     let is_quiet = os::barrier_all_threads()
         && heap.operations() == operations
         && heap.threads.all_are_flushed()
-        && heap.depot.is_empty();
+        && heap.depot.is_flushed();
     is_quiet || !release.ticker.lifecycle.goes_on(announced)
 }
