@@ -98,7 +98,7 @@ pub(crate) fn hold() -> bool {
     let (word, is_inside) = os::this_thread();
     HEAP.wait_for_start(word);
     // No tick is under way from here on.
-    if is_inside || !RELEASE.lock_for_fork() {
+    if is_inside || HEAP.is_interrupted() || !RELEASE.lock_for_fork() {
         return false;
     }
     HEAP.hold_for_fork(word);

@@ -202,13 +202,18 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
     let frame = stack::address_in_frame();
+    let entered = enter();
+    // A signal handler may have interrupted somebody at the depot.
+    let may_flush = entered.is_some();
     let allocate = || {
         if !start::is_ready() {
             return None;
         }
-        large::allocate(&HEAP, bytes, align, zeroed, frame)
+        let allocate = || large::allocate(&HEAP, bytes, align, zeroed, frame);
+        allocate()
+            .or_else(|| if may_flush && central::flush_depot(&HEAP, 0) { allocate() } else { None })
     };
-    or_out_of_memory(on_pages(enter(), allocate))
+    or_out_of_memory(on_pages(entered, allocate))
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all

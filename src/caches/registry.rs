@@ -144,6 +144,11 @@ impl Registry {
         self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Is the calling thread at the list of unused records? Then this is a signal handler that interrupted it.
+    pub fn is_interrupted(&self) -> bool {
+        self.unused.is_mine()
+    }
+
     /// Threads that have a cache.
     pub fn threads(&self) -> u64 {
         self.threads.load(Ordering::Relaxed) as u64
@@ -204,14 +209,15 @@ impl Registry {
             }
             batch.iter().flatten().for_each(|candidate| candidate.cache.lock.want());
             let is_refused = !keep_owners_out(&mut batch, &mut done.barriers);
-            for Candidate { cache, bins, is_closed } in batch.iter().flatten() {
-                if *is_closed {
-                    work(cache, *bins);
+            for candidate in batch.iter().flatten() {
+                if candidate.is_closed {
+                    work(candidate.cache, candidate.bins);
+                    candidate.bins().for_each(Bin::open);
                     done.taken += 1;
                 } else if !is_refused {
                     done.busy += 1;
                 }
-                cache.lock.let_go();
+                candidate.cache.lock.let_go();
             }
             if is_refused {
                 done.is_refused = true;

@@ -78,8 +78,24 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     let want = batch(class, capacity, only_empties);
     // SAFETY: a batch is within the capacity, and the bin is the caller's.
     let mut got = heap.depot.take(class, unsafe { bin.slots(want) }) as u32;
-    let is_by_depot = got > 0;
-    while !is_by_depot && got < want {
+    if got == 0 {
+        got = claim(heap, cache, class, want);
+    }
+    // What keeps spans from being cut may be blocks of other classes that nobody needs.
+    if got == 0 && flush_depot(heap, 0) {
+        got = claim(heap, cache, class, want);
+    }
+    bin.len.store(got, Ordering::Relaxed);
+    cache.classes[class.index()].claimed.add(got as u64);
+    probes::refill(class.block_bytes().get() as u64, got as u64, capacity as u64);
+    bin.pop()
+}
+
+/// Claims up to `want` blocks from spans into the bin, which is empty. Owner only.
+fn claim(heap: &Heap, cache: &ThreadCache, class: SizeClass, want: u32) -> u32 {
+    let bin = cache.bin(class);
+    let mut got = 0;
+    while got < want {
         // A new span only if nothing else is to be had: a batch may well be short.
         let Some(chunk) = take_span(heap, class, got == 0) else { break };
         let span = heap.pages.arena.span(chunk);
@@ -91,10 +107,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
         }
         give_up_span(heap, class, chunk);
     }
-    bin.len.store(got, Ordering::Relaxed);
-    cache.classes[class.index()].claimed.add(got as u64);
-    probes::refill(class.block_bytes().get() as u64, got as u64, capacity as u64);
-    bin.pop()
+    got
 }
 
 /// The lowest span with free blocks, or else, if `create`, a new one; the caller holds it.
@@ -194,9 +207,25 @@ const _: () = assert!(MAX_BIN_SLOTS as usize * size_of::<AtomicPtr<u8>>() <= MAX
 /// Owner only.
 pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u32) {
     remove_oldest(cache, class, count, |blocks| {
+        check_all(heap, class, blocks);
         let given = heap.depot.give(&heap.pages.metadata, class, blocks);
         put_all(heap, class, &blocks[given..]);
     });
+}
+
+/// Ends the process if one of these is no block's start, or the same as the one before it: that much is seen without a
+/// look at spans, before others are handed what somebody freed by mistake.
+fn check_all(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
+    let base = heap.pages.arena.base();
+    let mut before = 0;
+    for block in blocks {
+        let address = block.load(Ordering::Relaxed) as usize;
+        check_block(class, address, address - base);
+        if address == before {
+            report::fail("double free", address);
+        }
+        before = address;
+    }
 }
 
 /// Takes the oldest `count` blocks out of a bin when `put` has put them elsewhere. Whoever may touch the cache.
@@ -405,10 +434,15 @@ pub(crate) fn count_uncached(heap: &Heap, class: SizeClass, bytes: usize) {
     counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
+/// Puts a block back to its span.
+pub(super) fn put_one(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
+    put(heap, class, locate(class, address, offset));
+}
+
 /// A free without a thread cache. `offset` is the block's from the arena's base.
 #[cold]
 pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offset: usize) {
-    put(heap, class, locate(class, address, offset));
+    put_one(heap, class, address, offset);
     heap.uncached.classes[class.index()].spilled.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -424,7 +458,13 @@ pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
     }
 }
 
-/// Puts back to their spans what nobody has moved in the depot for so many ticks; 0: all of it.
-pub(crate) fn flush_depot(heap: &Heap, patience: u32) {
-    heap.depot.flush(&heap.pages.metadata, patience, |class, blocks| put_all(heap, class, blocks));
+/// Puts back to their spans what nobody needed in the depot for so many ticks; 0: all of it. Returns whether there may
+/// have been something.
+pub(crate) fn flush_depot(heap: &Heap, patience: u32) -> bool {
+    let has_some = !heap.depot.is_flushed();
+    if has_some {
+        let put = |class, blocks: &[AtomicPtr<u8>]| put_all(heap, class, blocks);
+        heap.depot.flush(&heap.pages.metadata, patience, put);
+    }
+    has_some
 }

@@ -6,14 +6,15 @@
 //! them from there, by one lock for all of them. It is the place of full magazines in J. Bonwick, J. Adams, "Magazines
 //! and Vmem" (2001), and of the transfer cache in tcmalloc.
 //!
-//! To a span they are in use. So the depot is small, and a tick puts back what nobody has moved for a while, as it does
-//! with bins. Whoever has blocks to give and finds the shelf locked goes to the spans; whoever needs some waits, for
-//! they may be on their way back just then, and a block that one thread puts into its span must not be handed out
-//! before the shelf forgets it (see [`mend`](super::mend)).
+//! To a span they are in use. So the depot is small, and a tick puts back what nobody needed for a while: as many of
+//! the oldest blocks as there were at all times since. Whoever has blocks to give and finds the shelf locked goes to
+//! the spans; whoever needs some waits, for they may be on their way back just then, and a block that one thread puts
+//! into its span must not be handed out before the shelf forgets it (see [`mend`](super::mend)).
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use core::{ptr, slice};
 
+use crate::base::atomics::compiler_barrier;
 use crate::caches::bin::array_bytes;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::os::lock::Lock;
@@ -42,14 +43,15 @@ struct Shelf {
 ///
 /// # Invariants
 /// - `slots` is null, or an array from [`Metadata::allocate_array`] with room for [`capacity`] blocks.
-/// - `slots[..len]` are distinct free blocks of the class, whose bits are clear, and which are in no bin.
+/// - `slots[..len]` are distinct free blocks of the class, whose bits are clear, and which are in no bin; the oldest
+///   ones first.
+/// - `least` is at most `len`.
 struct Blocks {
     slots: *mut AtomicPtr<u8>,
     len: u32,
-    /// How often blocks came or went; what it was at the last tick, and for how many ticks it has been that.
-    moves: u32,
-    seen_moves: u32,
-    rested: u32,
+    /// The fewest that there were for so many ticks.
+    least: u32,
+    ticks: u32,
 }
 
 // SAFETY: the array belongs to the shelf alone.
@@ -89,8 +91,9 @@ impl Depot {
         // SAFETY: these are behind the first `len`, within it.
         let free = unsafe { slice::from_raw_parts(free, count) };
         copy(&blocks[..count], free);
+        // In a copy of the process, too, there are as many blocks as it says.
+        compiler_barrier();
         held.len += count as u32;
-        held.moves = held.moves.wrapping_add(1);
         shelf.len.store(held.len, Ordering::Relaxed);
         count
     }
@@ -106,13 +109,13 @@ impl Depot {
         let count = places.len().min(held.len as usize);
         copy(&held.all()[held.len as usize - count..], places);
         held.len -= count as u32;
-        held.moves = held.moves.wrapping_add(1);
+        held.least = held.least.min(held.len);
         shelf.len.store(held.len, Ordering::Relaxed);
         count
     }
 
-    /// Has `put` put back the blocks of every shelf that nobody has moved for so many ticks, and gives its array up; 0:
-    /// of every one. What is in use just then stays.
+    /// Has `put` put back those blocks that nobody needed for so many ticks; 0: all of them. A shelf that runs empty so
+    /// gives its array up. What is in use just then stays.
     pub fn flush(
         &self,
         metadata: &Metadata,
@@ -125,13 +128,21 @@ impl Depot {
                 continue;
             }
             let Some(mut held) = shelf.blocks.try_lock() else { continue };
-            let is_moved = held.moves != held.seen_moves;
-            held.rested = if is_moved { 0 } else { held.rested.saturating_add(1) };
-            held.seen_moves = held.moves;
-            if held.rested >= patience && !held.slots.is_null() {
-                put(class, held.all());
-                held.len = 0;
-                shelf.len.store(0, Ordering::Relaxed);
+            held.ticks += 1;
+            if held.ticks < patience || held.slots.is_null() {
+                continue;
+            }
+            let count = if patience == 0 { held.len } else { held.least };
+            let (oldest, rest) = held.all().split_at(count as usize);
+            put(class, oldest);
+            // Until the length says so, the oldest ones are in the shelf and in their spans, and some of the rest may
+            // be here twice: whoever finds a copy of the process puts all back but those that are.
+            copy(rest, held.all());
+            compiler_barrier();
+            held.len -= count;
+            (held.least, held.ticks) = (held.len, 0);
+            shelf.len.store(held.len, Ordering::Relaxed);
+            if held.len == 0 {
                 let array = core::mem::replace(&mut held.slots, ptr::null_mut());
                 shelf.has_array.store(false, Ordering::Relaxed);
                 // SAFETY: it came from `allocate_array` with this size, and is the shelf's no more.
@@ -153,26 +164,19 @@ impl Depot {
         })
     }
 
-    /// In a copy of the process: frees the shelves that threads held which it does not have. What is in them is whole:
-    /// a length is written after what it says, and a ghost's bins are nobody's.
+    /// In a copy of the process: frees the shelves that threads held which it does not have. What is in one that blocks
+    /// were given to or taken from is whole: a length is written after what it says, and a ghost's bins are nobody's.
     ///
     /// # Safety
     /// As [`Lock::free_from_ghost`].
     pub unsafe fn free_from_ghosts(&self) {
         for shelf in &self.shelves {
             // SAFETY: the caller says so.
-            unsafe { shelf.blocks.free_from_ghost() };
-        }
-    }
-
-    /// Has `keep` say of each class's blocks how many of them are left, which it has moved to the front.
-    pub fn keep(&self, keep: impl Fn(SizeClass, &[AtomicPtr<u8>]) -> u32) {
-        for class in SizeClass::all() {
-            let shelf = self.shelf(class);
-            let mut held = shelf.blocks.lock();
-            held.len = keep(class, held.all());
-            shelf.len.store(held.len, Ordering::Relaxed);
-            shelf.has_array.store(!held.slots.is_null(), Ordering::Relaxed);
+            if unsafe { shelf.blocks.free_from_ghost() } {
+                let held = shelf.blocks.lock();
+                shelf.len.store(held.len, Ordering::Relaxed);
+                shelf.has_array.store(!held.slots.is_null(), Ordering::Relaxed);
+            }
         }
     }
 
@@ -188,7 +192,7 @@ impl Depot {
 
 impl Shelf {
     const fn new() -> Shelf {
-        let blocks = Blocks { slots: ptr::null_mut(), len: 0, moves: 0, seen_moves: 0, rested: 0 };
+        let blocks = Blocks { slots: ptr::null_mut(), len: 0, least: 0, ticks: 0 };
         let (len, has_array) = (AtomicU32::new(0), AtomicBool::new(false));
         Shelf { len, has_array, blocks: Lock::new(blocks) }
     }
@@ -273,16 +277,30 @@ mod tests {
         let (depot, metadata) = (Depot::new(), Metadata::new());
         let class = SizeClass::for_bytes(64);
         depot.give(&metadata, class, &slots([16, 32]));
-        assert!(flushed(&depot, &metadata, 2).is_empty());
-        assert!(flushed(&depot, &metadata, 2).is_empty());
-        assert_eq!(depot.take(class, &slots([0])), 1);
-        for _ in 0..2 {
-            assert!(flushed(&depot, &metadata, 2).is_empty(), "it rests anew");
+        for _ in 0..3 {
+            assert!(flushed(&depot, &metadata, 2).is_empty());
         }
+        assert_eq!(depot.take(class, &slots([0])), 1);
         assert_eq!(flushed(&depot, &metadata, 2), [16]);
         assert!(depot.is_flushed() && depot.arrays().next().is_none());
         depot.give(&metadata, class, &slots([48]));
         assert_eq!(flushed(&depot, &metadata, 0), [48], "all of it");
+    }
+
+    /// Traffic at the other end keeps none of them.
+    #[test]
+    fn the_oldest_blocks_go_back_though_others_move() {
+        let (depot, metadata) = (Depot::new(), Metadata::new());
+        let class = SizeClass::for_bytes(64);
+        let places = slots([0; 10]);
+        depot.give(&metadata, class, &slots((1..=100).map(|i| i * 16)));
+        assert!(flushed(&depot, &metadata, 1).is_empty());
+        assert_eq!(depot.take(class, &places), 10);
+        depot.give(&metadata, class, &places);
+        assert_eq!(flushed(&depot, &metadata, 1), (1..=90).map(|i| i * 16).collect::<Vec<_>>());
+        assert_eq!(depot.take(class, &places), 10);
+        assert_eq!(addresses(&places), (91..=100).map(|i| i * 16).collect::<Vec<_>>());
+        assert_eq!(depot.take(class, &places), 0);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! a time, in an order in which a heap that is found between two of them lacks nothing and has nothing twice:
 //!
 //! - a block that a bin gives back is in its span's bitmap first, and in the bin until all of them are: so what
-//!   is in both is in the bin no more; and so it is with the depot, for which whoever needs blocks of that class waits;
+//!   is in both is in the bin no more; and so it is with the depot, for which whoever needs blocks of that class waits
+//!   (but a signal handler, which goes to the spans);
 //! - a span whose pages become free is in the page map a while longer; a page is dirty before it is free, and clean
 //!   only after the kernel has it;
 //! - a span in a ghost's hands is in no index: it is nobody's, and finds its way back as from any holder.
@@ -22,7 +23,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::base::units::{SEGMENT_CHUNKS, SegmentIndex};
 use crate::caches::bin::array_bytes;
 use crate::caches::thread_cache::ThreadCache;
-use crate::geometry::arena::ChunkIndex;
+use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::size_class::SizeClass;
 use crate::geometry::span_index;
 use crate::heap::{Heap, central};
@@ -48,11 +49,29 @@ pub(crate) unsafe fn mend(heap: &Heap, ghost_ticked: bool) {
     unsafe { heap.threads.end_ghosts_takeovers(|cache| mend_bins(heap, cache)) };
     // SAFETY: nobody is there.
     unsafe { heap.depot.free_from_ghosts() };
-    heap.depot.keep(|class, blocks| keep_cached(heap, class, blocks));
     if ghost_ticked || held_page_heap || held_metadata {
         pages.metadata.rebuild(arrays(heap));
         mend_spans(heap);
     }
+    if ghost_ticked {
+        heap.depot.flush(&pages.metadata, 0, |class, blocks| return_once(heap, class, blocks));
+    }
+}
+
+/// Puts those of a class's blocks back that are not in their span, a block that is there twice once.
+fn return_once(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) {
+    for block in blocks {
+        let address = block.load(Ordering::Relaxed) as usize;
+        let offset = address - heap.pages.arena.base();
+        if !is_back(&heap.pages.arena, class, offset) {
+            central::put_one(heap, class, address, offset);
+        }
+    }
+}
+
+/// Is a cached block of this class back in its span? Of a span that was retired all blocks are.
+fn is_back(arena: &Arena, class: SizeClass, offset: usize) -> bool {
+    arena.class_at(offset) != class || central::is_in_span(arena, class, offset)
 }
 
 /// The arrays of all bins, and those of the depot: addresses and bytes.
@@ -72,9 +91,7 @@ fn keep_cached(heap: &Heap, class: SizeClass, blocks: &[AtomicPtr<u8>]) -> u32 {
     for slot in blocks {
         let block = slot.load(Ordering::Relaxed);
         let offset = block as usize - arena.base();
-        // Of a span that was retired all blocks are back.
-        let is_back = arena.class_at(offset) != class || central::is_in_span(arena, class, offset);
-        if !is_back {
+        if !is_back(arena, class, offset) {
             blocks[kept as usize].store(block, Ordering::Relaxed);
             kept += 1;
         }

@@ -212,6 +212,7 @@ impl Heap {
         self.pages.page_heap.is_mine()
             || self.sampler.is_interrupted()
             || self.pages.metadata.is_interrupted()
+            || self.threads.is_interrupted()
     }
 
     /// Is what lies at `offset` from the arena's base others', among the segments?

@@ -33,6 +33,10 @@ const BUSY_BUDGET_DIVISOR: u64 = 64;
 /// waits as long as for pages.
 const IDLE_BIN_EPOCHS: u32 = 1;
 
+/// Epochs for which blocks must have lain in the depot before they go back, whatever the gate says: each may be the
+/// last one of its span.
+const DEPOT_EPOCHS: u32 = 1;
+
 /// Epochs between two looks at the limit on the program's memory: they cost some system calls.
 const ROOM_EPOCHS: u64 = 4;
 
@@ -232,7 +236,7 @@ fn release_pages(
     if let Some(cache) = own {
         flush_own_bins(heap, cache, limits.bin_epochs);
     }
-    central::flush_depot(heap, limits.bin_epochs);
+    central::flush_depot(heap, DEPOT_EPOCHS);
     let mut counted = Nanos(0);
     if limits.takes_over {
         counted = flush_unused_bins(heap, journal, os, limits.bin_epochs);
