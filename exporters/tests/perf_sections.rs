@@ -17,10 +17,10 @@ use slackwater_exporters::perf;
 #[global_allocator]
 static ALLOCATOR: slackwater::Slackwater = slackwater::Slackwater::new();
 
-/// Fills and empties bins until they spill.
+/// Fills and empties bins until they spill: with more blocks than the longest one holds.
 fn work() {
-    for round in 0..20 {
-        let blocks: Vec<Box<[u8; 100]>> = (0..2000).map(|_| Box::new([round; 100])).collect();
+    for round in 0..3 {
+        let blocks: Vec<Box<[u8; 100]>> = (0..40_000).map(|_| Box::new([round; 100])).collect();
         black_box(&blocks);
     }
 }
