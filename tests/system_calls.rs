@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What libc's functions that the allocator calls ask of the kernel. (A wrapper of a system call is not to be used in
 /// `src`, but for signals: `os/raw.rs` has them all.)
-const LIBC: [(&str, &[&str]); 20] = [
+const LIBC: [(&str, &[&str]); 21] = [
     // Of the preload library's end, which is asked for.
     ("close", &["close"]),
     ("connect", &["connect"]),
@@ -21,6 +21,7 @@ const LIBC: [(&str, &[&str]); 20] = [
     // None.
     ("__errno_location", &[]),
     ("dladdr", &[]),
+    ("dl_iterate_phdr", &[]),
     ("dlinfo", &[]),
     ("dlopen", &[]),
     ("dlsym", &[]),

@@ -11,14 +11,12 @@ use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
-
-use slackwater::units::PAGE_BYTES;
 
 use crate::libc_names as names;
 use crate::next::{self, Next};
-use crate::symbols::{LinkMap, Name, Symbol, Symbols};
-use crate::told;
+use crate::once::Once;
+use crate::symbols::{LinkMap, Name, Symbols};
+use crate::{operators, told};
 
 pub(crate) static DLOPEN: Next = Next::named(c"dlopen");
 
@@ -68,41 +66,25 @@ pub unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_voi
 
 type Open = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 
-/// What is to be done before something is opened so. Returns libc's `dlopen`.
+/// What is to be done before something is opened. Returns libc's `dlopen`.
 extern "C" fn prepare(flags: c_int) -> Open {
+    static REDIRECTED: Once = Once::new();
     // SAFETY: null, which is none, or the function that has this type under this name.
     let open = unsafe { transmute::<*mut c_void, Option<Open>>(DLOPEN.address()) };
     let open = open.unwrap_or(opens_nothing);
+    if flags & libc::RTLD_NOLOAD == 0 {
+        operators::before_plugins();
+    }
     if flags & libc::RTLD_DEEPBIND != 0 {
-        once(|| {
+        REDIRECTED.call(|| {
             // Afterwards nobody finds glibc's own.
             next::find(&[&next::ALLOCATOR]);
             if let Some(symbols) = symbols_of_libc(open) {
-                redirect(&symbols);
+                symbols.change(replacements().map(|(name, ours)| (Name::new(name), ours)));
             }
         });
     }
     open
-}
-
-/// Does this once, and returns when it is done, whichever thread does it.
-fn once(work: impl FnOnce()) {
-    const TO_DO: u32 = 0;
-    const BEING_DONE: u32 = 1;
-    const DONE: u32 = 2;
-    static STATE: AtomicU32 = AtomicU32::new(TO_DO);
-    // Acquire: partner of the Release below.
-    match STATE.compare_exchange(TO_DO, BEING_DONE, Ordering::Acquire, Ordering::Acquire) {
-        Ok(_) => {
-            work();
-            STATE.store(DONE, Ordering::Release);
-        }
-        Err(_) => {
-            while STATE.load(Ordering::Acquire) != DONE {
-                slackwater::yield_now();
-            }
-        }
-    }
 }
 
 extern "C" fn opens_nothing(_: *const c_char, _: c_int) -> *mut c_void {
@@ -154,27 +136,4 @@ fn symbols_of_libc(open: Open) -> Option<Symbols> {
     let map = unsafe { &*map };
     // SAFETY: as said.
     unsafe { Symbols::of(map) }
-}
-
-/// Lets each of the names be ours. If the system does not let the table be written to, all stays as it is.
-fn redirect(symbols: &Symbols) {
-    let found = replacements().map(|(name, ours)| (symbols.find(Name::new(name)), ours));
-    let places = found.iter().filter_map(|(symbol, _)| symbol.map(|s| ptr::from_ref(s) as usize));
-    let (Some(first), Some(last)) = (places.clone().min(), places.max()) else { return };
-    let start = first / PAGE_BYTES * PAGE_BYTES;
-    let bytes = last + size_of::<Symbol>() - start;
-    let protect = |rights| {
-        // SAFETY: pages of a table of libc's, which is only read, and by the loader.
-        unsafe { libc::mprotect(start as *mut c_void, bytes, rights) }
-    };
-    if protect(libc::PROT_READ | libc::PROT_WRITE) != 0 {
-        return;
-    }
-    for (symbol, ours) in found {
-        if let Some(symbol) = symbol {
-            // Another thread finds the one or the other.
-            symbol.set_value((ours as u64).wrapping_sub(symbols.bias()));
-        }
-    }
-    protect(libc::PROT_READ);
 }

@@ -1,14 +1,13 @@
 //! The C allocation interface, for `LD_PRELOAD`.
 //!
 //! Every function that glibc lets a program replace, with glibc's own meaning where the standards
-//! leave one open. C++'s `operator new` and `delete` are left to the C++ library: they call `malloc`,
-//! `aligned_alloc` and `free`, which are these, and theirs know about `new_handler` and `bad_alloc`.
+//! leave one open; and C++'s `operator new` and `delete`, as far as they are nobody else's (`operators`).
 //! Besides, functions that tell the allocator what it has to know, and go on to libc's (`atfork`, `page_flags`).
 //!
-//! This package is the only place with `no_mangle`, and here nothing happens but argument checks, and two questions to
-//! the loader: where this library is, whose functions are no part of its users' stacks, and which allocator comes after
-//! it. What is not found by its name alone is found all the same (`deepbind.rs`). What else of libc's is replaced has a
-//! module each: who forks first (`atfork`), who has a signal (`signals`).
+//! This package is the only place with `no_mangle`, and here nothing happens but argument checks, and a few questions
+//! to the loader: where this library is, whose functions are no part of its users' stacks, and which functions come
+//! before and after its own. What is not found by its name alone is found all the same (`deepbind.rs`). What else of
+//! libc's is replaced has a module each: who forks first (`atfork`), who has a signal (`signals`).
 //!
 //! A program may have a function of each of these names itself, and mean this library's by the name that begins
 //! with `__libc_` (`libc_names.rs`). So nothing here calls a function by a name that is exported: what two of them
@@ -28,6 +27,8 @@ mod libc_names;
 mod loaded;
 mod namespaces;
 mod next;
+mod once;
+mod operators;
 mod page_flags;
 mod signals;
 mod symbols;
@@ -58,6 +59,7 @@ extern "C" fn start() {
     ]);
     #[cfg(target_arch = "x86_64")]
     bytes::start();
+    operators::find();
     signals::start();
 }
 

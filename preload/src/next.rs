@@ -30,17 +30,37 @@ impl Next {
         Next { name: Name::new(name), address: AtomicPtr::new(ptr::null_mut()) }
     }
 
+    pub fn name(&self) -> Name {
+        self.name
+    }
+
+    /// What has been found; nothing is looked for.
+    pub fn known(&self) -> *mut c_void {
+        // Relaxed: whoever looks finds the same.
+        self.address.load(Ordering::Relaxed)
+    }
+
+    /// What somebody has found who did not ask the loader.
+    pub fn set(&self, found: *mut c_void) {
+        self.address.store(found, Ordering::Relaxed);
+    }
+
+    /// The function of that name that everybody finds: the next one, this library's, or that of what comes before.
+    pub fn first(&self) -> *mut c_void {
+        // SAFETY: a name with a zero at its end.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, self.name.text.as_ptr()) }
+    }
+
     /// Looks for it: the loader takes its lock for that. So it is done when this library is loaded; only constructors
     /// of other libraries, which ran before that, look for themselves.
     pub fn address(&self) -> *mut c_void {
-        // Relaxed: whoever looks finds the same.
-        let known = self.address.load(Ordering::Relaxed);
+        let known = self.known();
         if !known.is_null() {
             return known;
         }
         // SAFETY: a name with a zero at its end.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.text.as_ptr()) };
-        self.address.store(found, Ordering::Relaxed);
+        self.set(found);
         found
     }
 }
@@ -63,9 +83,9 @@ pub fn find(all: &[&[&Next]]) {
         // started with.
         let Some(symbols) = (unsafe { Symbols::of(map) }) else { break };
         let mut are_all_found = true;
-        for next in each().filter(|next| next.address.load(Ordering::Relaxed).is_null()) {
+        for next in each().filter(|next| next.known().is_null()) {
             match symbols.function(next.name) {
-                Function::At(found) => next.address.store(found, Ordering::Relaxed),
+                Function::At(found) => next.set(found),
                 Function::Unclear => _ = next.address(),
                 Function::Missing => are_all_found = false,
             }

@@ -1,11 +1,16 @@
 //! The tables of symbols of modules that are loaded, read here and not by the loader.
 //!
 //! A question to the loader takes its lock, and a thousand instructions for each name; a process that starts would ask
-//! for thirty. What is read stays: the modules that a program starts with are never unloaded. What is not understood
+//! for fifty. What is read stays: the modules that a program starts with are never unloaded. What is not understood
 //! is not guessed: then the loader is asked.
+//!
+//! Where nothing less reaches those that look in such a table first, it is changed.
 
 use core::ffi::{CStr, c_char, c_void};
+use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use slackwater::units::PAGE_BYTES;
 
 /// `struct link_map` of `<link.h>`, as far as libc promises it.
 #[repr(C)]
@@ -19,7 +24,7 @@ pub struct LinkMap {
 /// `Elf64_Dyn`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Dynamic {
+pub struct Dynamic {
     tag: u64,
     value: u64,
 }
@@ -32,7 +37,7 @@ const DT_VERSYM: u64 = 0x6fff_fff0;
 
 /// `Elf64_Sym`. The value is what the loader adds the module's bias to.
 #[repr(C)]
-pub struct Symbol {
+struct Symbol {
     name: u32,
     info: u8,
     other: u8,
@@ -42,9 +47,11 @@ pub struct Symbol {
 }
 
 impl Symbol {
-    /// Lets whoever looks for it from now on find another value.
-    pub fn set_value(&self, value: u64) {
-        self.value.store(value, Ordering::Relaxed);
+    /// The loader takes a symbol without a value for none.
+    const NO_VALUE: u64 = 0;
+
+    fn is_defined(&self) -> bool {
+        self.section != 0 && self.value.load(Ordering::Relaxed) != Symbol::NO_VALUE
     }
 }
 
@@ -79,6 +86,15 @@ pub fn modules_after_this() -> impl Iterator<Item = &'static LinkMap> {
     core::iter::successors(own.and_then(|own| next(&own)), next)
 }
 
+/// What the loader has added to this library's addresses.
+pub fn bias_of_this_library() -> u64 {
+    unsafe extern "C" {
+        /// The linker's name of the file's first byte, whose address in the file is 0.
+        static __ehdr_start: u8;
+    }
+    &raw const __ehdr_start as u64
+}
+
 /// What a module has under a function's name.
 pub enum Function {
     Missing,
@@ -90,7 +106,7 @@ pub enum Function {
 /// The table of a module's symbols, and how they are found in it by name.
 ///
 /// # Invariants
-/// The tables are those of a module that is loaded and stays.
+/// The tables are those of a module that is loaded, and stays at least as long as this is there.
 pub struct Symbols {
     bias: u64,
     symbols: *const Symbol,
@@ -108,8 +124,27 @@ impl Symbols {
     /// # Safety
     /// It is the loader's record of a module that stays.
     pub unsafe fn of(map: &LinkMap) -> Option<Symbols> {
+        // SAFETY: the caller's contract is the same.
+        unsafe { Symbols::listed(map.bias, map.dynamic) }
+    }
+
+    /// Those of this library.
+    pub fn of_this_library() -> Option<Symbols> {
+        unsafe extern "C" {
+            /// The linker's name of the list.
+            static _DYNAMIC: Dynamic;
+        }
+        // SAFETY: this library is loaded while its code runs, and stays.
+        unsafe { Symbols::listed(bias_of_this_library(), &raw const _DYNAMIC) }
+    }
+
+    /// As [`Symbols::of`], for a module whose addresses the loader has moved by `bias`.
+    ///
+    /// # Safety
+    /// `dynamic` is the list of a module that stays at least as long as the result is there.
+    pub unsafe fn listed(bias: u64, dynamic: *const Dynamic) -> Option<Symbols> {
         let mut found = [0; 4];
-        let mut entry = map.dynamic;
+        let mut entry = dynamic;
         loop {
             // SAFETY: within the module's list, which ends with a null.
             let Dynamic { tag, value } = unsafe { *entry };
@@ -126,10 +161,10 @@ impl Symbols {
         }
         let [symbols, names, hash, versions] = found;
         // An address of the file's is one that this loader has not made one of the process.
-        let is_there = |address: u64| address > map.bias;
+        let is_there = |address: u64| address > bias;
         let are_all_there = [symbols, names, hash].into_iter().all(is_there);
         (are_all_there && (versions == 0 || is_there(versions))).then_some(Symbols {
-            bias: map.bias,
+            bias,
             symbols: symbols as *const Symbol,
             names: names as *const c_char,
             hash: hash as *const u32,
@@ -137,9 +172,33 @@ impl Symbols {
         })
     }
 
-    /// What is to be added to a symbol's value.
-    pub fn bias(&self) -> u64 {
-        self.bias
+    /// Lets each of the names stand for what is given beside it, or for nothing where that is null. If the system does
+    /// not let the table be written to, all stays as it is.
+    pub fn change<const N: usize>(&self, changes: [(Name, *const ()); N]) {
+        let found = changes.map(|(name, what)| (self.find(name), what));
+        let places =
+            found.iter().filter_map(|(symbol, _)| symbol.map(|s| ptr::from_ref(s) as usize));
+        let (Some(first), Some(last)) = (places.clone().min(), places.max()) else { return };
+        let start = first / PAGE_BYTES * PAGE_BYTES;
+        let bytes = last + size_of::<Symbol>() - start;
+        let protect = |rights| {
+            // SAFETY: pages of a table that is only read.
+            unsafe { libc::mprotect(start as *mut c_void, bytes, rights) }
+        };
+        if protect(libc::PROT_READ | libc::PROT_WRITE) != 0 {
+            return;
+        }
+        for (symbol, what) in found {
+            if let Some(symbol) = symbol {
+                let value = match what.is_null() {
+                    true => Symbol::NO_VALUE,
+                    false => (what as u64).wrapping_sub(self.bias),
+                };
+                // Another thread finds the one or the other.
+                symbol.value.store(value, Ordering::Relaxed);
+            }
+        }
+        protect(libc::PROT_READ);
     }
 
     /// The function of this name.
@@ -157,7 +216,7 @@ impl Symbols {
     }
 
     /// The symbol of that name, in the version that is meant where none is named.
-    pub fn find(&self, name: Name) -> Option<&Symbol> {
+    fn find(&self, name: Name) -> Option<&Symbol> {
         let Name { hash, .. } = name;
         let [buckets, first, filter_words, shift] = [0, 1, 2, 3].map(|at| self.word(at));
         if buckets == 0 || filter_words == 0 {
@@ -181,7 +240,7 @@ impl Symbols {
             // SAFETY: as said; nothing but its value ever changes.
             let symbol = unsafe { &*symbol };
             let has_name = word | 1 == hash | 1 && self.name_of(symbol) == name.text;
-            if has_name && symbol.section != 0 && self.is_meant_without_version(at) {
+            if has_name && symbol.is_defined() && self.is_meant_without_version(at) {
                 return Some(symbol);
             }
             // The last one of a bucket is odd.

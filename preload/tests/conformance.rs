@@ -370,10 +370,62 @@ mod cxx {
             every_operator_form,
             impossible_sizes_throw,
             the_new_handler_is_asked,
+            odd_alignments,
+            what_the_handler_frees_is_enough,
+            a_thread_is_cancelled_in_the_handler,
+            deletes_with_wrong_sizes,
+            blocks_of_malloc_and_of_new_are_the_same,
+            delete_preserves_errno,
+            a_class_has_operators_of_its_own,
+            failures_in_threads,
             static_objects,
             thread_local_objects,
             exceptions_in_threads,
             containers_hand_blocks_between_threads,
+        ]
+    );
+}
+
+mod replaced {
+    crate::checks::checks!(
+        "replaced.cpp",
+        crate::succeeds,
+        [
+            every_form_calls_the_programs,
+            the_cxx_library_calls_the_programs,
+            the_next_ones_are_an_allocators,
+        ]
+    );
+}
+
+mod replaced_new {
+    crate::checks::checks!(
+        "replaced_new.cpp",
+        crate::succeeds,
+        [every_new_is_counted, what_it_throws_is_turned_into_null]
+    );
+}
+
+mod library_operators {
+    crate::checks::checks!(
+        "library_operators.cpp",
+        crate::succeeds,
+        [
+            the_librarys_are_its_own,
+            the_program_has_the_librarys,
+            blocks_of_the_librarys_are_deleted_there,
+        ]
+    );
+}
+
+mod plugin_operators {
+    crate::checks::checks!(
+        "plugin_operators.c",
+        crate::succeeds,
+        [
+            a_plugins_operators_are_its_own,
+            a_lazy_plugins_too,
+            a_plugin_that_looks_at_itself_first_too,
         ]
     );
 }

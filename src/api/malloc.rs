@@ -14,6 +14,7 @@ use crate::heap::HEAP;
 use crate::heap::central;
 use crate::heap::large;
 use crate::os::biased_lock::{AT_REST, BiasedLock, OwnerWord};
+use crate::os::report::Line;
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
 use crate::release::{RELEASE, release_everything, start_if_needed};
@@ -38,6 +39,17 @@ fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T>
 /// A block of `class`, for a request of `bytes` aligned to `align`; null if out of memory.
 #[inline(always)]
 fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
+    allocate_class_or(class, bytes, align, || allocate_slow(bytes, align))
+}
+
+/// As [`allocate_class`] where the thread's cache has a block; where not, what `otherwise` returns.
+#[inline(always)]
+fn allocate_class_or(
+    class: SizeClass,
+    bytes: usize,
+    align: usize,
+    otherwise: impl FnOnce() -> *mut u8,
+) -> *mut u8 {
     let popped = with_cache(|cache| {
         let bin = cache.bin(class);
         let block = bin.pop()?;
@@ -46,7 +58,7 @@ fn allocate_class(class: SizeClass, bytes: usize, align: usize) -> *mut u8 {
     match popped {
         Some((block, false)) => block,
         Some((block, true)) => end_countdown(bytes, align, block),
-        None => allocate_slow(bytes, align),
+        None => otherwise(),
     }
 }
 
@@ -59,9 +71,13 @@ fn class_for(bytes: usize, align: usize) -> SizeClass {
 #[cold]
 #[inline(never)]
 fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
-    let frame = stack::address_in_frame();
+    or_out_of_memory(try_slow(bytes, align, stack::address_in_frame()))
+}
+
+#[inline(always)]
+fn try_slow(bytes: usize, align: usize, frame: usize) -> Option<*mut u8> {
     let class = class_for(bytes, align);
-    let block = match enter() {
+    match enter() {
         Some(entered) => {
             let cache = entered.cache;
             let bin = cache.bin(class);
@@ -76,8 +92,7 @@ fn allocate_slow(bytes: usize, align: usize) -> *mut u8 {
         }
         None if start::is_ready() => allocate_uncached(class, bytes, align, frame),
         None => None,
-    };
-    or_out_of_memory(block)
+    }
 }
 
 #[cold]
@@ -159,6 +174,14 @@ pub fn refuse() -> *mut u8 {
     ptr::null_mut()
 }
 
+/// Ends the process, with a line on stderr, for a caller that may not return without a block of `bytes` and has nobody
+/// to tell that there is none.
+#[cold]
+pub fn end_without_memory(bytes: usize) -> ! {
+    Line::new().text("out of memory: ").number(bytes as u64).text(" bytes; aborting").send();
+    os::abort()
+}
+
 /// A block of at least `bytes` (0 counts as 1), aligned to 16; null with `errno` `ENOMEM` if out of
 /// memory.
 ///
@@ -178,6 +201,32 @@ pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
     match SizeClass::for_layout(bytes, align) {
         Some(class) => allocate_class(class, bytes, align),
         None => allocate_large(bytes, align, false),
+    }
+}
+
+/// As [`allocate_aligned`] where the thread's cache has a block; where that takes more, what `otherwise` returns. For
+/// callers that answer a failure: on the fast path they have no result to look at, and all the rest is `otherwise`'s.
+#[inline(always)]
+pub fn allocate_cached_or(
+    bytes: usize,
+    align: usize,
+    otherwise: impl FnOnce() -> *mut u8,
+) -> *mut u8 {
+    match SizeClass::for_layout(bytes, align) {
+        Some(class) => allocate_class_or(class, bytes, align, otherwise),
+        None => otherwise(),
+    }
+}
+
+/// As [`allocate_aligned`], for callers that know that the thread's cache has no block, and that ask once more
+/// elsewhere if there is none: then nothing is counted, and `errno` is left alone.
+#[cold]
+#[inline(never)]
+pub fn try_allocate(bytes: usize, align: usize) -> Option<*mut u8> {
+    let frame = stack::address_in_frame();
+    match SizeClass::for_layout(bytes, align) {
+        Some(_) => try_slow(bytes, align, frame),
+        None => try_large(bytes, align, false, frame),
     }
 }
 
@@ -201,7 +250,11 @@ pub fn allocate_zeroed(bytes: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    let frame = stack::address_in_frame();
+    or_out_of_memory(try_large(bytes, align, zeroed, stack::address_in_frame()))
+}
+
+#[inline(always)]
+fn try_large(bytes: usize, align: usize, zeroed: bool, frame: usize) -> Option<*mut u8> {
     let entered = enter();
     // A signal handler may have interrupted somebody at the depot.
     let may_flush = entered.is_some();
@@ -213,7 +266,7 @@ fn allocate_large(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
         allocate()
             .or_else(|| if may_flush && central::flush_depot(&HEAP, 0) { allocate() } else { None })
     };
-    or_out_of_memory(on_pages(entered, allocate))
+    on_pages(entered, allocate)
 }
 
 /// Runs an operation on large blocks. It goes past the thread's cache, but the thread enters it all

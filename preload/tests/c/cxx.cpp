@@ -9,6 +9,7 @@
 #include <regex>
 #include <stdexcept>
 #include <string>
+#include <sys/resource.h>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -127,8 +128,9 @@ void impossible_sizes_throw() {
         CHECK(!kept(::operator new(size, std::nothrow)));
         CHECK(!kept(::operator new[](size, std::nothrow)));
     }
-    // Not beyond half: libstdc++ 12 rounds the size up to the alignment and wraps around.
-    for (size_t size : {size_t{half} + 1, size_t{half}, size_t{half} - 4096}) {
+    // Alone, libstdc++ 12 rounds the largest up to the alignment, wraps around, and succeeds.
+    const size_t largest = getenv("LD_PRELOAD") ? all : half;
+    for (size_t size : {largest, size_t{half} + 1, size_t{half}, size_t{half} - 4096}) {
         CHECK(throws_bad_alloc([=] { return ::operator new(size, std::align_val_t{64}); }));
         CHECK(throws_bad_alloc([=] { return ::operator new[](size, std::align_val_t{8192}); }));
         CHECK(!kept(::operator new(size, std::align_val_t{64}, std::nothrow)));
@@ -178,6 +180,208 @@ void the_new_handler_is_asked() {
     // The forms without exceptions turn the handler's into a null pointer.
     CHECK(!kept(::operator new(impossible, std::nothrow)));
     std::set_new_handler(nullptr);
+}
+
+// What is no alignment is refused, and what malloc's blocks have anyway is had.
+void odd_alignments() {
+    for (size_t align : {1, 2, 4, 8, 16}) {
+        void *block = kept(::operator new(40, std::align_val_t{align}));
+        CHECK(aligned(block, 16));
+        ::operator delete(block, size_t{40}, std::align_val_t{align});
+    }
+    for (size_t align : {0, 3, 24, 48, 4097}) {
+        CHECK(throws_bad_alloc([=] { return ::operator new(40, std::align_val_t{align}); }));
+        CHECK(throws_bad_alloc([=] { return ::operator new[](40, std::align_val_t{align}); }));
+        CHECK(!kept(::operator new(40, std::align_val_t{align}, std::nothrow)));
+    }
+}
+
+// No more addresses than there are now and these. Returns what holds.
+rlimit limit_addresses(size_t more) {
+    rlimit before;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    FILE *file = fopen("/proc/self/statm", "r");
+    size_t pages;
+    CHECK(file && fscanf(file, "%zu", &pages) == 1);
+    fclose(file);
+    const rlimit now = {pages * PAGE + more, before.rlim_max};
+    CHECK(setrlimit(RLIMIT_AS, &now) == 0);
+    return before;
+}
+
+void *reserve;
+
+void give_the_reserve_up() {
+    handler_calls++;
+    free(reserve);
+    reserve = nullptr;
+    std::set_new_handler(nullptr);
+}
+
+// Takes blocks until there are no more; returns how many it was when the handler was asked.
+size_t exhaust(std::vector<void *> &blocks, size_t size) {
+    size_t asked_at = 0;
+    CHECK(throws_bad_alloc([&] {
+        while (blocks.size() < blocks.capacity()) {
+            blocks.push_back(::operator new(size));
+            if (handler_calls && !asked_at)
+                asked_at = blocks.size();
+        }
+        return static_cast<void *>(nullptr);
+    }));
+    return asked_at;
+}
+
+void what_the_handler_frees_is_enough() {
+    for (size_t size : {size_t{64}, size_t{5000}, 100 * KIB, 2 * MIB}) {
+        std::vector<void *> blocks;
+        blocks.reserve(200 * MIB / size);
+        reserve = malloc(64 * MIB);
+        CHECK(reserve);
+        handler_calls = 0;
+        std::set_new_handler(give_the_reserve_up);
+        const rlimit before = limit_addresses(16 * MIB);
+        const size_t asked_at = exhaust(blocks, size);
+        CHECK(handler_calls == 1, "%d", handler_calls);
+        CHECK(asked_at && blocks.size() > asked_at, "%zu of %zu", asked_at, blocks.size());
+        CHECK(!kept(::operator new(10 * MIB, std::nothrow)));
+        CHECK(!kept(::operator new[](10 * MIB, std::nothrow)));
+        CHECK(throws_bad_alloc([] { return ::operator new[](10 * MIB, std::align_val_t{64}); }));
+        CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+        // One that failed has harmed nothing.
+        for (void *block : blocks)
+            ::operator delete(block, size);
+        ::operator delete(kept(::operator new(10 * MIB)));
+    }
+}
+
+struct Counted {
+    ~Counted() { gone++; }
+    static std::atomic<int> gone;
+};
+std::atomic<int> Counted::gone{0};
+
+void end_this_thread() {
+    pthread_cancel(pthread_self());
+    pthread_testcancel();
+    CHECK(false, "it was cancelled");
+}
+
+// What ends a thread in the handler unwinds through `new`.
+void a_thread_is_cancelled_in_the_handler() {
+    std::set_new_handler(end_this_thread);
+    using Body = void *(*)(void *);
+    const Body bodies[] = {
+        [](void *) -> void * { Counted one; return kept(::operator new(PTRDIFF_MAX)); },
+        [](void *) -> void * { Counted one; return kept(::operator new[](PTRDIFF_MAX)); },
+        [](void *) -> void * {
+            Counted one;
+            return kept(::operator new(PTRDIFF_MAX, std::align_val_t{64}));
+        },
+    };
+    for (Body body : bodies) {
+        pthread_t thread = start(body, nullptr);
+        void *result;
+        CHECK(pthread_join(thread, &result) == 0);
+        CHECK(result == PTHREAD_CANCELED);
+    }
+    CHECK(Counted::gone == 3, "%d", Counted::gone.load());
+    std::set_new_handler(nullptr);
+}
+
+// Undefined, and done: the size is the base's, or that of another build.
+void deletes_with_wrong_sizes() {
+    uint32_t state = 7;
+    std::vector<std::pair<unsigned char *, size_t>> blocks(2000);
+    for (size_t round = 0; round < 50000; round++) {
+        auto &[block, size] = blocks[draw(&state) % blocks.size()];
+        if (block) {
+            CHECK(holds(block, size, unsigned(size)));
+            const size_t wrong = round % 3 ? draw_size(&state) : size / 2;
+            if (round % 2)
+                ::operator delete(block, wrong);
+            else
+                ::operator delete[](block, wrong);
+        }
+        size = draw_size(&state) % 50000 + 1;
+        block = static_cast<unsigned char *>(::operator new(size));
+        fill(block, size, unsigned(size));
+    }
+    for (auto &[block, size] : blocks)
+        ::operator delete(block, size_t{1});
+    struct Base { long number = 1; };
+    struct Derived : Base { char text[500]; };
+    for (int i = 0; i < 1000; i++) {
+        Base *base = kept(static_cast<Base *>(new Derived));
+        delete base;
+    }
+}
+
+void blocks_of_malloc_and_of_new_are_the_same() {
+    for (size_t size : kind_sizes) {
+        ::operator delete(malloc(size), size);
+        ::operator delete[](aligned_alloc(64, size), std::align_val_t{64});
+        void *block = ::operator new(size);
+        CHECK(malloc_usable_size(block) >= size);
+        block = realloc(block, size + 100);
+        free(block);
+        free(::operator new[](size, std::align_val_t{4096}));
+    }
+}
+
+void delete_preserves_errno() {
+    std::vector<void *> blocks;
+    for (size_t size : kind_sizes)
+        blocks.push_back(::operator new(size));
+    for (size_t i = 0; i < COUNT(kind_sizes); i++) {
+        errno = 1234;
+        ::operator delete(blocks[i], kind_sizes[i]);
+        CHECK(errno == 1234, "%zu", kind_sizes[i]);
+    }
+    ::operator delete(nullptr);
+    ::operator delete[](nullptr, size_t{8});
+    ::operator delete(nullptr, size_t{8}, std::align_val_t{64});
+    CHECK(errno == 1234);
+}
+
+struct OfItsOwn {
+    long number = 3;
+    static void *operator new(size_t size) { return counted++, malloc(size); }
+    static void operator delete(void *block) { counted--, free(block); }
+    static int counted;
+};
+int OfItsOwn::counted = 0;
+
+void a_class_has_operators_of_its_own() {
+    OfItsOwn *one = kept(new OfItsOwn);
+    CHECK(OfItsOwn::counted == 1 && one->number == 3);
+    delete one;
+    CHECK(OfItsOwn::counted == 0);
+    std::unique_ptr<OfItsOwn[]> many(new OfItsOwn[3]);
+    CHECK(OfItsOwn::counted == 0);
+}
+
+// Each thread throws through `new` while others allocate.
+void failures_in_threads() {
+    std::vector<std::thread> threads;
+    std::atomic<int> caught{0};
+    for (int t = 0; t < 8; t++) {
+        threads.emplace_back([&caught] {
+            for (int i = 0; i < 1000; i++) {
+                std::vector<std::string> some(20, std::string(size_t(i % 300), 's'));
+                try {
+                    kept(::operator new[](PTRDIFF_MAX));
+                } catch (const std::bad_alloc &) {
+                    caught++;
+                }
+                if (!kept(::operator new[](PTRDIFF_MAX, std::nothrow)))
+                    caught++;
+            }
+        });
+    }
+    for (auto &thread : threads)
+        thread.join();
+    CHECK(caught == 16000, "%d", caught.load());
 }
 
 // Constructed before main and destroyed after it.
@@ -296,6 +500,14 @@ const check checks[] = {
     {"every_operator_form", every_operator_form},
     {"impossible_sizes_throw", impossible_sizes_throw},
     {"the_new_handler_is_asked", the_new_handler_is_asked},
+    {"odd_alignments", odd_alignments},
+    {"what_the_handler_frees_is_enough", what_the_handler_frees_is_enough},
+    {"a_thread_is_cancelled_in_the_handler", a_thread_is_cancelled_in_the_handler},
+    {"deletes_with_wrong_sizes", deletes_with_wrong_sizes},
+    {"blocks_of_malloc_and_of_new_are_the_same", blocks_of_malloc_and_of_new_are_the_same},
+    {"delete_preserves_errno", delete_preserves_errno},
+    {"a_class_has_operators_of_its_own", a_class_has_operators_of_its_own},
+    {"failures_in_threads", failures_in_threads},
     {"static_objects", static_objects},
     {"thread_local_objects", thread_local_objects},
     {"exceptions_in_threads", exceptions_in_threads},

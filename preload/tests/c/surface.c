@@ -14,6 +14,15 @@ static void whole_surface_is_exported(void) {
         "malloc_stats", "mallopt", "cfree",
         "__libc_malloc", "__libc_calloc", "__libc_realloc", "__libc_free", "__libc_memalign",
         "__libc_valloc", "__libc_pvalloc", "__libc_mallinfo", "__libc_mallopt",
+        /* C++'s operators new and delete, by the names that compilers give them. */
+        "_Znwm", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_t",
+        "_ZnwmSt11align_val_tRKSt9nothrow_t",
+        "_Znam", "_ZnamRKSt9nothrow_t", "_ZnamSt11align_val_t",
+        "_ZnamSt11align_val_tRKSt9nothrow_t",
+        "_ZdlPv", "_ZdlPvm", "_ZdlPvRKSt9nothrow_t", "_ZdlPvSt11align_val_t",
+        "_ZdlPvmSt11align_val_t", "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+        "_ZdaPv", "_ZdaPvm", "_ZdaPvRKSt9nothrow_t", "_ZdaPvSt11align_val_t",
+        "_ZdaPvmSt11align_val_t", "_ZdaPvSt11align_val_tRKSt9nothrow_t",
     };
     const char *library = getenv("LD_PRELOAD");
     CHECK(library && *library, "nothing is preloaded");

@@ -17,6 +17,9 @@ pub fn run_check(source: &str, check: &str) -> Option<Outcome> {
         "deepbind.c" => {
             command.env("SLACKWATER_CHECK_PLUGIN", built("deepbound.c")?);
         }
+        "plugin_operators.c" => {
+            command.env("SLACKWATER_CHECK_PLUGIN", built("own_operators.cpp")?);
+        }
         "two.c" => {
             command.env("LD_PRELOAD", with_library("next_allocator.c", false)?);
         }

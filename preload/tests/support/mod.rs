@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const LIBRARY: &str = "libslackwater_preload.so";
 
 /// Another library to run the same tests against, for comparison; empty means the system's own malloc.
-const OTHER_LIBRARY: &str = "SLACKWATER_TEST_LIBRARY";
+pub const OTHER_LIBRARY: &str = "SLACKWATER_TEST_LIBRARY";
 
 /// Generous: what takes this long hangs. An unoptimised library on a busy machine is far below it.
 pub const LIMIT: Duration = Duration::from_secs(300);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::support::{LIMIT, installed, plain, run};
 
 /// Sources that make libraries.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "plugin.c",
     "early.c",
     "interposer.c",
@@ -17,10 +17,15 @@ const LIBRARIES: [&str; 8] = [
     "next_allocator.c",
     "audit.c",
     "recorder.c",
+    "own_operators.cpp",
 ];
 
 /// Programs that are linked with one of these.
-const LINKED: [(&str, &str); 2] = [("forks.c", "early.c"), ("foreign.c", "early_foreign.c")];
+const LINKED: [(&str, &str); 3] = [
+    ("forks.c", "early.c"),
+    ("foreign.c", "early_foreign.c"),
+    ("library_operators.cpp", "own_operators.cpp"),
+];
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c");
 
