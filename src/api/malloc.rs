@@ -13,7 +13,7 @@ use crate::geometry::size_class::{GRANULE, MAX_CLASS_BYTES, SizeClass};
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::heap::large;
-use crate::os::biased_lock::{AT_REST, BiasedLock, OwnerWord};
+use crate::os::biased_lock::{BiasedLock, OwnerWord};
 use crate::os::report::Line;
 use crate::os::tls::ThreadWord;
 use crate::os::{self, Linux};
@@ -25,7 +25,7 @@ use crate::stack;
 #[inline(always)]
 fn with_cache<T>(operation: impl FnOnce(&ThreadCache) -> Option<T>) -> Option<T> {
     let word = ThreadWord::of_this_thread();
-    if word.get() != AT_REST {
+    if !word.is_at_rest() {
         return None;
     }
     // SAFETY: the word says that the thread has a cache.

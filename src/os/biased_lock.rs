@@ -40,6 +40,13 @@ pub(crate) const AT_REST: usize = 2;
 /// The owner's word, which only the owner writes.
 pub(crate) trait OwnerWord: Copy {
     fn get(self) -> usize;
+
+    /// Does it say [`AT_REST`]?
+    #[inline(always)]
+    fn is_at_rest(self) -> bool {
+        self.get() == AT_REST
+    }
+
     /// Release: what the owner did before is visible to whoever reads this value (Acquire).
     fn set(self, value: usize);
 

@@ -12,7 +12,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::os::biased_lock::{BUSY, OwnerWord};
+use crate::os::biased_lock::{AT_REST, BUSY, OwnerWord};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("slackwater supports x86_64 and aarch64");
@@ -167,6 +167,24 @@ impl OwnerWord for ThreadWord {
             );
         }
         value
+    }
+
+    /// The same as one comparison with memory: the compiler would load what it cannot see is only compared.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn is_at_rest(self) -> bool {
+        // SAFETY: reads this thread's own word.
+        unsafe {
+            asm!(
+                "cmp qword ptr fs:[{}], {}",
+                "jne {}",
+                in(reg) self.0,
+                const AT_REST,
+                label { return false },
+                options(nostack),
+            );
+        }
+        true
     }
 
     /// Writes the word. A compiler barrier: what comes before stays before, and after after. On
