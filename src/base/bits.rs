@@ -1,7 +1,7 @@
 //! The 512 bits of a segment's pages.
 
 use crate::base::atomics::{AtomicU64, Ordering};
-use crate::base::units::{CHUNK_PAGES, PageIndex, Pages, SEGMENT_CHUNKS, SEGMENT_PAGES};
+use crate::base::units::{CHUNK_PAGES, PageIndex, Pages, SEGMENT_PAGES};
 
 const WORDS: usize = SEGMENT_PAGES as usize / 64;
 
@@ -150,7 +150,11 @@ impl PageBits {
 
     /// The part of these bits that lies in `run`.
     pub fn within(&self, run: PageRun) -> PageBits {
-        PageBits(core::array::from_fn(|i| self.0[i] & word_mask(i, run)))
+        let mut bits = PageBits::EMPTY;
+        for word in Self::words_of(run) {
+            bits.0[word] = self.0[word] & word_mask(word, run);
+        }
+        bits
     }
 
     /// The first page at or after `from` that is set, or `SEGMENT_PAGES`.
@@ -196,7 +200,16 @@ impl PageBits {
 
     /// The length of the longest run.
     pub fn longest_run(&self) -> Pages {
-        Pages(self.runs().map(|run| run.pages.0).max().unwrap_or(0))
+        let (mut longest, mut open) = (0, 0);
+        for word in self.0 {
+            if word == u64::MAX {
+                open += 64;
+                continue;
+            }
+            longest = longest.max(open + word.trailing_ones()).max(longest_run_in(word));
+            open = word.leading_ones();
+        }
+        Pages(longest.max(open))
     }
 
     /// The lowest run of `pages` set bits that starts at a multiple of `align_pages`.
@@ -209,21 +222,58 @@ impl PageBits {
 
     /// A mask of the chunks (16 pages each) whose pages are all set.
     pub fn full_chunks(&self) -> u32 {
-        self.fold_chunks(|lane| lane == 0xffff)
+        self.each_chunk(|low, high| low & high)
     }
 
     /// A mask of the chunks with at least one page set.
     pub fn nonempty_chunks(&self) -> u32 {
-        self.fold_chunks(|lane| lane != 0)
+        self.each_chunk(|low, high| low | high)
     }
 
-    fn fold_chunks(&self, test: impl Fn(u16) -> bool) -> u32 {
+    /// A mask of the chunks whose pages, combined two by two, are set: in all four chunks of a word at once.
+    fn each_chunk(&self, combine: impl Fn(u64, u64) -> u64) -> u32 {
+        /// The lowest bit of each chunk, and what brings the four of them together in the highest bits.
+        const LOWEST: u64 = 0x0001_0001_0001_0001;
+        const GATHER: u64 = 1 << 60 | 1 << 45 | 1 << 30 | 1 << 15;
         let mut mask = 0;
-        for chunk in 0..SEGMENT_CHUNKS {
-            mask |= (test(self.chunk(chunk)) as u32) << chunk;
+        for (word, &bits) in self.0.iter().enumerate() {
+            // A chunk's lowest bit is combined with its 15 others; what comes to the higher ones from the next chunk
+            // does not matter.
+            let folded = [8, 4, 2, 1].iter().fold(bits, |bits, by| combine(bits, bits >> by));
+            let chunks = (folded & LOWEST).wrapping_mul(GATHER) >> 60;
+            mask |= (chunks as u32) << (word * 4);
         }
         mask
     }
+}
+
+/// The length of the longest run of set bits in a word that is not full. What begins a run of twice the length begins
+/// one of that length, and so does what lies behind it: the length is doubled as long as there are such, and then
+/// found bit by bit.
+fn longest_run_in(word: u64) -> u32 {
+    if word == 0 {
+        return 0;
+    }
+    // `starts[k]`: the bits where `2^k` set ones begin.
+    let mut starts = [word; 6];
+    let mut k = 0;
+    while k < 5 {
+        let next = starts[k] & starts[k] >> (1 << k);
+        if next == 0 {
+            break;
+        }
+        k += 1;
+        starts[k] = next;
+    }
+    let (mut found, mut length) = (starts[k], 1 << k);
+    for k in (0..k).rev() {
+        let longer = found & starts[k] >> length;
+        if longer != 0 {
+            found = longer;
+            length += 1 << k;
+        }
+    }
+    length
 }
 
 impl AtomicPageBits {

@@ -245,9 +245,11 @@ fn remove_oldest(
     // SAFETY: the caller owns the cache, and `len` is within the capacity.
     let slots = unsafe { bin.slots(len) };
     put(&slots[..count as usize]);
-    for (to, from) in slots.iter().zip(&slots[count as usize..]) {
-        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
+    let first = bin.slots.load(Ordering::Relaxed);
+    // SAFETY: within the array, as said.
+    let kept = unsafe { first.add(count as usize) };
+    // SAFETY: the same array, of which the caller has all for itself.
+    unsafe { first.copy_from(kept, (len - count) as usize) };
     bin.len.store(len - count, Ordering::Relaxed);
     cache.spills.add(1);
     cache.classes[class.index()].spilled.add(count as u64);

@@ -71,7 +71,7 @@ impl Countdowns {
         if rate == 0 {
             return Countdown::OFF;
         }
-        let bytes = distance(&mut self.chance(), rate).min(LONGEST as u64) as u32;
+        let bytes = distance(&mut self.chance(), rate, LONGEST as u64) as u32;
         Countdown { bytes, rate: rate as u32 }
     }
 
@@ -81,8 +81,8 @@ impl Countdowns {
         if countdown.rate == 0 {
             return None;
         }
-        let hit = countdown.bytes < LONGEST
-            || distance(&mut self.chance(), countdown.rate as u64) <= over + 1;
+        let hit =
+            countdown.bytes < LONGEST || is_within(self.chance(), countdown.rate as u64, over + 1);
         hit.then_some(countdown.rate)
     }
 
@@ -150,17 +150,17 @@ impl Chance {
     }
 }
 
-/// Bytes to the next hit, itself included: geometric with mean about `rate`.
+/// Bytes to the next hit, itself included, but `most` if there are more: geometric with mean about `rate`.
 ///
 /// By J. von Neumann, "Various Techniques Used in Connection with Random Digits" (1951): runs of
 /// falling random numbers make exact exponential variates, with comparisons alone. The whole part of
 /// one is how many runs had an even length, the fraction is what the first odd one began with.
-fn distance(chance: &mut Chance, rate: u64) -> u64 {
+fn distance(chance: &mut Chance, rate: u64, most: u64) -> u64 {
     if rate <= EVERY {
         return 1;
     }
     let mut whole = 0u64;
-    loop {
+    while whole * rate < most {
         let first = chance.next();
         let mut last = first;
         let mut is_odd = true;
@@ -173,10 +173,11 @@ fn distance(chance: &mut Chance, rate: u64) -> u64 {
             is_odd = !is_odd;
         }
         if is_odd {
-            return whole * rate + fraction_of(rate, first) + 1;
+            return (whole * rate + fraction_of(rate, first) + 1).min(most);
         }
         whole += 1;
     }
+    most
 }
 
 /// Is the next hit within `units` bytes? As [`distance`] says; but where hits are further apart than that its first
@@ -186,7 +187,7 @@ fn is_within(mut chance: Chance, rate: u64, units: u64) -> bool {
     if units < rate && fraction_of(rate, ahead.next()) >= units {
         return false;
     }
-    distance(&mut chance, rate) <= units
+    distance(&mut chance, rate, units.saturating_add(1)) <= units
 }
 
 /// So large a part of `rate` as `number` is of all numbers.
@@ -225,7 +226,7 @@ mod tests {
         const DRAWS: u32 = 200_000;
         let rate = 10_000u64;
         let mut chance = Chance(7);
-        let draws: Vec<u64> = (0..DRAWS).map(|_| distance(&mut chance, rate)).collect();
+        let draws: Vec<u64> = (0..DRAWS).map(|_| distance(&mut chance, rate, u64::MAX)).collect();
         for bound in [1u64, 100, 1000, 5000, 10_000, 20_000, 50_000] {
             let beyond = draws.iter().filter(|&&draw| draw > bound).count() as f64;
             let share = (-(bound as f64) / rate as f64).exp();
@@ -275,7 +276,7 @@ mod tests {
     fn whether_the_next_hit_is_near_is_what_its_distance_says() {
         for seed in 0..20_000 {
             let rate = 1 + seed % 7 * 1000;
-            let hit = distance(&mut Chance(seed), rate);
+            let hit = distance(&mut Chance(seed), rate, u64::MAX);
             for units in [1, hit - 1, hit, hit + 1, rate - 1, rate, rate + 1, 5 * rate] {
                 let expected = hit <= units;
                 assert_eq!(
