@@ -86,7 +86,6 @@ pub(crate) fn capture_interrupted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     #[test]
     fn what_was_interrupted_need_not_have_a_stack() {
@@ -96,39 +95,5 @@ mod tests {
             let registers = Registers { pc: 0x5555_0000_0000, sp, fp: sp, lr: 0 };
             assert_eq!(capture_interrupted(&registers, &mut scratch, &mut frames), 0);
         }
-    }
-
-    thread_local! {
-        static IS_CLAIMED: Cell<bool> = const { Cell::new(false) };
-    }
-
-    /// Of this test's thread only: others capture meanwhile.
-    fn claims_too_much(
-        registers: &Registers,
-        memory: &mut dyn StackMemory,
-        frames: &mut [u64],
-    ) -> usize {
-        if !IS_CLAIMED.get() {
-            return walk_frame_pointers(registers, memory, frames);
-        }
-        frames[0] = registers.sp;
-        frames[1] = memory.is_wanted(registers.sp) as u64;
-        frames[2] = memory.is_wanted(registers.sp + (1 << 20)) as u64;
-        frames[3] = memory.word(registers.sp & !7).is_some() as u64;
-        usize::MAX
-    }
-
-    #[test]
-    fn the_walker_that_is_set_walks_what_capture_copied() {
-        let here = address_in_frame();
-        let mut scratch = Box::new(Scratch::new());
-        let mut frames = [0; MAX_FRAMES];
-        IS_CLAIMED.set(true);
-        set_walker(claims_too_much);
-        let count = capture(&mut scratch, &mut frames, here);
-        set_walker(walk_frame_pointers);
-        assert_eq!(count, MAX_FRAMES, "a walker that claims too much is not believed");
-        assert!(frames[0] < here as u64);
-        assert_eq!(frames[1..4], [0, 1, 1]);
     }
 }
