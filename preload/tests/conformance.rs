@@ -130,6 +130,19 @@ mod lifecycle {
     );
 }
 
+mod late {
+    crate::checks::checks!(
+        "late.c",
+        crate::succeeds,
+        [
+            variables_that_come_later_are_not_read,
+            a_vfork_child_may_be_the_first,
+            a_copy_may_be_the_first,
+            forked_children_may_be_the_first,
+        ]
+    );
+}
+
 mod forks {
     crate::checks::checks!(
         "forks.c",

@@ -25,12 +25,18 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::api::start;
 use crate::base::units::PAGE_BYTES;
 use crate::heap::HEAP;
+use crate::heap::knobs::{self, Knobs};
 use crate::os::{self, signals};
 use crate::stack::{self, Registers};
 
-/// Are there guarded blocks, so that something could be told of a fault? Decided when the process starts. To be
-/// asked outside malloc.
+/// Are there guarded blocks, or will there be, so that something could be told of a fault? Decided when the process
+/// starts. To be asked outside malloc.
 pub fn are_to_be_told() -> bool {
+    // A heap that was not asked for yet need not start for the answer where the defaults hold.
+    let are_by_default = const { Knobs::DEFAULT.profile_rate_bytes != 0 };
+    if !HEAP.is_ready() && !knobs::are_set() {
+        return are_by_default;
+    }
     start::is_ready() && HEAP.sampler.is_guarding()
 }
 

@@ -13,7 +13,7 @@ use crate::caches::bin::Bins;
 use crate::heap::HEAP;
 use crate::heap::central;
 use crate::os;
-use crate::os::{pin, streams};
+use crate::os::streams;
 use crate::release::{self, RELEASE};
 
 /// The word of the thread that holds everything while it forks, or 0. The handlers around a fork from
@@ -21,17 +21,6 @@ use crate::release::{self, RELEASE};
 static HOLDER: AtomicUsize = AtomicUsize::new(0);
 
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-
-/// Before `main`: for a program that does not allocate before, and for one whose first allocation was libc's own,
-/// for its list of handlers.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOADED: extern "C" fn() = loaded;
-
-extern "C" fn loaded() {
-    pin::pin();
-    register();
-}
 
 /// Registers the handlers, once. When the heap has been started, outside of it: libc may allocate for its list.
 pub(crate) fn register() {

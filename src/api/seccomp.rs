@@ -17,6 +17,7 @@
 //! and what other threads have in their caches when they do themselves. There is no way back: a filter stays, too, and
 //! so does what was said here if the kernel then refuses it.
 
+use crate::api::start;
 use crate::heap::HEAP;
 use crate::os::{self, seccomp};
 use crate::release::{RELEASE, forbid_ticker, wait_for_its_end};
@@ -41,6 +42,8 @@ fn expect(is_strict: bool) {
     if HEAP.is_ready() && !is_known && !HEAP.is_of_this_process() {
         return;
     }
+    // What the heap's start calls is called before.
+    start::is_ready();
     seccomp::announce(is_strict);
     if !is_known {
         forbid_ticker(&RELEASE);

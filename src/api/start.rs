@@ -1,17 +1,36 @@
-//! How the process's heap comes into being: once, when something is first asked of it.
+//! How the process's heap comes into being: once, when something is first asked of it. A process that never asks has
+//! none, and most of what a start costs is saved.
 
 use crate::api::fork_handlers;
 use crate::api::thread_exit;
 use crate::figures::root;
-use crate::heap::HEAP;
+use crate::heap::{HEAP, knobs};
 use crate::os::report::Line;
-use crate::os::{self, Linux};
+use crate::os::{self, Linux, pin};
 
 /// Makes the heap usable if it is not yet; `false` if the system does not grant it addresses, or this is a
 /// signal handler that interrupted the start. Mostly a load.
 #[inline]
 pub(crate) fn is_ready() -> bool {
     HEAP.is_ready() || start()
+}
+
+/// Before `main`: what later could not be had, would take memory, or would be something else.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOADED: extern "C" fn() = loaded;
+
+extern "C" fn loaded() {
+    pin::pin();
+    HEAP.remember_process();
+    thread_exit::create_exit_key();
+    // Knobs hold as they were set when the process started.
+    if knobs::are_set() {
+        is_ready();
+    }
+    // For a program that does not allocate before its first fork, and for one whose first allocation was libc's own,
+    // for its list of handlers.
+    fork_handlers::register();
 }
 
 #[cold]

@@ -1,7 +1,7 @@
 //! What happens to a thread's cache when the thread ends.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::api::copies::see_to_copy;
 use crate::caches::bin::Bins;
@@ -12,17 +12,23 @@ use crate::heap::central;
 use crate::hooks::sections;
 use crate::os::biased_lock::OwnerWord;
 
-/// The key whose destructor runs when a thread ends; [`NO_KEY`] where there is none to be had.
+/// The key whose destructor runs when a thread ends, and 1 more; [`NO_KEY`] where there is none to be had.
 static EXIT_KEY: AtomicU32 = AtomicU32::new(NO_KEY);
-const NO_KEY: u32 = u32::MAX;
+const NO_KEY: u32 = 0;
 
-/// Creates the key. When the heap starts: early keys need no memory of their own.
+/// Somebody has created the key, or tried to.
+static IS_CREATED: AtomicBool = AtomicBool::new(false);
+
+/// Creates the key, once. Before the program has many of its own: early keys need no memory of their own.
 pub(crate) fn create_exit_key() {
+    if IS_CREATED.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let mut key = 0;
     // SAFETY: `key` is a valid place, and `thread_ends` a destructor of the right type.
     let result = unsafe { libc::pthread_key_create(&mut key, Some(thread_ends)) };
     if result == 0 {
-        EXIT_KEY.store(key, Ordering::Relaxed);
+        EXIT_KEY.store(key + 1, Ordering::Relaxed);
     }
 }
 
@@ -31,7 +37,7 @@ pub(crate) fn announce(cache: &'static ThreadCache) -> bool {
     let key = EXIT_KEY.load(Ordering::Relaxed);
     let value = core::ptr::from_ref(cache).cast::<c_void>();
     // SAFETY: the key was created; the value is only handed back to `thread_ends`.
-    key != NO_KEY && unsafe { libc::pthread_setspecific(key, value) } == 0
+    key != NO_KEY && unsafe { libc::pthread_setspecific(key - 1, value) } == 0
 }
 
 /// The thread ends: its blocks go back, its record is for the next thread. Frees that come after

@@ -24,7 +24,7 @@
 
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::geometry::arena::MAX_BYTES;
 use crate::geometry::reason::ReleaseReason;
@@ -397,10 +397,29 @@ fn complain(variable: &CStr, value: &[u8], expected: &str) {
 /// What says a variable's value.
 pub(crate) type Environment = fn(&CStr) -> Option<&'static [u8]>;
 
-/// The process's environment, as far as it is about the allocator. Mostly no variable is, which is found by looking at
-/// each of them once; then none is asked for by its name.
+/// What is known of the environment: see [`are_set`].
+static VARIABLES: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+const UNKNOWN: u8 = 0;
+const NONE: u8 = 1;
+const SOME: u8 = 2;
+
+/// Is any variable of the environment about the allocator? Mostly none is, which is found by looking at each of them
+/// once, and when the process starts: later the program may have changed its environment.
+pub(crate) fn are_set() -> bool {
+    match VARIABLES.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let are_set = os::has_variables(b"SLACKWATER_");
+            VARIABLES.store(if are_set { SOME } else { NONE }, Ordering::Relaxed);
+            are_set
+        }
+        known => known == SOME,
+    }
+}
+
+/// The process's environment, as far as it is about the allocator. Where no variable is, none is asked for by its name.
 pub(crate) fn environment() -> Environment {
-    if os::has_variables(b"SLACKWATER_") { os::environment } else { |_| None }
+    if are_set() { os::environment } else { |_| None }
 }
 
 /// The most bytes of addresses that the heap may have.

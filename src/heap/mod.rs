@@ -45,8 +45,11 @@ pub(crate) struct Heap {
     ready: AtomicU32,
     /// The thread that makes the heap ready, by its word's address.
     starter: AtomicUsize,
-    /// The process whose heap this is, and how a copy of it knows that it is not that.
+    /// The process whose heap this is, and that in which it was loaded before; 0 where it is not known yet. The heap
+    /// may be started in a child of `vfork`, which shares the memory: it is that of both then.
     process: AtomicU32,
+    loaded_in: AtomicU32,
+    /// How a copy of the process knows that it is not that.
     copy_mark: CopyMark,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
@@ -70,6 +73,7 @@ impl Heap {
             ready: AtomicU32::new(UNTOUCHED),
             starter: AtomicUsize::new(0),
             process: AtomicU32::new(0),
+            loaded_in: AtomicU32::new(0),
             copy_mark: CopyMark::new(),
             has_barrier: AtomicBool::new(false),
         }
@@ -91,6 +95,11 @@ impl Heap {
         {
             os::yield_now();
         }
+    }
+
+    /// Its code has been loaded, in the calling process.
+    pub fn remember_process(&self) {
+        self.loaded_in.store(os::process(), Ordering::Relaxed);
     }
 
     /// Makes the heap usable by `start`, once, whoever comes first; returns whether it is then. The calling
@@ -185,7 +194,9 @@ impl Heap {
 
     /// This process is a copy of the one that the heap was of, and the heap is whole.
     pub fn adopt_in_this_process(&self) {
-        self.process.store(os::process(), Ordering::Relaxed);
+        let process = os::process();
+        self.process.store(process, Ordering::Relaxed);
+        self.loaded_in.store(process, Ordering::Relaxed);
         self.copy_mark.settle();
     }
 
@@ -193,7 +204,8 @@ impl Heap {
     /// memory but will leave it; threads that it starts are not the program's. Nor in a copy to which nobody has seen
     /// yet.
     pub fn is_of_this_process(&self) -> bool {
-        !self.copy_mark.is_copy() && self.process.load(Ordering::Relaxed) == os::process()
+        let known = [&self.process, &self.loaded_in].map(|process| process.load(Ordering::Relaxed));
+        !self.copy_mark.is_copy() && known.contains(&os::process())
     }
 
     /// Is this process a copy of the one that the heap is of, to which nobody has seen yet? Two loads.
