@@ -22,7 +22,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"SLACKWTR");
 
 /// Goes up whenever the meaning or the place of anything reachable from the root changes (a test
 /// compares the places with those of this version).
-pub(crate) const LAYOUT_VERSION: u32 = 12;
+pub(crate) const LAYOUT_VERSION: u32 = 13;
 
 /// The ELF note: its name, with the terminating zero, and its type.
 pub const NOTE_NAME: &[u8] = b"Slackwater\0";

@@ -200,7 +200,7 @@ impl Arena {
         Arena {
             base: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            samples: AtomicUsize::new(usize::MAX),
+            samples: AtomicUsize::new(0),
             page_map: AtomicPtr::new(ptr::null_mut()),
             segments: AtomicPtr::new(ptr::null_mut()),
             index: AtomicPtr::new(ptr::null_mut()),

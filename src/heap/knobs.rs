@@ -468,6 +468,9 @@ pub(crate) fn summary_wanted() -> bool {
 ///
 /// Each is a number of its own: a reader beside a writer may see some of the old values and some of
 /// the new, which is harmless, for each is valid by itself.
+///
+/// A cell holds in which bits its knob differs from the default. So all are 0 before one is set, and the heap, of which
+/// they are a part, takes no room in a program's file.
 #[repr(C)]
 pub(crate) struct KnobCells {
     release: AtomicU64,
@@ -479,20 +482,20 @@ pub(crate) struct KnobCells {
 
 impl KnobCells {
     pub const fn new() -> KnobCells {
-        let defaults = Knobs::DEFAULT.numbers();
-        let mut numbers = [const { AtomicU64::new(0) }; NUMBERS.len()];
-        let mut i = 0;
-        while i < numbers.len() {
-            numbers[i] = AtomicU64::new(defaults[i]);
-            i += 1;
-        }
         KnobCells {
-            release: AtomicU64::new(1),
-            ticker: AtomicU64::new(1),
-            coverage: AtomicU64::new(0b1111),
-            gate: AtomicU64::new(GateMode::Auto as u64),
-            numbers,
+            release: AtomicU64::new(0),
+            ticker: AtomicU64::new(0),
+            coverage: AtomicU64::new(0),
+            gate: AtomicU64::new(0),
+            numbers: [const { AtomicU64::new(0) }; NUMBERS.len()],
         }
+    }
+
+    /// What a number is where its cell holds 0.
+    const DEFAULTS: [u64; NUMBERS.len()] = Knobs::DEFAULT.numbers();
+
+    fn number(&self, at: usize) -> u64 {
+        self.numbers[at].load(Ordering::Relaxed) ^ KnobCells::DEFAULTS[at]
     }
 
     pub fn load(&self, environment: Environment) {
@@ -501,36 +504,41 @@ impl KnobCells {
 
     /// [`Knobs::cache_bytes`], for the slow paths that ask only for that.
     pub fn cache_bytes(&self) -> u64 {
-        self.numbers[CACHE_BYTES].load(Ordering::Relaxed)
+        self.number(CACHE_BYTES)
     }
 
     /// [`Knobs::epoch_ms`], likewise.
     pub fn epoch_ms(&self) -> u64 {
-        self.numbers[EPOCH_MS].load(Ordering::Relaxed)
+        self.number(EPOCH_MS)
     }
 
     /// Sets all; the caller has validated them.
     pub fn set(&self, knobs: &Knobs) {
-        self.release.store(knobs.release as u64, Ordering::Relaxed);
-        self.ticker.store(knobs.ticker as u64, Ordering::Relaxed);
-        self.coverage.store(knobs.coverage.to_bits(), Ordering::Relaxed);
-        self.gate.store(knobs.gate as u64, Ordering::Relaxed);
-        for (cell, value) in self.numbers.iter().zip(knobs.numbers()) {
-            cell.store(value, Ordering::Relaxed);
+        let default = Knobs::DEFAULT;
+        self.release.store((knobs.release ^ default.release) as u64, Ordering::Relaxed);
+        self.ticker.store((knobs.ticker ^ default.ticker) as u64, Ordering::Relaxed);
+        let coverage = knobs.coverage.to_bits() ^ default.coverage.to_bits();
+        self.coverage.store(coverage, Ordering::Relaxed);
+        self.gate.store(knobs.gate as u64 ^ default.gate as u64, Ordering::Relaxed);
+        let values = knobs.numbers().into_iter().zip(KnobCells::DEFAULTS);
+        for (cell, (value, default)) in self.numbers.iter().zip(values) {
+            cell.store(value ^ default, Ordering::Relaxed);
         }
     }
 
     pub fn get(&self) -> Knobs {
-        let gate = self.gate.load(Ordering::Relaxed);
+        let default = Knobs::DEFAULT;
+        let gate = self.gate.load(Ordering::Relaxed) ^ default.gate as u64;
+        let coverage = self.coverage.load(Ordering::Relaxed) ^ default.coverage.to_bits();
         let mut knobs = Knobs {
-            release: self.release.load(Ordering::Relaxed) != 0,
-            ticker: self.ticker.load(Ordering::Relaxed) != 0,
-            coverage: Coverage::from_bits(self.coverage.load(Ordering::Relaxed)),
+            release: default.release ^ (self.release.load(Ordering::Relaxed) != 0),
+            ticker: default.ticker ^ (self.ticker.load(Ordering::Relaxed) != 0),
+            coverage: Coverage::from_bits(coverage),
             // Out of range only in another process's memory.
             gate: GATE_MODES.get(gate as usize).map_or(GateMode::Auto, |&(_, mode)| mode),
             ..Knobs::DEFAULT
         };
-        knobs.set_numbers(core::array::from_fn(|i| self.numbers[i].load(Ordering::Relaxed)));
+        knobs.set_numbers(core::array::from_fn(|at| self.number(at)));
         knobs
     }
 }

@@ -132,7 +132,7 @@ impl GroupMemory {
     pub fn read(files: &impl Files, place: &CStr, text: &mut [u8]) -> Option<GroupMemory> {
         let (version, path) = group_of(files, place, text)?;
         let mut group = find(files, version, &path, text)?;
-        let found = group.read(files, &NAMES[version as usize], text);
+        let found = group.read(files, version.names(), text);
         (found != GroupMemory::default()).then_some(found)
     }
 }
@@ -204,11 +204,18 @@ impl Files for Kernel {
     }
 }
 
-/// The two versions of control groups.
+/// The two versions of control groups. Neither is 0: what may have one, and has none yet, is all zeros then, and takes
+/// no room in a program's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
-    V1,
-    V2,
+    V1 = 1,
+    V2 = 2,
+}
+
+impl Version {
+    fn names(self) -> &'static Names {
+        &NAMES[self as usize - Version::V1 as usize]
+    }
 }
 
 /// A file, and the name of the number in it; without one the file has that number alone.
@@ -489,7 +496,7 @@ fn find(files: &impl Files, version: Version, path: &Path, text: &mut [u8]) -> O
 /// Where no such hierarchy is mounted, something else may show its files in the usual place (lxcfs does,
 /// and sandboxes with a kernel of their own). It has no root that could be another's.
 fn stand_in(version: Version, place: Place<'_>) -> Option<Group> {
-    let mut folder = Path::new(NAMES[version as usize].place)?;
+    let mut folder = Path::new(version.names().place)?;
     let top = folder.len;
     if place.ups > 0 {
         return None;
@@ -589,7 +596,7 @@ impl Group {
 
     /// What the gate wants of that.
     fn room(&mut self, files: &impl Files, text: &mut [u8]) -> Option<MemoryRoom> {
-        let names = &NAMES[self.version as usize];
+        let names = self.version.names();
         let lowest = self.lowest(files, names, text);
         let [limit, high] = lowest.map(|lowest| {
             let lowest = lowest?;

@@ -47,6 +47,15 @@ impl PurgeLimits {
     }
 }
 
+/// Limits that let nothing be done.
+pub(super) const NOTHING: PurgeLimits = PurgeLimits {
+    pages: 0,
+    calls: 0,
+    delay_epochs: [0; KINDS],
+    coverage: Coverage::NONE,
+    stop: None,
+};
+
 /// No limit: whatever waits, and whatever the knobs say.
 pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
     pages: u64::MAX,
@@ -60,7 +69,7 @@ pub(super) const EVERYTHING: PurgeLimits = PurgeLimits {
 /// be any thread's; a thread of our own has it on its stack.
 pub(crate) struct Batch {
     ranges: [AddressRange; PURGE_BATCH],
-    places: [(SegmentIndex, PageRun); PURGE_BATCH],
+    places: [(SegmentIndex, PageIndex, Pages); PURGE_BATCH],
     len: usize,
 }
 
@@ -77,10 +86,9 @@ pub(crate) struct Purged {
 
 impl Batch {
     pub const fn new() -> Batch {
-        let nothing = PageRun { first: PageIndex(0), pages: Pages(1) };
         Batch {
             ranges: [AddressRange { start: 0, bytes: 0 }; PURGE_BATCH],
-            places: [(SegmentIndex(0), nothing); PURGE_BATCH],
+            places: [(SegmentIndex(0), PageIndex(0), Pages(0)); PURGE_BATCH],
             len: 0,
         }
     }
@@ -116,7 +124,8 @@ pub(crate) fn purge(
         calls += outcome.calls;
         let (mut wanted, mut given_by_batch) = ([0; KINDS], 0);
         let mut locked = page_heap.lock();
-        for (i, &(segment, run)) in batch.places[..batch.len].iter().enumerate() {
+        for (i, &(segment, first, pages)) in batch.places[..batch.len].iter().enumerate() {
+            let run = PageRun::new(first, pages);
             let given_back = outcome.refused >> i & 1 == 0;
             let by_reason =
                 settle(&mut locked, arena, totals, (now, os.now()), segment, run, given_back);
@@ -247,7 +256,7 @@ fn claim_batch(
                 let offset = segment.0 as usize * SEGMENT_BYTES + run.first.byte_offset();
                 states.claim(run);
                 claimed += run.pages.0 as u64;
-                batch.places[batch.len] = (segment, run);
+                batch.places[batch.len] = (segment, run.first, run.pages);
                 batch.ranges[batch.len] =
                     AddressRange { start: arena.base() + offset, bytes: run.pages.bytes().get() };
                 batch.len += 1;

@@ -7,7 +7,7 @@ use super::gate::GateState;
 use super::interior::InteriorBatch;
 use super::journal::Journal;
 use super::lifecycle::Lifecycle;
-use super::purge::{Batch, EVERYTHING, PurgeLimits};
+use super::purge::{Batch, NOTHING, PurgeLimits};
 use super::records::RecordBatch;
 use crate::base::units::Epoch;
 use crate::os::cgroup::Scratch;
@@ -191,6 +191,6 @@ pub(crate) struct Assistant {
 
 impl Assistant {
     const fn new() -> Assistant {
-        Assistant { thread: RawThread::new(), limits: Lock::new(EVERYTHING) }
+        Assistant { thread: RawThread::new(), limits: Lock::new(NOTHING) }
     }
 }

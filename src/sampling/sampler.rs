@@ -35,8 +35,9 @@ const MAX_WARM: usize = 64;
 ///
 /// # Invariants
 /// - `tables` is null, or the only way to a mapping of [`Tables`].
-/// - The samples `1..fresh` have been used; those of them that are not live are either warm, or stand in
-///   the queue from `oldest` to `newest`, `waiting` of them, the one closed first in front.
+/// - Where there are tables `fresh` is at least 1, and the samples `1..fresh` have been used; those of them that are
+///   not live are either warm, or stand in the queue from `oldest` to `newest`, `waiting` of them, the one closed
+///   first in front.
 /// - The first `warm` of `warm_slots` have the pages open that their records name, `warm_pages` together.
 pub(super) struct State {
     tables: *mut Tables,
@@ -92,13 +93,13 @@ impl Sampler {
                 warm_slots: [0; MAX_WARM],
                 warm_pages: 0,
                 peak_pages: 0,
-                fresh: 1,
+                fresh: 0,
                 waiting: 0,
                 oldest: 0,
                 newest: 0,
                 is_refused: false,
             }),
-            budget: AtomicU64::new(u64::MAX),
+            budget: AtomicU64::new(0),
             paced: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             warm: AtomicUsize::new(0),
@@ -253,6 +254,7 @@ impl Sampler {
                 return None;
             };
             state.tables = memory as *mut Tables;
+            state.fresh = 1;
             self.readings.tables.store(memory, Ordering::Relaxed);
             self.readings.started.store(os::precise_now().0, Ordering::Relaxed);
             let mut open = Open { sampler: self, state, touched: 0 };

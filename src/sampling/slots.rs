@@ -45,7 +45,7 @@ enum Guards {
 /// - The slots below `ready` are mapped, and accessible or guarded.
 /// - Slots are touched only between [`Slots::open`] and [`Slots::close`] of theirs.
 pub(crate) struct Slots {
-    is_guarded: bool,
+    is_unguarded: bool,
     /// The kernel has no guard markers.
     has_no_markers: bool,
     ready: u32,
@@ -99,17 +99,17 @@ impl Place {
 
 impl Slots {
     pub const fn new() -> Slots {
-        Slots { is_guarded: true, has_no_markers: false, ready: 0 }
+        Slots { is_unguarded: false, has_no_markers: false, ready: 0 }
     }
 
     /// Without guards, from the start.
     pub fn switch_guards_off(&mut self) {
-        self.is_guarded = false;
+        self.is_unguarded = true;
     }
 
     /// Are slots guarded, as far as is known?
     pub fn has_guards(&self) -> bool {
-        self.is_guarded
+        !self.is_unguarded
     }
 
     /// Makes a place in slot `index` accessible; it reads as zero. `false`: the system has no memory for it,
@@ -163,7 +163,7 @@ impl Slots {
 
     fn guards_of(&self, index: SlotIndex) -> Guards {
         match index as u32 {
-            _ if !self.is_guarded => Guards::Off,
+            _ if self.is_unguarded => Guards::Off,
             0..FIRST_SLOTS => Guards::Protections,
             _ if !self.has_no_markers => Guards::Markers,
             FIRST_SLOTS..PROTECTED_SLOTS => Guards::Protections,

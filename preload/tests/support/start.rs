@@ -45,6 +45,21 @@ fn libc_alone_is_needed() {
     assert!(dynamic.contains("NODELETE"), "nobody asks the loader to keep it: {dynamic}");
 }
 
+/// What is in the file and is written to is read from there, and each of its pages copied: the heap and what gives its
+/// memory back, 60 KiB of zeros, are not.
+#[test]
+fn what_is_written_to_is_not_in_the_file() {
+    let Some(sections) = readelf("what_is_written_to_is_not_in_the_file", "-SW") else { return };
+    let bytes = |name: &str| {
+        let mut words = sections.lines().flat_map(|line| line.split_whitespace());
+        words.find(|&word| word == name);
+        let bytes = words.nth(3).and_then(|bytes| u64::from_str_radix(bytes, 16).ok());
+        bytes.unwrap_or_else(|| panic!("no section {name}: {sections}"))
+    };
+    let (data, bss) = (bytes(".data"), bytes(".bss"));
+    assert!(data <= 2048 && bss > 32 << 10, "{data} bytes, and {bss} that are zeros");
+}
+
 /// The loader writes each, and looks for each name in all that is loaded.
 #[test]
 fn relocations_are_few() {

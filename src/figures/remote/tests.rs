@@ -65,7 +65,7 @@ fn the_layout_is_that_of_its_version() {
     assert_eq!(
         (ROOT.layout_version, places),
         (
-            12,
+            13,
             [
                 152, 1016, 1960, 5696, 96, 264, 20480, 576, 135320, 88, 72, 144, 512, 0, 1912, 0,
                 1920, 1968, 3824, 24, 32, 2048, 58

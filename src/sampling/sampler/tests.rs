@@ -7,8 +7,11 @@ use crate::testing::test_random::Random;
 use std::sync::Barrier;
 
 /// A heap in which what is asked for is sampled.
+/// Samples of it are taken one by one, and as many as a test wants.
 fn heap() -> TestHeap {
-    TestHeap::with_segments(512)
+    let test = TestHeap::with_segments(512);
+    test.heap.sampler.set_rate(0, u64::MAX);
+    test
 }
 
 fn take(test: &TestHeap, bytes: usize, align: usize) -> usize {
