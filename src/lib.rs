@@ -74,6 +74,13 @@ pub fn end_by_panic(place: (&str, u32)) -> ! {
     os::report::end_by_panic(place)
 }
 
+/// The value of a variable whose name begins with `SLACKWATER_`. For the preload library, when it is loaded: a later
+/// `setenv` may free what this refers to.
+#[doc(hidden)]
+pub fn environment(name: &core::ffi::CStr) -> Option<&'static [u8]> {
+    knobs::environment()(name)
+}
+
 /// Lets other threads run for a moment, by a call that malloc makes in any case.
 #[doc(hidden)]
 pub fn yield_now() {

@@ -1,4 +1,5 @@
-//! The functions that the compiler calls to move, fill and compare bytes, as this library calls them.
+//! The functions that the compiler calls to move, fill and compare bytes, as this library calls them; and the one that
+//! measures texts.
 //!
 //! By these names libc's would be called, or those of a library in between: a checker's, for one, that keeps something
 //! per thread. The allocator's own threads have no such storage, for libc does not know them. So within this library
@@ -136,5 +137,17 @@ global_asm!(
     "3:",
     "ret",
     ".size slackwater_compare, . - slackwater_compare",
+    // Texts here are short: names of variables, symbols and files.
+    ".globl strlen",
+    ".hidden strlen",
+    ".type strlen, @function",
+    "strlen:",
+    "mov rax, -1",
+    "2:",
+    "inc rax",
+    "cmp byte ptr [rdi + rax], 0",
+    "jne 2b",
+    "ret",
+    ".size strlen, . - strlen",
     ".popsection",
 );

@@ -8,17 +8,18 @@
 //! its `malloc`, by whatever way, finds this library's. A program that opens no such plugin is left as it is.
 
 use core::arch::naked_asm;
+use core::array;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::transmute;
 use core::ptr;
 
-use crate::libc_names as names;
 use crate::next::{self, Next};
 use crate::once::Once;
-use crate::symbols::{LinkMap, Name, Symbols};
-use crate::{operators, told};
+use crate::operators;
+use crate::symbols::{Function, LinkMap, Name, Symbols};
 
 pub(crate) static DLOPEN: Next = Next::named(c"dlopen");
+static DLINFO: Next = Next::named(c"dlinfo");
 
 /// `dlopen(3)`: prepares for what is to be opened and goes on in libc's, which sees by its return address who has
 /// called, and looks for libraries where that one's are.
@@ -64,6 +65,7 @@ pub unsafe extern "C" fn dlopen(file: *const c_char, flags: c_int) -> *mut c_voi
     )
 }
 
+type Tell = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;
 type Open = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 
 /// What is to be done before something is opened. Returns libc's `dlopen`.
@@ -79,9 +81,7 @@ extern "C" fn prepare(flags: c_int) -> Open {
         REDIRECTED.call(|| {
             // Afterwards nobody finds glibc's own.
             next::find(&[&next::ALLOCATOR]);
-            if let Some(symbols) = symbols_of_libc(open) {
-                symbols.change(replacements().map(|(name, ours)| (Name::new(name), ours)));
-            }
+            redirect(open);
         });
     }
     open
@@ -91,35 +91,61 @@ extern "C" fn opens_nothing(_: *const c_char, _: c_int) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// What is to be found under glibc's names. Ours, by the names that programs have no functions of their own under
-/// where there are such.
-fn replacements() -> [(&'static CStr, *const ()); 24] {
-    [
-        (c"malloc", names::__libc_malloc as *const ()),
-        (c"free", names::__libc_free as *const ()),
-        (c"cfree", names::__libc_free as *const ()),
-        (c"calloc", names::__libc_calloc as *const ()),
-        (c"realloc", names::__libc_realloc as *const ()),
-        (c"memalign", names::__libc_memalign as *const ()),
-        (c"valloc", names::__libc_valloc as *const ()),
-        (c"pvalloc", names::__libc_pvalloc as *const ()),
-        (c"mallinfo", names::__libc_mallinfo as *const ()),
-        (c"mallopt", names::__libc_mallopt as *const ()),
-        (c"__libc_malloc", names::__libc_malloc as *const ()),
-        (c"__libc_free", names::__libc_free as *const ()),
-        (c"__libc_calloc", names::__libc_calloc as *const ()),
-        (c"__libc_realloc", names::__libc_realloc as *const ()),
-        (c"__libc_memalign", names::__libc_memalign as *const ()),
-        (c"__libc_valloc", names::__libc_valloc as *const ()),
-        (c"__libc_pvalloc", names::__libc_pvalloc as *const ()),
-        (c"aligned_alloc", crate::aligned_alloc as *const ()),
-        (c"posix_memalign", crate::posix_memalign as *const ()),
-        (c"malloc_usable_size", crate::malloc_usable_size as *const ()),
-        (c"malloc_trim", crate::malloc_trim as *const ()),
-        (c"mallinfo2", told::mallinfo2 as *const ()),
-        (c"malloc_info", told::malloc_info as *const ()),
-        (c"malloc_stats", told::malloc_stats as *const ()),
-    ]
+/// What is to be found under glibc's names, each with the name that this library has it under: one that programs have
+/// no function of their own under, where there is such. One text, for the loader would have to relocate a table of
+/// many.
+const REPLACEMENTS: &str = "\
+    malloc\0__libc_malloc\0\
+    free\0__libc_free\0\
+    cfree\0__libc_free\0\
+    calloc\0__libc_calloc\0\
+    realloc\0__libc_realloc\0\
+    memalign\0__libc_memalign\0\
+    valloc\0__libc_valloc\0\
+    pvalloc\0__libc_pvalloc\0\
+    mallinfo\0__libc_mallinfo\0\
+    mallopt\0__libc_mallopt\0\
+    __libc_malloc\0__libc_malloc\0\
+    __libc_free\0__libc_free\0\
+    __libc_calloc\0__libc_calloc\0\
+    __libc_realloc\0__libc_realloc\0\
+    __libc_memalign\0__libc_memalign\0\
+    __libc_valloc\0__libc_valloc\0\
+    __libc_pvalloc\0__libc_pvalloc\0\
+    aligned_alloc\0aligned_alloc\0\
+    posix_memalign\0posix_memalign\0\
+    malloc_usable_size\0malloc_usable_size\0\
+    malloc_trim\0malloc_trim\0\
+    mallinfo2\0mallinfo2\0\
+    malloc_info\0malloc_info\0\
+    malloc_stats\0malloc_stats\0";
+
+const REPLACED: usize = 24;
+
+/// The names of [`REPLACEMENTS`]: glibc's, and this library's.
+fn replacements() -> [(Name, Name); REPLACED] {
+    let mut texts = REPLACEMENTS.as_bytes().split_inclusive(|&byte| byte == 0);
+    let mut name = || {
+        let text = texts.next().and_then(|text| CStr::from_bytes_with_nul(text).ok());
+        // Nothing has a name without a letter.
+        Name::new(text.unwrap_or(c""))
+    };
+    array::from_fn(|_| (name(), name()))
+}
+
+fn redirect(open: Open) {
+    let (Some(libcs), Some(ours)) = (symbols_of_libc(open), Symbols::of_this_library()) else {
+        return;
+    };
+    let changes: [(Name, *const ()); REPLACED] =
+        replacements().map(|(name, own)| match ours.function(own) {
+            Function::At(function) => (name, function.cast_const().cast()),
+            _ => (name, ptr::null()),
+        });
+    // All are to be of one allocator.
+    if changes.iter().all(|(_, function)| !function.is_null()) {
+        libcs.change(changes);
+    }
 }
 
 /// The symbols of libc, or none where they cannot be told.
@@ -128,8 +154,10 @@ fn symbols_of_libc(open: Open) -> Option<Symbols> {
     let libc = unsafe { open(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     let mut map: *const LinkMap = ptr::null();
     let place = (&raw mut map).cast();
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let tell = unsafe { transmute::<*mut c_void, Option<Tell>>(DLINFO.address()) }?;
     // SAFETY: `libc` is a handle, and this request writes a pointer there.
-    if libc.is_null() || unsafe { libc::dlinfo(libc, libc::RTLD_DI_LINKMAP, place) } != 0 {
+    if libc.is_null() || unsafe { tell(libc, libc::RTLD_DI_LINKMAP, place) } != 0 {
         return None;
     }
     // SAFETY: the loader's own record of a module that stays.

@@ -6,7 +6,9 @@
 //! that ends by a signal or by `_exit` says nothing.
 
 use core::cell::UnsafeCell;
-use core::ffi::c_int;
+use core::ffi::c_long;
+
+use crate::syscalls::call;
 
 /// Names the socket.
 const VARIABLE: &core::ffi::CStr = c"SLACKWATER_EXIT_SOCKET";
@@ -37,20 +39,14 @@ static ADDRESS: Address = Address(UnsafeCell::new(libc::sockaddr_un {
 }));
 
 extern "C" fn start() {
-    // SAFETY: the name is a C string.
-    let name = unsafe { libc::getenv(VARIABLE.as_ptr()) };
-    if name.is_null() {
-        return;
-    }
+    let Some(name) = slackwater::environment(VARIABLE) else { return };
     let path = ADDRESS.0.get();
     // SAFETY: a place inside of the static.
     let path = unsafe { &raw mut (*path).sun_path };
-    // SAFETY: `getenv` returned a C string.
-    let bytes = unsafe { libc::strlen(name) };
     // One that does not fit, with a zero at its end, is none.
-    if bytes < size_of::<[libc::c_char; 108]>() {
+    if name.len() < size_of::<[libc::c_char; 108]>() {
         // SAFETY: that many bytes are there, and have room; nobody else looks at them yet.
-        unsafe { path.cast::<libc::c_char>().copy_from_nonoverlapping(name, bytes) };
+        unsafe { path.cast::<u8>().copy_from_nonoverlapping(name.as_ptr(), name.len()) };
     }
 }
 
@@ -61,28 +57,33 @@ extern "C" fn finish() {
     if first == 0 {
         return;
     }
+    let [family, kind] =
+        [libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC].map(|n| n as usize);
     // SAFETY: plain numbers.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    let socket = unsafe { call(libc::SYS_socket, [family, kind, 0, 0, 0]) };
     if socket >= 0 {
+        let socket = socket as usize;
         wait_at(socket, address);
         // SAFETY: it is ours.
-        unsafe { libc::close(socket) };
+        unsafe { call(libc::SYS_close, [socket, 0, 0, 0, 0]) };
     }
 }
 
-fn wait_at(socket: c_int, address: *const libc::sockaddr_un) {
+fn wait_at(socket: usize, address: *const libc::sockaddr_un) {
     for option in [libc::SO_SNDTIMEO, libc::SO_RCVTIMEO] {
-        let bytes = size_of::<libc::timeval>() as libc::socklen_t;
-        let patience = (&raw const PATIENCE).cast();
+        let bytes = size_of::<libc::timeval>();
+        let patience = (&raw const PATIENCE).addr();
+        let arguments = [socket, libc::SOL_SOCKET as usize, option as usize, patience, bytes];
         // SAFETY: the value is of that many bytes.
-        unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, patience, bytes) };
+        unsafe { call(libc::SYS_setsockopt, arguments) };
     }
-    let bytes = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    let target = [socket, address.addr(), size_of::<libc::sockaddr_un>(), 0, 0];
     // SAFETY: the address is of that many bytes, with a zero after the path.
-    let connect = || unsafe { libc::connect(socket, address.cast(), bytes) } as isize;
+    let connect = || unsafe { call(libc::SYS_connect, target) };
     let mut byte = 0u8;
+    let place = [socket, (&raw mut byte).addr(), 1, 0, 0];
     // SAFETY: one byte has room.
-    let mut read = || unsafe { libc::read(socket, (&raw mut byte).cast(), 1) };
+    let mut read = || unsafe { call(libc::SYS_read, place) };
     if in_spite_of_signals(connect) == 0 {
         in_spite_of_signals(&mut read);
     }
@@ -90,7 +91,7 @@ fn wait_at(socket: c_int, address: *const libc::sockaddr_un) {
 
 /// A call that a signal has interrupted is made again: what has a limit of time is not restarted by the
 /// kernel, and the child of a program that ends is often one that it has just sent a signal.
-fn in_spite_of_signals(mut call: impl FnMut() -> isize) -> isize {
+fn in_spite_of_signals(mut call: impl FnMut() -> c_long) -> c_long {
     for _ in 0..MAX_INTERRUPTIONS {
         let outcome = call();
         // SAFETY: no preconditions.

@@ -18,6 +18,7 @@
 
 use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::transmute;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use core::{hint, ptr, slice};
 
@@ -130,8 +131,8 @@ impl Survey {
         let mut survey =
             Survey { is_past_this: false, is_another_before: false, next: NextForms::Missing };
         let place = (&raw mut survey).cast();
-        // SAFETY: it calls the function, which has the right type, with each module and with the place.
-        unsafe { libc::dl_iterate_phdr(Some(survey_module), place) };
+        // SAFETY: the function knows the place.
+        unsafe { each_module(survey_module, place) };
         survey
     }
 
@@ -178,6 +179,25 @@ impl Survey {
             }
         }
         matches!(self.next, NextForms::Missing)
+    }
+}
+
+type Visit = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+
+/// Programs without a C++ library never ask for it, so it is looked for here, where the loader is asked anyway.
+static DL_ITERATE_PHDR: Next = Next::named(c"dl_iterate_phdr");
+
+/// Calls `visit` with each module and with `place`, until it returns another number than 0.
+///
+/// # Safety
+/// `visit` may be called with `place`.
+unsafe fn each_module(visit: Visit, place: *mut c_void) {
+    type Iterate = unsafe extern "C" fn(Visit, *mut c_void) -> c_int;
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let iterate = unsafe { transmute::<*mut c_void, Option<Iterate>>(DL_ITERATE_PHDR.address()) };
+    if let Some(iterate) = iterate {
+        // SAFETY: the caller's contract is the same.
+        unsafe { iterate(visit, place) };
     }
 }
 
@@ -276,8 +296,8 @@ impl Modules {
     fn find() -> Modules {
         let mut modules = Modules { ranges: [(0, 0); 8], found: 0 };
         let place = (&raw mut modules).cast();
-        // SAFETY: it calls the function, which has the right type, with each module and with the place.
-        unsafe { libc::dl_iterate_phdr(Some(look_at), place) };
+        // SAFETY: the function knows the place.
+        unsafe { each_module(look_at, place) };
         modules
     }
 

@@ -255,8 +255,8 @@ unsafe fn set_handler(next: &Next, signal: c_int, handler: sighandler_t) -> sigh
         action.sa_flags = SA_RESETHAND | SA_NODEFER | SA_INTERRUPT;
     } else {
         action.sa_flags = SA_RESTART;
-        // SAFETY: the place is valid.
-        unsafe { libc::sigaddset(&mut action.sa_mask, signal) };
+        // SAFETY: a set of signals begins with those that the kernel knows, as bits of a word: the first is 1.
+        unsafe { *(&raw mut action.sa_mask).cast::<u64>() = 1 << (signal - 1) };
     }
     // SAFETY: both are valid.
     match unsafe { set_action(signal, &action, &mut before) } {

@@ -108,6 +108,21 @@ extern "C" fn route(
     if next.is_null() { refuse as *const c_void } else { next }
 }
 
+/// Makes a call for this library, by libc's function: the result, or -1 and the error in `errno`.
+///
+/// # Safety
+/// As for the call that is made.
+pub unsafe fn call(number: c_long, arguments: [usize; 5]) -> c_long {
+    type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize) -> c_long;
+    let [first, second, third, fourth, fifth] = arguments;
+    // SAFETY: null, which is none, or the function of that name, which takes as many numbers as a call has arguments.
+    match unsafe { transmute::<*mut c_void, Option<Syscall>>(SYSCALL.address()) } {
+        // SAFETY: the caller's contract is the same.
+        Some(next) => unsafe { next(number, first, second, third, fourth, fifth) },
+        None => refuse(),
+    }
+}
+
 /// In the place of a `syscall` that no library has.
 extern "C" fn refuse() -> c_long {
     set_errno(libc::ENOSYS);

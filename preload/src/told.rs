@@ -4,18 +4,22 @@
 //! A thread may be cancelled where it writes to a stream of the program's. So these have the ABI through which
 //! that may unwind; they hold nothing meanwhile.
 
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::transmute;
 use core::ptr;
 
-unsafe extern "C" {
-    /// libc's stream of this name, or what the program has put in its place.
-    static stderr: *mut libc::FILE;
-}
+use crate::next::Next;
 
-unsafe extern "C-unwind" {
-    fn fprintf(stream: *mut libc::FILE, format: *const c_char, ...) -> c_int;
-    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
-}
+type Print = unsafe extern "C-unwind" fn(*mut libc::FILE, *const c_char, ...) -> c_int;
+type SetCancelState = unsafe extern "C" fn(c_int, *mut c_int) -> c_int;
+
+// What hardly any program needs is looked for when it is asked for: never in a signal's handler, where nobody may
+// write to a stream.
+
+/// libc's stream of this name, or what the program has put in its place.
+static STDERR: Next = Next::named(c"stderr");
+static FPRINTF: Next = Next::named(c"fprintf");
+static PTHREAD_SETCANCELSTATE: Next = Next::named(c"pthread_setcancelstate");
 
 /// Of `<pthread.h>`: no request to end this thread is followed.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
@@ -99,14 +103,18 @@ pub extern "C-unwind" fn malloc_stats() {
         c"slackwater: live=%llu rounding=%llu free_blocks=%llu thread_cache=%llu \
         dirty=%llu metadata=%llu sampled=%llu mapped=%llu purged_pages=%llu\n";
     let mut before = 0;
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let set_state =
+        unsafe { transmute::<*mut c_void, Option<SetCancelState>>(PTHREAD_SETCANCELSTATE.first()) };
+    // SAFETY: null, which is none, or libc's variable, which is read as any program does.
+    let stream = unsafe { STDERR.first().cast::<*mut libc::FILE>().as_ref() };
+    let (Some(set_state), Some(&stream)) = (set_state, stream) else { return };
     // SAFETY: the state is one that there is, and there is a place for the one before.
-    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
-    // SAFETY: libc's variable, which is read as any program does.
-    let stream = unsafe { stderr };
+    unsafe { set_state(PTHREAD_CANCEL_DISABLE, &raw mut before) };
     // SAFETY: the stream is open (or else the program may not ask), and the format takes all nine.
     unsafe { print(stream, FORMAT.as_ptr()) };
     // SAFETY: the state is the thread's own of before.
-    unsafe { pthread_setcancelstate(before, ptr::null_mut()) };
+    unsafe { set_state(before, ptr::null_mut()) };
 }
 
 /// Writes what both tell: the bytes of each kind, what is mapped, and the pages that were given back.
@@ -114,11 +122,14 @@ pub extern "C-unwind" fn malloc_stats() {
 /// # Safety
 /// The stream is open, and the format is a text with a zero at its end that takes up to nine unsigned long longs.
 unsafe extern "C-unwind" fn print(stream: *mut libc::FILE, format: *const c_char) {
+    // SAFETY: null, which is none, or the function of that name, which has this type.
+    let print = unsafe { transmute::<*mut c_void, Option<Print>>(FPRINTF.first()) };
+    let Some(print) = print else { return };
     let snapshot = slackwater::snapshot();
     let memory = snapshot.memory_bytes;
     // SAFETY: the caller says so; what a format does not take is left out.
     unsafe {
-        fprintf(
+        print(
             stream,
             format,
             memory.live,
