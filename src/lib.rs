@@ -77,6 +77,7 @@ pub fn end_by_panic(place: (&str, u32)) -> ! {
 /// The value of a variable whose name begins with `SLACKWATER_`. For the preload library, when it is loaded: a later
 /// `setenv` may free what this refers to.
 #[doc(hidden)]
+#[unsafe(link_section = "slackwater_start")]
 pub fn environment(name: &core::ffi::CStr) -> Option<&'static [u8]> {
     knobs::environment()(name)
 }

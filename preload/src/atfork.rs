@@ -20,6 +20,7 @@ pub(crate) static REGISTER: Next = Next::named(c"__register_atfork");
 /// # Safety
 /// As for glibc's: the handlers stay where they are as long as the library does which `library` names.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = "slackwater_start")]
 pub unsafe extern "C" fn __register_atfork(
     before: Handler,
     in_parent: Handler,

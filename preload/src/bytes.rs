@@ -57,7 +57,7 @@ onward! {
 macro_rules! choose {
     ($name:literal, $place:ident, $simple:literal) => {
         global_asm!(
-            ".pushsection .text.slackwater_bytes,\"ax\",@progbits",
+            ".pushsection slackwater_start,\"ax\",@progbits",
             concat!(".globl ", $name),
             concat!(".hidden ", $name),
             concat!(".type ", $name, ", @function"),
@@ -81,7 +81,7 @@ choose!("memcmp", COMPARE, "slackwater_compare");
 choose!("bcmp", DIFFER, "slackwater_compare");
 
 global_asm!(
-    ".pushsection .text.slackwater_bytes,\"ax\",@progbits",
+    ".pushsection slackwater_start,\"ax\",@progbits",
     ".globl slackwater_copy",
     ".hidden slackwater_copy",
     ".type slackwater_copy, @function",

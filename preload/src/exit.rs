@@ -38,6 +38,7 @@ static ADDRESS: Address = Address(UnsafeCell::new(libc::sockaddr_un {
     sun_path: [0; 108],
 }));
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn start() {
     let Some(name) = slackwater::environment(VARIABLE) else { return };
     let path = ADDRESS.0.get();
@@ -50,6 +51,7 @@ extern "C" fn start() {
     }
 }
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn finish() {
     let address = ADDRESS.0.get();
     // SAFETY: nobody writes to it any more.

@@ -45,6 +45,7 @@ use slackwater::malloc;
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = start;
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn start() {
     slackwater::unwind::leave_out_this_library();
     next::find(&[

@@ -76,6 +76,7 @@ pub static ALLOCATOR: [&Next; 5] = [&FREE, &LIBC_FREE, &REALLOC, &LIBC_REALLOC, 
 
 /// Looks for all of these, in one pass through the modules that come after this one, as far as libc. When this library
 /// is loaded: a signal's handler, which may not ask the loader, then has nothing to look for.
+#[unsafe(link_section = "slackwater_start")]
 pub fn find(all: &[&[&Next]]) {
     let each = || all.iter().copied().flatten();
     for map in symbols::modules_after_this() {

@@ -43,12 +43,14 @@ enum Owner {
     Nobody,
 }
 
+#[unsafe(link_section = ".data.slackwater_start")]
 static OWNER: AtomicU8 = AtomicU8::new(Owner::Unknown as u8);
 
 /// Requests below this many bytes are for the thread's cache.
 ///
 /// # Invariants
 /// [`SERVED`] where the owner is known to be the C++ library, and 0 elsewhere.
+#[unsafe(link_section = ".data.slackwater_start")]
 static SERVED_BELOW: AtomicUsize = AtomicUsize::new(0);
 const SERVED: usize = MAX_CLASS_BYTES + 1;
 
@@ -75,6 +77,7 @@ fn owner() -> Owner {
     found
 }
 
+#[unsafe(link_section = "slackwater_start")]
 fn look_for_owner() -> Owner {
     if is_surely_nobodys() {
         return Owner::Nobody;
@@ -94,6 +97,7 @@ fn look_for_owner() -> Owner {
 }
 
 /// What most programs are that are not C++'s: the modules after this one are understood, and none has the first form.
+#[unsafe(link_section = "slackwater_start")]
 fn is_surely_nobodys() -> bool {
     let mut are_there_others = false;
     let none_has_it = symbols::modules_after_this().all(|map| {

@@ -28,9 +28,11 @@ type SetHandler = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
 const SA_INTERRUPT: c_int = 0x2000_0000;
 
 /// Does the stand-in take the default's place?
+#[unsafe(link_section = ".data.slackwater_start")]
 static STANDS_IN: AtomicBool = AtomicBool::new(false);
 
 /// When the library is loaded, and [`NEXT`] has been looked for.
+#[unsafe(link_section = "slackwater_start")]
 pub(crate) fn start() {
     if !faults::are_to_be_told() {
         return;

@@ -216,6 +216,7 @@ impl Symbols {
     }
 
     /// The symbol of that name, in the version that is meant where none is named.
+    #[unsafe(link_section = "slackwater_start")]
     fn find(&self, name: Name) -> Option<&Symbol> {
         let Name { hash, .. } = name;
         let [buckets, first, filter_words, shift] = [0, 1, 2, 3].map(|at| self.word(at));

@@ -20,12 +20,14 @@ static START: extern "C" fn() = start;
 #[unsafe(link_section = ".fini_array")]
 static FINISH: extern "C" fn() = finish;
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn start() {
     if crate::heap::knobs::summary_wanted() {
         OUTPUT.store(os::duplicate_stderr(), Ordering::Relaxed);
     }
 }
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn finish() {
     let output = OUTPUT.swap(-1, Ordering::Relaxed);
     if output >= 0 {

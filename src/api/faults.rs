@@ -31,11 +31,11 @@ use crate::stack::{self, Registers};
 
 /// Are there guarded blocks, or will there be, so that something could be told of a fault? Decided when the process
 /// starts. To be asked outside malloc.
+#[unsafe(link_section = "slackwater_start")]
 pub fn are_to_be_told() -> bool {
-    // A heap that was not asked for yet need not start for the answer where the defaults hold.
-    let are_by_default = const { Knobs::DEFAULT.profile_rate_bytes != 0 };
-    if !HEAP.is_ready() && !knobs::are_set() {
-        return are_by_default;
+    // Where the defaults hold the heap need not start for the answer.
+    if !knobs::are_set() {
+        return const { Knobs::DEFAULT.profile_rate_bytes != 0 };
     }
     start::is_ready() && HEAP.sampler.is_guarding()
 }
@@ -76,6 +76,7 @@ pub unsafe extern "C" fn tell_and_end(
 /// How [`tell_and_end`] is installed: called once, all signals blocked, and not on an alternate stack, which is the
 /// program's. So the default is in force when the kernel calls it: a fault in there ends the process, and so does the
 /// access when it is made again, without a system call if the block was none that is guarded.
+#[unsafe(link_section = "slackwater_start")]
 pub fn stand_in() -> libc::sigaction {
     // SAFETY: all-zero is a valid action.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };

@@ -6,6 +6,7 @@ use crate::api::start;
 /// Registers the allocator's handlers around `fork`, if they are not yet: the first allocation does. libc calls the
 /// handlers that were registered first last before a fork; so whoever lets libraries register theirs before that
 /// calls this before. Any thread; a load, mostly.
+#[unsafe(link_section = "slackwater_start")]
 pub fn register() {
     fork_handlers::register();
 }

@@ -20,9 +20,11 @@ use crate::release::{self, RELEASE};
 /// inside malloc (a signal handler forks) do nothing: whatever the interrupted call holds stays held.
 static HOLDER: AtomicUsize = AtomicUsize::new(0);
 
+#[unsafe(link_section = ".data.slackwater_start")]
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 
 /// Registers the handlers, once. When the heap has been started, outside of it: libc may allocate for its list.
+#[unsafe(link_section = "slackwater_start")]
 pub(crate) fn register() {
     if IS_REGISTERED.load(Ordering::Relaxed) || IS_REGISTERED.swap(true, Ordering::Relaxed) {
         return;

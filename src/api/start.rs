@@ -4,7 +4,7 @@
 use crate::api::fork_handlers;
 use crate::api::thread_exit;
 use crate::figures::root;
-use crate::heap::{HEAP, knobs};
+use crate::heap::{self, HEAP, knobs};
 use crate::os::report::Line;
 use crate::os::{self, Linux, pin};
 
@@ -20,9 +20,10 @@ pub(crate) fn is_ready() -> bool {
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;
 
+#[unsafe(link_section = "slackwater_start")]
 extern "C" fn loaded() {
     pin::pin();
-    HEAP.remember_process();
+    heap::remember_process();
     thread_exit::create_exit_key();
     // Knobs hold as they were set when the process started.
     if knobs::are_set() {

@@ -13,10 +13,12 @@ use crate::hooks::sections;
 use crate::os::biased_lock::OwnerWord;
 
 /// The key whose destructor runs when a thread ends, and 1 more; [`NO_KEY`] where there is none to be had.
+#[unsafe(link_section = ".data.slackwater_start")]
 static EXIT_KEY: AtomicU32 = AtomicU32::new(NO_KEY);
 const NO_KEY: u32 = 0;
 
 /// Somebody has created the key, or tried to.
+#[unsafe(link_section = ".data.slackwater_start")]
 static IS_CREATED: AtomicBool = AtomicBool::new(false);
 
 /// Creates the key, once. Before the program has many of its own: early keys need no memory of their own.

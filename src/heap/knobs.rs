@@ -398,6 +398,7 @@ fn complain(variable: &CStr, value: &[u8], expected: &str) {
 pub(crate) type Environment = fn(&CStr) -> Option<&'static [u8]>;
 
 /// What is known of the environment: see [`are_set`].
+#[unsafe(link_section = ".data.slackwater_start")]
 static VARIABLES: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 const UNKNOWN: u8 = 0;
@@ -406,6 +407,7 @@ const SOME: u8 = 2;
 
 /// Is any variable of the environment about the allocator? Mostly none is, which is found by looking at each of them
 /// once, and when the process starts: later the program may have changed its environment.
+#[unsafe(link_section = "slackwater_start")]
 pub(crate) fn are_set() -> bool {
     match VARIABLES.load(Ordering::Relaxed) {
         UNKNOWN => {
@@ -453,7 +455,10 @@ pub(crate) fn profile_guards(environment: Environment) -> bool {
 
 /// Whether a summary was asked for.
 pub(crate) fn summary_wanted() -> bool {
-    let value = environment()(c"SLACKWATER_SUMMARY");
+    if !are_set() {
+        return false;
+    }
+    let value = os::environment(c"SLACKWATER_SUMMARY");
     match value {
         None | Some(b"" | b"0") => false,
         Some(b"1") => true,

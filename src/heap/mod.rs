@@ -26,6 +26,16 @@ use crate::sampling::Sampler;
 /// The process's heap.
 pub(crate) static HEAP: Heap = Heap::new();
 
+/// The process that the allocator's code was loaded in; 0 where it is not known yet. A heap may be started in a child
+/// of `vfork`, which shares the memory: it is that of both then.
+#[unsafe(link_section = ".data.slackwater_start")]
+static LOADED_IN: AtomicU32 = AtomicU32::new(0);
+
+/// The allocator's code has been loaded, in the calling process.
+pub(crate) fn remember_process() {
+    LOADED_IN.store(os::process(), Ordering::Relaxed);
+}
+
 /// States of [`Heap::ready`].
 const UNTOUCHED: u32 = 0;
 const STARTING: u32 = 1;
@@ -45,11 +55,8 @@ pub(crate) struct Heap {
     ready: AtomicU32,
     /// The thread that makes the heap ready, by its word's address.
     starter: AtomicUsize,
-    /// The process whose heap this is, and that in which it was loaded before; 0 where it is not known yet. The heap
-    /// may be started in a child of `vfork`, which shares the memory: it is that of both then.
+    /// The process whose heap this is, and how a copy of it knows that it is not that.
     process: AtomicU32,
-    loaded_in: AtomicU32,
-    /// How a copy of the process knows that it is not that.
     copy_mark: CopyMark,
     /// Whether the kernel has the barrier that taking over a cache needs.
     has_barrier: AtomicBool,
@@ -73,7 +80,6 @@ impl Heap {
             ready: AtomicU32::new(UNTOUCHED),
             starter: AtomicUsize::new(0),
             process: AtomicU32::new(0),
-            loaded_in: AtomicU32::new(0),
             copy_mark: CopyMark::new(),
             has_barrier: AtomicBool::new(false),
         }
@@ -95,11 +101,6 @@ impl Heap {
         {
             os::yield_now();
         }
-    }
-
-    /// Its code has been loaded, in the calling process.
-    pub fn remember_process(&self) {
-        self.loaded_in.store(os::process(), Ordering::Relaxed);
     }
 
     /// Makes the heap usable by `start`, once, whoever comes first; returns whether it is then. The calling
@@ -196,7 +197,7 @@ impl Heap {
     pub fn adopt_in_this_process(&self) {
         let process = os::process();
         self.process.store(process, Ordering::Relaxed);
-        self.loaded_in.store(process, Ordering::Relaxed);
+        LOADED_IN.store(process, Ordering::Relaxed);
         self.copy_mark.settle();
     }
 
@@ -204,7 +205,7 @@ impl Heap {
     /// memory but will leave it; threads that it starts are not the program's. Nor in a copy to which nobody has seen
     /// yet.
     pub fn is_of_this_process(&self) -> bool {
-        let known = [&self.process, &self.loaded_in].map(|process| process.load(Ordering::Relaxed));
+        let known = [&self.process, &LOADED_IN].map(|process| process.load(Ordering::Relaxed));
         !self.copy_mark.is_copy() && known.contains(&os::process())
     }
 

@@ -83,6 +83,7 @@ pub(crate) fn link_map_of(address: u64) -> u64 {
 
 /// The module that `address` is in, which is read: another thread may unload a module while this one looks at
 /// it. So it must be one that cannot go away, as those on the stack and the [`lasting`] ones.
+#[unsafe(link_section = "slackwater_start")]
 pub(crate) fn module_of(address: u64) -> Option<Module> {
     let Object { start, end, header, link_map, .. } = find(address)?;
     let mut module = Module { start, end, header, link_map, identity: 0 };
@@ -158,6 +159,7 @@ impl Module {
     }
 
     /// What its linker called this very build; nothing if it did not.
+    #[unsafe(link_section = "slackwater_start")]
     pub fn build_id(&self) -> &'static [u8] {
         let Some((headers, bias)) = self.segments() else { return &[] };
         let notes = headers.iter().filter(|header| header.p_type == libc::PT_NOTE);

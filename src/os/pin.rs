@@ -37,6 +37,7 @@ fn is_marked_to_stay() -> bool {
 
 /// Keeps the shared object that this is part of from being unloaded. While it is being loaded, when
 /// asking the loader is allowed. The executable itself is never unloaded.
+#[unsafe(link_section = "slackwater_start")]
 pub(crate) fn pin() {
     if is_marked_to_stay() {
         return;

@@ -117,6 +117,37 @@ fn calls_before_main_are_few() {
     }
 }
 
+/// What is resident in `main`, and how often the kernel was asked for a page until then. Both depend on where modules
+/// lie, for the kernel maps the pages around one that is missed: so the least of many starts is meant.
+#[test]
+fn little_is_resident_after_a_start() {
+    let Some(program) = built("start.c") else { return };
+    let path = named(&program, "telling");
+    let least = |library: Option<&Path>| {
+        let starts = (0..20).map(|_| {
+            let mut command = plain(&path);
+            command.env_remove("LD_LIBRARY_PATH").env_remove("SLACKWATER_TEST_LIBRARY");
+            if let Some(library) = library {
+                command.env("LD_PRELOAD", library);
+            }
+            let said = run(&mut command, "", LIMIT).expect_success().stdout;
+            ["Rss:", "Faults:"].map(|name| {
+                let line = said.lines().find_map(|line| line.strip_prefix(name));
+                let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+                number.unwrap_or_else(|| panic!("no {name} in {said}"))
+            })
+        });
+        let starts: Vec<[u64; 2]> = starts.collect();
+        [0, 1].map(|which| starts.iter().map(|start| start[which]).min().unwrap_or_default())
+    };
+    let (without, with) = (least(None), least(Some(release())));
+    std::fs::remove_file(&path).expect("the copy is there");
+    let [kib, faults] = [0, 1].map(|which| with[which].saturating_sub(without[which]));
+    println!("{kib} KiB and {faults} faults more than {without:?}");
+    assert!(kib <= 300, "{kib} KiB more than {without:?}");
+    assert!(faults <= 11, "{faults} faults more than {without:?}");
+}
+
 /// Instructions, to the last one where nothing else is drawn by chance: the loader's and the library's own.
 #[test]
 fn instructions_of_a_start_are_few() {

@@ -51,6 +51,7 @@ pub fn install() -> bool {
 ///
 /// In a program that has the allocator built in, its functions are told from the program's by where
 /// their frames are ([`crate::stack::capture`]); what the compiler puts between is part of the stack.
+#[unsafe(link_section = "slackwater_start")]
 pub fn leave_out_this_library() {
     if let Some(module) = loader::module_of(leave_out_this_library as *const () as u64) {
         // Relaxed: stacks that are walked meanwhile may have a frame more.
@@ -62,12 +63,15 @@ pub fn leave_out_this_library() {
 /// The loader's record (`struct link_map`) of the library that this is part of; null where libc does not say without a
 /// lock. For the preload library, which looks there for what comes after it.
 #[doc(hidden)]
+#[unsafe(link_section = "slackwater_start")]
 pub fn link_map_of_this_library() -> *const core::ffi::c_void {
     loader::link_map_of(link_map_of_this_library as *const () as u64) as *const core::ffi::c_void
 }
 
 /// Where the library is whose frames are left out; no bytes if there is none.
+#[unsafe(link_section = ".data.slackwater_start")]
 static LIBRARY_START: AtomicU64 = AtomicU64::new(0);
+#[unsafe(link_section = ".data.slackwater_start")]
 static LIBRARY_BYTES: AtomicU64 = AtomicU64::new(0);
 
 fn is_librarys(address: u64) -> bool {
