@@ -6,7 +6,8 @@ use crate::api::thread_exit;
 use crate::figures::root;
 use crate::heap::{self, HEAP, knobs};
 use crate::os::report::Line;
-use crate::os::{self, Linux, pin};
+use crate::os::{self, Linux, Nanos, pin};
+use crate::release::RELEASE;
 
 /// Makes the heap usable if it is not yet; `false` if the system does not grant it addresses, or this is a
 /// signal handler that interrupted the start. Mostly a load.
@@ -43,6 +44,8 @@ fn start() -> bool {
         let has_window = HEAP.choose_window(&Linux);
         if has_window {
             thread_exit::create_exit_key();
+            // In a heap without a block there is nothing to be done yet.
+            RELEASE.put_off_tick(Nanos::from_millis(HEAP.knobs.epoch_ms()));
         } else {
             Line::new().text("the system grants no address space for a heap").send();
         }

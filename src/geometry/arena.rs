@@ -184,6 +184,7 @@ impl Layout {
 pub(crate) const MAX_FIXED_BYTES: usize = Layout::new(MAX_BYTES).fixed();
 
 /// Where the next window ends; 0 before the first one was chosen. A process has one heap; tests have many.
+#[unsafe(link_section = ".data.slackwater_start")]
 static WINDOWS_END: AtomicUsize = AtomicUsize::new(0);
 
 /// Segments that an arena has more than before.

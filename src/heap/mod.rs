@@ -124,7 +124,9 @@ impl Heap {
     /// Chooses its addresses, as the knobs have it. `false`: the system does not grant any.
     pub fn choose_window(&self, os: &impl Os) -> bool {
         let environment = knobs::environment();
-        self.knobs.load(environment);
+        if knobs::are_set() {
+            self.knobs.load(environment);
+        }
         os::set_huge_pages(knobs::huge_pages(environment));
         if !self.pages.arena.choose_window(os, knobs::arena_bytes(environment)) {
             return false;
