@@ -42,6 +42,7 @@ fn make_whole() {
 
 /// The heap is whole, and that of this process, which is a copy.
 pub(crate) fn adopt() {
+    os::forget_thread();
     RELEASE.ticker.forget_in_child();
     sections::forked();
     observer::forked();

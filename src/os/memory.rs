@@ -311,13 +311,22 @@ pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
         }
         let page_words = (PAGE_BYTES - at % PAGE_BYTES) / 8;
         let end = words.len().min(done + page_words);
-        for (place, from) in words[done..end].iter_mut().zip((at..).step_by(8)) {
-            // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
-            *place = unsafe { load_word(from) };
-        }
+        // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
+        unsafe { read_mapped_memory(at, &mut words[done..end]) };
         done = end;
     }
     done
+}
+
+/// Copies what is at `address`, a multiple of 8, without asking.
+///
+/// # Safety
+/// All of it is mapped.
+pub(crate) unsafe fn read_mapped_memory(address: usize, words: &mut [u64]) {
+    for (place, from) in words.iter_mut().zip((address..).step_by(8)) {
+        // SAFETY: the caller says that it is mapped.
+        *place = unsafe { load_word(from) };
+    }
 }
 
 /// Can the kernel read the page of `address`, a multiple of 4? Before it would wait there for no time it compares

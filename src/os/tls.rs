@@ -1,16 +1,17 @@
-//! Two words of thread-local storage, reached with the initial-exec model.
+//! Three words of thread-local storage, reached with the initial-exec model.
 //!
 //! `thread_local!` in a shared library calls `__tls_get_addr` at every access, which costs more than
 //! a whole allocation should. An initial-exec variable is one load from the thread pointer, in the
-//! preloaded library as in a linked binary; at sixteen bytes, static TLS never runs out of room for it
+//! preloaded library as in a linked binary; at 24 bytes, static TLS never runs out of room for it
 //! (stable Rust has no attribute for the model, hence the assembly).
 //!
 //! The first word says whether the thread is inside its cache: each call stores it twice. The second is the cache's
 //! address, which stays as it is. Were both one word, each call would load an address that the call before it has
 //! just stored, and wait for that store to be forwarded; a word that is only compared nobody waits for, since a branch
-//! is predicted.
+//! is predicted. The third is the thread's number, for samples, which would ask the kernel for it each time.
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::AtomicU32;
 
 use crate::os::biased_lock::{AT_REST, BUSY, OwnerWord};
 
@@ -25,10 +26,10 @@ global_asm!(
     ".globl slackwater_thread",
     ".hidden slackwater_thread",
     ".type slackwater_thread, %object",
-    ".size slackwater_thread, 16",
+    ".size slackwater_thread, 24",
     ".balign 16",
     "slackwater_thread:",
-    ".zero 16",
+    ".zero 24",
     ".popsection",
 );
 
@@ -96,6 +97,13 @@ impl ThreadWord {
         let place = (self.address() + size_of::<usize>()) as *mut usize;
         // SAFETY: this thread's second word, which nobody else looks at.
         unsafe { place.write(address) };
+    }
+
+    /// The kernel's number of this thread; 0 where it was not asked for, or is another one since the process is a copy.
+    pub fn number(&self) -> &AtomicU32 {
+        let place = (self.address() + 2 * size_of::<usize>()) as *mut u32;
+        // SAFETY: the first half of this thread's third word, which is there as long as the thread.
+        unsafe { AtomicU32::from_ptr(place) }
     }
 
     /// The first word's address, by which another thread may read it while this thread lives.

@@ -203,7 +203,7 @@ fn new_sample(
         freed_at: 0,
         stack,
         freed_stack: UNKNOWN,
-        thread: os::thread(),
+        thread: os::known_thread(),
         freed_thread: 0,
         first_page: place.first_page as u8,
         end_page: place.end_page as u8,

@@ -28,9 +28,9 @@ pub fn observe<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Does the calling thread observe? For the sampler: a system call while any thread does, else a read.
+/// Does the calling thread observe? For the sampler.
 pub(crate) fn is_this_thread() -> bool {
-    COUNT.load(Ordering::Relaxed) > 0 && place_of(os::thread()).is_some()
+    COUNT.load(Ordering::Relaxed) > 0 && place_of(os::known_thread()).is_some()
 }
 
 /// In a forked child the threads are gone, and their numbers may be others'.

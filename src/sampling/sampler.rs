@@ -501,7 +501,7 @@ impl Open<'_> {
 
     /// Counts the end of sample `index`.
     pub(super) fn record_free(&mut self, index: SlotIndex, freed_stack: StackId) {
-        let (now, thread) = (os::precise_now(), os::thread());
+        let (now, thread) = (os::precise_now(), os::known_thread());
         let sample = self.change(|tables| {
             let sample = &mut tables.samples[index as usize];
             sample.freed_at = now.0.max(1);

@@ -18,21 +18,21 @@ pub trait StackMemory {
     }
 }
 
-/// The sizes of the pieces that a stack is copied in: most stacks are short, and a call costs as much
-/// as a copy of 16 KiB.
-const PIECE_BYTES: [usize; 4] = [8 << 10, 8 << 10, 16 << 10, 32 << 10];
+/// How many pages of a stack are copied at most.
+const PAGES: usize = 16;
 
-const PIECES: usize = PIECE_BYTES.len();
+const PAGE_WORDS: usize = PAGE_BYTES / 8;
 
-const SCRATCH_WORDS: usize = (64 << 10) / 8;
+/// How far a captured stack may be from its capture for what lies between to be taken for our own frames.
+const OWN_BYTES: u64 = 8 << 10;
 
 /// Room for the copy of a stack: 64 KiB, too much for the stack itself.
-pub struct Scratch([u64; SCRATCH_WORDS]);
+pub struct Scratch([u64; PAGES * PAGE_WORDS]);
 
 impl Scratch {
     /// Zeros: as a `static` it takes no memory until it is used.
     pub const fn new() -> Scratch {
-        Scratch([0; SCRATCH_WORDS])
+        Scratch([0; PAGES * PAGE_WORDS])
     }
 
     /// The room, whatever is there.
@@ -49,29 +49,25 @@ impl Default for Scratch {
 
 /// A copy of parts of the calling thread's stack.
 ///
-/// Taken piece by piece where the walker asks for them, 64 KiB at most, a page at a time, which costs up to
-/// 1 µs. A signal's own stack is a place like any other. Where the kernel does not say what can be read (a
-/// filter of the program's may see to that) there is only what lies between the start and the end of the page
-/// with the first wanted frame, so that the walk ends early.
+/// Taken page by page where the walker asks for them, 64 KiB at most. Of the pages of our own frames it is known that
+/// they can be read; about each other one the kernel is asked, which costs up to 1 µs. A signal's own stack is a place
+/// like any other. Where the kernel does not say what can be read (a filter of the program's may see to that) there is
+/// only what lies between the start and the end of the page with the first wanted frame, so that the walk ends early.
 ///
 /// # Invariants
-/// `count <= PIECES`. Of the pieces below `count`, piece `i` is a copy of what was at `pieces[i].start`:
-/// `pieces[i].words` words of `scratch` from `pieces[i].place` on. `latest < PIECES`.
+/// `count <= PAGES`. Below `count`, the `i`th page of `scratch` is a copy of the page that was at `pages[i]`.
 pub struct CopiedStack<'a> {
     scratch: &'a mut Scratch,
-    pieces: [Piece; PIECES],
+    pages: [u64; PAGES],
     count: usize,
-    /// The piece in which a word was last found.
+    /// The page in which a word was last found.
     latest: usize,
     skip_to: u64,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Piece {
-    /// A multiple of 8.
-    start: u64,
-    words: usize,
-    place: usize,
+/// The address of the page in which `address` is.
+fn page_of(address: u64) -> u64 {
+    address - address % PAGE_BYTES as u64
 }
 
 impl<'a> CopiedStack<'a> {
@@ -79,62 +75,55 @@ impl<'a> CopiedStack<'a> {
     /// not end above `skip_to` are unwanted.
     pub fn new(scratch: &'a mut Scratch, sp: u64, skip_to: u64) -> CopiedStack<'a> {
         let mut stack = CopiedStack::of_anything(scratch, skip_to);
-        if stack.copy(sp).is_none() {
-            stack.copy_own_frames(sp);
-        }
+        stack.copy_own_frames(sp);
         stack
     }
 
-    /// The same of a stack that may be no stack: only what the kernel copies is read.
+    /// The same of a stack that may be no stack: only what the kernel says can be read is read.
     pub(super) fn of_anything(scratch: &'a mut Scratch, skip_to: u64) -> CopiedStack<'a> {
-        CopiedStack { scratch, pieces: [Piece::default(); PIECES], count: 0, latest: 0, skip_to }
+        CopiedStack { scratch, pages: [0; PAGES], count: 0, latest: 0, skip_to }
     }
 
-    /// Copies the piece that begins with the page of `address`; `None` if there is no room for it, or
-    /// nothing to be read.
+    /// Copies the page of `address`; `None` if there is no room for it, or nothing to be read.
     fn copy(&mut self, address: u64) -> Option<()> {
-        let start = address - address % PAGE_BYTES as u64;
-        let bytes = PIECE_BYTES.get(self.count)?;
-        let place = PIECE_BYTES[..self.count].iter().sum::<usize>() / 8;
-        let room = self.scratch.0.get_mut(place..place + bytes / 8)?;
-        let words = os::read_own_memory(start as usize, room);
-        self.pieces[self.count] = Piece { start, words, place };
-        self.count += (words > 0) as usize;
-        (words > 0).then_some(())
+        self.copy_by(address, |page, room| os::read_own_memory(page, room) == room.len())
     }
 
     /// Copies without the kernel what is mapped for certain: from `sp` to `skip_to` are our own frames,
     /// and mapped is what shares a page with them.
     fn copy_own_frames(&mut self, sp: u64) {
-        let start = sp & !7;
-        let own_bytes = self.skip_to.wrapping_sub(start);
-        let last = if own_bytes < PIECE_BYTES[0] as u64 { self.skip_to } else { start };
-        let end = (last | (PAGE_BYTES as u64 - 1)).wrapping_add(1);
-        let words = ((end.wrapping_sub(start) / 8) as usize).min(PIECE_BYTES[0] / 8);
-        for (i, place) in self.scratch.0[..words].iter_mut().enumerate() {
-            let word = (start as usize + i * 8) as *const u64;
-            // SAFETY: an aligned word of a mapped page of the thread's own stack. Volatile, because
-            // other threads may write to objects there.
-            *place = unsafe { word.read_volatile() };
+        let is_near = self.skip_to.wrapping_sub(sp) < OWN_BYTES;
+        let last = if is_near { self.skip_to } else { sp };
+        for page in (page_of(sp)..=page_of(last)).step_by(PAGE_BYTES) {
+            self.copy_by(page, |page, room| {
+                // SAFETY: a mapped page of the thread's own stack, as said above.
+                unsafe { os::read_mapped_memory(page, room) };
+                true
+            });
         }
-        self.pieces[0] = Piece { start, words, place: 0 };
-        self.count = 1;
+    }
+
+    /// Copies the page of `address` by `read`, which says whether it could.
+    fn copy_by(
+        &mut self,
+        address: u64,
+        read: impl FnOnce(usize, &mut [u64]) -> bool,
+    ) -> Option<()> {
+        let (page, place) = (page_of(address), self.count * PAGE_WORDS);
+        let room = self.scratch.0.get_mut(place..place + PAGE_WORDS)?;
+        read(page as usize, room).then(|| {
+            self.pages[self.count] = page;
+            self.count += 1;
+        })
     }
 
     fn find(&mut self, address: u64) -> Option<u64> {
-        if let Some(word) = self.in_piece(self.latest, address) {
-            return Some(word);
+        let page = page_of(address);
+        if self.pages[self.latest] != page || self.count == 0 {
+            self.latest = self.pages[..self.count].iter().position(|&copied| copied == page)?;
         }
-        let (latest, word) =
-            (0..self.count).find_map(|piece| Some((piece, self.in_piece(piece, address)?)))?;
-        self.latest = latest;
-        Some(word)
-    }
-
-    fn in_piece(&self, piece: usize, address: u64) -> Option<u64> {
-        let Piece { start, words, place } = *self.pieces.get(piece)?;
-        let word = (address.wrapping_sub(start) / 8) as usize;
-        if word < words { self.scratch.0.get(place + word).copied() } else { None }
+        let word = (address - page) as usize / 8;
+        self.scratch.0.get(self.latest * PAGE_WORDS + word).copied()
     }
 }
 
@@ -192,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_ends_where_what_is_mapped_ends() {
+    fn the_copy_ends_where_what_is_mapped_ends() {
         let pages = os::map_metadata(4 * PAGE_BYTES).expect("memory");
         let end = os::AddressRange { start: pages + PAGE_BYTES, bytes: 3 * PAGE_BYTES };
         // SAFETY: the pages are this test's own.
@@ -208,14 +197,13 @@ mod tests {
 
     #[test]
     fn no_more_is_copied_than_there_is_room_for() {
-        let (pieces, piece_bytes) = (10, PIECE_BYTES[PIECES - 1]);
-        let bytes = pieces * piece_bytes;
+        let bytes = (PAGES + 4) * PAGE_BYTES;
         let pages = os::map_metadata(bytes).expect("memory");
         let mut scratch = Box::new(Scratch::new());
         let mut stack = CopiedStack::new(&mut scratch, Registers::here().sp, 0);
-        let read =
-            (0..pieces).take_while(|i| stack.word((pages + i * piece_bytes) as u64).is_some());
-        assert_eq!(read.count(), PIECES - 1, "one piece is the stack's");
+        let is_read = |i: &usize| stack.word((pages + i * PAGE_BYTES) as u64).is_some();
+        let read = (0..PAGES + 4).take_while(is_read);
+        assert_eq!(read.count(), PAGES - 1, "one page is the stack's");
         // SAFETY: the pages are this test's own.
         unsafe { os::unmap(os::AddressRange { start: pages, bytes }) };
     }
