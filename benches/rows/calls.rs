@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Row::new("realloc_same", 50_000_000, same),
         Row::new("realloc_shrink", 10_000_000, shrunk),
         Row::new("realloc_many", 10_000_000, many),
+        Row::new("every_size", 20_000_000, every_size),
         Row::new("calloc_64", 50_000_000, |pairs| zeroed(pairs, Sizes { from: 64, to: 64 })),
         Row::new("calloc_1024", 30_000_000, |pairs| zeroed(pairs, Sizes { from: 1024, to: 1024 })),
         Row::new("calloc_32768", 2_000_000, |pairs| {
@@ -99,6 +100,18 @@ fn many(resizes: u64) -> Measured {
     };
     run(BLOCKS as u64 * 3);
     run(resizes)
+}
+
+/// Pairs of each of 44 sizes from 16 bytes to 28 KiB in turn: hardly two are of one class.
+fn every_size(pairs: u64) -> Measured {
+    let sizes: Vec<usize> =
+        (4..15).flat_map(|power| (4..8).map(move |quarters| (quarters << power) / 4)).collect();
+    let sizes = black_box(&sizes[..]);
+    timed(pairs, || {
+        for &size in sizes.iter().cycle().take(pairs as usize) {
+            drop(RawBlock::new(size));
+        }
+    })
 }
 
 /// Zeroed blocks, pair by pair.

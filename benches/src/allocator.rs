@@ -166,3 +166,14 @@ impl SlowPaths {
         None
     }
 }
+
+/// How many allocations slackwater has sampled, since the program's start; none from any other allocator. Allocates
+/// nothing.
+pub fn samples() -> Option<u64> {
+    #[cfg(feature = "slackwater")]
+    {
+        Some(slackwater::snapshot().profile_samples_total)
+    }
+    #[cfg(not(feature = "slackwater"))]
+    None
+}

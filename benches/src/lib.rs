@@ -20,3 +20,4 @@ pub mod random;
 pub mod raw;
 pub mod ring;
 pub mod rows;
+pub mod watched;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::allocator::{Release, SlowPaths};
+use crate::allocator::{Release, SlowPaths, samples};
 
 /// What a bench prints of a row: its fields, separated by tabs.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,16 +31,20 @@ pub struct Told {
     pub refault_pages: u64,
     /// Times the fast path had to leave off.
     pub slow_paths: SlowPaths,
+    /// Allocations that were sampled.
+    pub samples: u64,
 }
 
 impl Told {
     /// The figures now; none from any allocator but slackwater.
     pub fn now() -> Option<Self> {
         let (release, slow_paths) = (Release::now()?, SlowPaths::now()?);
+        let samples = samples()?;
         Some(Told {
             purged_pages: release.purged_pages,
             refault_pages: release.refault_pages,
             slow_paths,
+            samples,
         })
     }
 }
@@ -49,9 +53,11 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Line { name, operations, ns, processor_ns, peak_kib, told } = self;
         write!(f, "{name}\t{operations}\t{ns:.3}\t{processor_ns:.3}\t{peak_kib}")?;
-        let Some(Told { purged_pages, refault_pages, slow_paths }) = told else { return Ok(()) };
+        let Some(Told { purged_pages, refault_pages, slow_paths, samples }) = told else {
+            return Ok(());
+        };
         let SlowPaths { refills, spills, others } = slow_paths;
-        write!(f, "\t{purged_pages}\t{refault_pages}\t{refills}\t{spills}\t{others}")
+        write!(f, "\t{purged_pages}\t{refault_pages}\t{refills}\t{spills}\t{others}\t{samples}")
     }
 }
 
@@ -67,10 +73,11 @@ impl FromStr for Line {
         let told: Result<Vec<u64>, _> = told.iter().map(|field| field.parse()).collect();
         let told = match told.map_err(|_| malformed())?[..] {
             [] => None,
-            [purged_pages, refault_pages, refills, spills, others] => Some(Told {
+            [purged_pages, refault_pages, refills, spills, others, samples] => Some(Told {
                 purged_pages,
                 refault_pages,
                 slow_paths: SlowPaths { refills, spills, others },
+                samples,
             }),
             _ => return Err(malformed()),
         };
@@ -98,7 +105,7 @@ mod tests {
             ns: 5.125,
             processor_ns: 10.25,
             peak_kib: 4096,
-            told: Some(Told { purged_pages: 12, refault_pages: 0, slow_paths }),
+            told: Some(Told { purged_pages: 12, refault_pages: 0, slow_paths, samples: 9 }),
         };
         let untold = Line { told: None, ..told.clone() };
         for line in [told, untold] {
@@ -108,7 +115,7 @@ mod tests {
             "",
             "larson_2\t5\t4096",
             "r\t1\t5.1\t5.1\t4096\t1",
-            "r\t1\t5.1\t5.1\t1\t1\t2\t3\t4\tx",
+            "r\t1\t5.1\t5.1\t1\t1\t2\t3\t4\t5\tx",
         ];
         for malformed in malformed {
             assert!(malformed.parse::<Line>().is_err(), "{malformed}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::{Elapsed, Start};
 use crate::cores;
 use crate::line::{Line, Told};
+use crate::watched;
 
 /// One pattern.
 pub struct Row {
@@ -138,6 +139,8 @@ pub fn selected<'a, R>(
 }
 
 fn print_row(row: &Row, scale: f64) {
+    // Before this thread is pinned: those of the observer are not.
+    let _watched = watched::start();
     cores::pin(0);
     let operations = ((row.operations as f64 * scale) as u64).max(1);
     let measured = (row.run)(operations);

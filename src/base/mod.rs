@@ -6,5 +6,6 @@ pub(crate) mod bit_pyramid;
 pub(crate) mod bits;
 pub(crate) mod counter;
 pub(crate) mod histogram;
+pub(crate) mod observed;
 pub(crate) mod ring;
 pub mod units;

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use crate::base::observed::IS_OBSERVED;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::sampling::LONGEST;
 
@@ -51,6 +52,9 @@ impl Bin {
     /// Counts an allocation of `bytes`. `true`: the tally overflowed and has to be drained.
     #[inline(always)]
     pub fn count(&self, bytes: usize) -> bool {
+        if !IS_OBSERVED {
+            return false;
+        }
         let one = (bytes as u64 + 1) << TALLY_COUNT_BITS | 1;
         let (sum, overflowed) = self.tally.load(Ordering::Relaxed).overflowing_add(one);
         self.tally.store(sum, Ordering::Relaxed);

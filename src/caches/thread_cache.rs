@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use super::bin::{Bin, BinHistory, Bins};
 use crate::base::counter::Counter;
+use crate::base::observed::IS_OBSERVED;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::geometry::span::Gained;
 use crate::os::Linux;
@@ -126,7 +127,7 @@ impl ThreadCache {
     /// Is there an ordinary block at `address`, and no sample?
     #[inline(always)]
     pub fn is_ordinary(&self, address: usize) -> bool {
-        address < self.samples.load(Ordering::Relaxed)
+        !IS_OBSERVED || address < self.samples.load(Ordering::Relaxed)
     }
 
     /// Lets the owner's fast paths in again. For whoever has closed bins, while it keeps the owner's slow paths out.

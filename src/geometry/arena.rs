@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use core::{ptr, slice};
 
 use crate::base::atomics::AtomicU64;
+use crate::base::observed::IS_OBSERVED;
 use crate::base::units::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_CHUNKS, SPAN_BYTES, SegmentIndex};
 use crate::geometry::segment::Segment;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
@@ -300,6 +301,9 @@ impl Arena {
     /// Is `address` in a slot for samples? Where there is no arena there are none.
     #[inline(always)]
     pub fn is_sample(&self, address: usize) -> bool {
+        if !IS_OBSERVED {
+            return false;
+        }
         // Acquire: partner of the Release in `extend_samples`.
         let bytes = self.sample_bytes.load(Ordering::Acquire);
         address.wrapping_sub(self.samples.load(Ordering::Relaxed)) < bytes

@@ -11,6 +11,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::observed::IS_OBSERVED;
+
 /// The longest countdown, in bytes. It is also how often a thread that never leaves the fast path looks
 /// at the clock.
 pub(crate) const LONGEST: u32 = 512 << 10;
@@ -57,7 +59,7 @@ impl Countdowns {
 
     /// The mean distance of hits, in bytes; 0 if there are none.
     pub fn rate(&self) -> u64 {
-        self.rate.load(Ordering::Relaxed)
+        if IS_OBSERVED { self.rate.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// For the countdowns that begin from now on.

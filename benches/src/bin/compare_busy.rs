@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn the_pages_are_those_of_release_on() {
         let line = |ns: f64, pages: u64| {
-            format!("row\t1\t{ns}\t{ns}\t4096\t{pages}\t{}\t0\t0\t0", pages / 10)
+            format!("row\t1\t{ns}\t{ns}\t4096\t{pages}\t{}\t0\t0\t0\t0", pages / 10)
                 .parse::<Line>()
                 .unwrap()
         };

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::watcher::Watcher;
+
 /// How a program comes by its allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
@@ -38,12 +40,14 @@ pub struct Contender {
     pub source: Source,
     /// Names its shared object may have, if it is preloaded; the first that is found is taken.
     objects: &'static [&'static str],
+    /// Whether it is scraped while it runs.
+    pub is_watched: bool,
     /// What it is set by.
     environment: &'static [(&'static str, &'static str)],
 }
 
 const fn linked(name: &'static str, source: Source) -> Contender {
-    Contender { name, build: name, source, objects: &[], environment: &[] }
+    Contender { name, build: name, source, objects: &[], is_watched: false, environment: &[] }
 }
 
 const fn preloaded(
@@ -51,7 +55,7 @@ const fn preloaded(
     source: Source,
     objects: &'static [&'static str],
 ) -> Contender {
-    Contender { name, build: "system", source, objects, environment: &[] }
+    Contender { name, build: "system", source, objects, is_watched: false, environment: &[] }
 }
 
 impl Contender {
@@ -69,12 +73,17 @@ const OURS_LINKED: Contender = linked("slackwater", Source::Ours);
 const MIMALLOC: Contender = linked("mimalloc", Source::Crate("libmimalloc-sys", "v3"));
 const JEMALLOC: Contender = linked("jemalloc", Source::Crate("tikv-jemalloc-sys", ""));
 
+/// Slackwater with all that it has to observe it at work, and built without the observer.
+pub const OBSERVER_NAMES: [&str; 2] = ["observed", "unobserved"];
+
 /// All that can be linked; each comparison has some of them.
-static LINKED: [Contender; 14] = [
+static LINKED: [Contender; 16] = [
     OURS_LINKED,
     OURS_LINKED.set("slackwater-release-on", &[("SLACKWATER_RELEASE", "on")]),
     OURS_LINKED.set("slackwater-release-off", &[("SLACKWATER_RELEASE", "off")]),
     OURS_LINKED.set("slackwater-profile-off", &[("SLACKWATER_PROFILE_RATE_BYTES", "0")]),
+    Contender { is_watched: true, ..linked(OBSERVER_NAMES[0], Source::Ours) },
+    linked(OBSERVER_NAMES[1], Source::Ours),
     MIMALLOC,
     MIMALLOC.set("mimalloc-delay-0", &[("MIMALLOC_PURGE_DELAY", "0")]),
     linked("mimalloc2", Source::Crate("libmimalloc-sys", "v2")),
@@ -174,12 +183,13 @@ impl Contender {
     /// Runs a bench and returns what it printed.
     pub fn run(&self, built: &Path, bench: &str, arguments: &[&str]) -> Result<String, String> {
         let program = self.program(built, bench);
-        let output = self
-            .command(built, &program)?
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let failed = |error| format!("{}: {error}", program.display());
+        let mut command = self.command(built, &program)?;
+        command.args(arguments).stderr(Stdio::inherit());
+        let watcher = self.is_watched.then(|| Watcher::start(&mut command));
+        let watcher = watcher.transpose().map_err(failed)?;
+        let output = command.output().map_err(failed)?;
+        watcher.map(Watcher::stop);
         if !output.status.success() {
             let arguments = arguments.join(" ");
             return Err(format!("{bench} {arguments} under {}: {}", self.name, output.status));
@@ -254,7 +264,8 @@ mod tests {
             assert_eq!(Contender::named(Face::Linked, name).unwrap().build, name);
         }
         let all = LINKED.iter().chain(&PRELOADED);
-        assert!(all.into_iter().all(|contender| NAMES.contains(&contender.build)));
+        let is_built = |build| NAMES.contains(&build) || OBSERVER_NAMES.contains(&build);
+        assert!(all.into_iter().all(|contender| is_built(contender.build)));
         Contender::all_named(Face::Preloaded, PRELOADED_NAMES).unwrap();
         let error = Contender::named(Face::Linked, "dlmalloc").unwrap_err();
         assert!(error.starts_with("unknown allocator: dlmalloc; there are slackwater "), "{error}");

@@ -5,9 +5,11 @@
 //! took, without the program's start, its end and the row's preparations.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::contender::Contender;
 use super::measurements::Figure;
+use super::watched_count;
 use crate::allocator::SlowPaths;
 use crate::line::Line;
 
@@ -26,48 +28,75 @@ const STEADY: [(&str, &str); 2] =
 
 /// What a run did and took.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    operations: u64,
-    instructions: u64,
+pub(super) struct Run {
+    pub operations: u64,
+    pub instructions: u64,
     slow_paths: Option<SlowPaths>,
+    /// Allocations that were sampled.
+    pub samples: u64,
 }
 
-/// Counts a row of a bench.
-pub fn count(
-    contender: &Contender,
-    built: &Path,
-    bench: &str,
-    row: &str,
-) -> Result<Vec<(Figure, f64)>, String> {
-    let first = run(contender, built, bench, row, FIRST_SCALE)?;
-    let mut scale = FIRST_SCALE * GROWTH;
-    while scale <= LARGEST_SCALE {
-        let second = run(contender, built, bench, row, scale)?;
-        // A single round more would be the first that finds the heap as a round leaves it.
-        if second.operations > 2 * first.operations {
-            return Ok(difference(&first, &second));
+/// A row of a bench under a contender.
+#[derive(Clone, Copy)]
+pub struct Counted<'a> {
+    /// Who runs it.
+    pub contender: &'a Contender,
+    /// Where the builds are.
+    pub built: &'a Path,
+    /// The bench.
+    pub bench: &'a str,
+    /// Its row.
+    pub row: &'a str,
+}
+
+impl Counted<'_> {
+    /// Counts it.
+    pub fn count(&self) -> Result<Vec<(Figure, f64)>, String> {
+        if self.contender.is_watched {
+            return watched_count::count(self);
         }
-        scale *= GROWTH;
+        let [first, second] = self.two_sizes(&[])?;
+        Ok(difference(&first, &second))
     }
-    Err(format!("{row} under {}: no two sizes to count", contender.name))
+
+    /// Runs at two sizes, with further settings.
+    pub(super) fn two_sizes(&self, settings: &[(&str, &str)]) -> Result<[Run; 2], String> {
+        let sized = |scale| run(self, &mut self.callgrind(scale, settings)?);
+        let first = sized(FIRST_SCALE)?;
+        let mut scale = FIRST_SCALE * GROWTH;
+        while scale <= LARGEST_SCALE {
+            let second = sized(scale)?;
+            // A single round more would be the first that finds the heap as a round leaves it.
+            if second.operations > 2 * first.operations {
+                return Ok([first, second]);
+            }
+            scale *= GROWTH;
+        }
+        Err(format!("{} under {}: no two sizes to count", self.row, self.contender.name))
+    }
+
+    /// What runs the first size, with further settings.
+    pub(super) fn smallest(&self, settings: &[(&str, &str)]) -> Result<Command, String> {
+        self.callgrind(FIRST_SCALE, settings)
+    }
+
+    fn callgrind(&self, scale: f64, settings: &[(&str, &str)]) -> Result<Command, String> {
+        let mut command = self.contender.command(self.built, "valgrind")?;
+        command
+            .envs(STEADY)
+            .envs(settings.iter().copied())
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(self.contender.program(self.built, self.bench))
+            .args(["--scale", &scale.to_string(), self.row]);
+        Ok(command)
+    }
 }
 
-fn run(
-    contender: &Contender,
-    built: &Path,
-    bench: &str,
-    row: &str,
-    scale: f64,
-) -> Result<Run, String> {
-    let failed = |said: &str| format!("valgrind, {row} under {}: {said}", contender.name);
-    let output = contender
-        .command(built, "valgrind")?
-        .envs(STEADY)
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(contender.program(built, bench))
-        .args(["--scale", &scale.to_string(), row])
-        .output()
-        .map_err(|error| failed(&error.to_string()))?;
+/// Runs what [`Counted`] has made.
+pub(super) fn run(counted: &Counted, callgrind: &mut Command) -> Result<Run, String> {
+    let (row, name) = (counted.row, counted.contender.name);
+    let failed = |said: &str| format!("valgrind, {row} under {name}: {said}");
+    let output = callgrind.output().map_err(|error| failed(&error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(failed(said.lines().last().unwrap_or("nothing said")));
@@ -77,6 +106,7 @@ fn run(
         operations: line.operations,
         instructions: collected(&said).ok_or_else(|| failed("no count"))?,
         slow_paths: line.told.map(|told| told.slow_paths),
+        samples: line.told.map_or(0, |told| told.samples),
     })
 }
 
@@ -87,7 +117,7 @@ fn collected(said: &str) -> Option<u64> {
 }
 
 /// What an operation takes: instructions, and slow paths of a thousand operations.
-fn difference(first: &Run, second: &Run) -> Vec<(Figure, f64)> {
+pub(super) fn difference(first: &Run, second: &Run) -> Vec<(Figure, f64)> {
     let operations = (second.operations - first.operations) as f64;
     let more = |first: u64, second: u64| (second as f64 - first as f64) / operations;
     let mut figures = vec![(Figure::Instructions, more(first.instructions, second.instructions))];
@@ -116,8 +146,10 @@ mod tests {
     #[test]
     fn what_both_runs_did_is_not_counted() {
         let slow_paths = |refills| Some(SlowPaths { refills, spills: 2, others: 9 });
-        let first = Run { operations: 1000, instructions: 500_000, slow_paths: slow_paths(3) };
-        let second = Run { operations: 3000, instructions: 600_000, slow_paths: slow_paths(13) };
+        let first =
+            Run { operations: 1000, instructions: 500_000, slow_paths: slow_paths(3), samples: 0 };
+        let second =
+            Run { operations: 3000, instructions: 600_000, slow_paths: slow_paths(13), samples: 0 };
         let figures = difference(&first, &second);
         let values: Vec<_> = figures.iter().map(|(_, value)| *value).collect();
         assert_eq!(values, [50.0, 5.0, 0.0, 0.0]);

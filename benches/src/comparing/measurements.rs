@@ -19,6 +19,12 @@ pub enum Figure {
     ProcessorSeconds,
     /// Instructions per operation.
     Instructions,
+    /// Of those, what is taken whether an allocation is sampled or not.
+    PathInstructions,
+    /// Of those, what samples take.
+    SampleInstructions,
+    /// Of those, what scrapes take, and tracing.
+    ScrapeInstructions,
     /// Refills of thread caches, of a thousand operations.
     Refills,
     /// Spills of thread caches, of a thousand operations.
@@ -36,6 +42,9 @@ impl fmt::Display for Figure {
             Figure::Seconds => "seconds",
             Figure::ProcessorSeconds => "processor seconds",
             Figure::Instructions => "instructions per operation",
+            Figure::PathInstructions => "of paths",
+            Figure::SampleInstructions => "of samples",
+            Figure::ScrapeInstructions => "of scrapes and tracing",
             Figure::Refills => "refills per 1,000",
             Figure::Spills => "spills per 1,000",
             Figure::OtherSlowPaths => "other slow paths per 1,000",

@@ -12,3 +12,5 @@ pub mod ratios;
 pub mod statistics;
 pub mod table;
 pub mod versions;
+pub mod watched_count;
+pub mod watcher;

@@ -19,6 +19,8 @@ pub struct Table<'a> {
     pub rows: &'a [String],
     /// The columns.
     pub contenders: &'a [&'static str],
+    /// Who is set against all the others, in whatever setting.
+    pub ours: &'static str,
     /// What it shows.
     pub figure: Figure,
     /// What it shows beside that, if it was measured.
@@ -34,7 +36,7 @@ impl Table<'_> {
             heads.push("first".to_owned());
         }
         if self.has_peers() {
-            heads.push(format!("{OURS} / best peer"));
+            heads.push(format!("{} / best peer", self.ours));
         }
         let mut table =
             format!("| {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len() - 1));
@@ -60,7 +62,7 @@ impl Table<'_> {
     }
 
     fn has_peers(&self) -> bool {
-        self.contenders.contains(&OURS) && self.contenders.len() > 1
+        self.contenders.contains(&self.ours) && self.contenders.len() > 1
     }
 
     fn line(&self, row: &str) -> Vec<String> {
@@ -116,8 +118,9 @@ impl Table<'_> {
 
     /// Ours and the best peer of a row.
     fn pair(&self, row: &str) -> Option<(Summary, &'static str, Summary)> {
-        let ours = self.measurements.summary(row, OURS, self.figure)?;
-        let (peer, best) = self.ranking(row).into_iter().find(|(name, _)| !is_ours(name))?;
+        let ours = self.measurements.summary(row, self.ours, self.figure)?;
+        let (peer, best) =
+            self.ranking(row).into_iter().find(|(name, _)| !name.starts_with(self.ours))?;
         Some((ours, peer, best))
     }
 
@@ -162,11 +165,6 @@ impl Table<'_> {
     }
 }
 
-/// Whether it is the product, in whatever setting.
-fn is_ours(name: &str) -> bool {
-    name.starts_with(OURS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +188,7 @@ mod tests {
             measurements,
             rows: &rows,
             contenders: &[OURS, "a", "b"],
+            ours: OURS,
             figure,
             beside: if figure == Figure::Ns { &[Figure::Instructions] } else { &[] },
         };

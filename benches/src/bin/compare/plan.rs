@@ -6,7 +6,7 @@ use slackwater_benches::allocator::NAMES;
 use slackwater_benches::comparing::contender::{
     Contender, Face, PRELOADED_NAMES, builds, installed,
 };
-use slackwater_benches::comparing::counting;
+use slackwater_benches::comparing::counting::Counted;
 use slackwater_benches::comparing::measurements::{Figure, Outcome};
 use slackwater_benches::comparing::options::{Files, Options, value};
 use slackwater_benches::line::Line;
@@ -14,7 +14,7 @@ use slackwater_benches::rows::{positive, selected};
 
 const USAGE: &str = "usage: scripts/bench pair|depths|calls|sizes|threads|patterns|suite [--preload] [--rounds N] \
                      [--scale F] [--processor-time] [--count|--only-count] [--csv FILE] [--plot FILE] [--allocators NAME,…] \
-                     [ROW…], or scripts/bench programs|burst_idle|busy …";
+                     [ROW…], or scripts/bench observed|programs|burst_idle|busy …";
 
 /// The benches that are made of rows, and which of them mean something linked; `suite` is all.
 const BENCHES: [(&str, bool); 6] = [
@@ -147,8 +147,8 @@ impl Plan {
             eprintln!("counting {}", row.name);
             for contender in &self.contenders {
                 let built = &self.options.built;
-                let figures = counting::count(contender, built, row.bench, &row.name);
-                outcome.add(&row.name, contender.name, 1, figures);
+                let counted = Counted { contender, built, bench: row.bench, row: &row.name };
+                outcome.add(&row.name, contender.name, 1, counted.count());
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use slackwater_benches::comparing::contender::OBSERVER_NAMES;
 use slackwater_benches::comparing::head::{Head, legend};
 use slackwater_benches::comparing::measurements::{Figure, Outcome};
-use slackwater_benches::comparing::table::Table;
+use slackwater_benches::comparing::table::{OURS, Table};
 
 use crate::plan::Plan;
 
@@ -12,20 +13,40 @@ use crate::plan::Plan;
 const COUNTED: [Figure; 4] =
     [Figure::Instructions, Figure::Refills, Figure::Spills, Figure::OtherSlowPaths];
 
+/// The same where the observer is what is compared.
+const WATCHED: [Figure; 4] = [
+    Figure::Instructions,
+    Figure::PathInstructions,
+    Figure::SampleInstructions,
+    Figure::ScrapeInstructions,
+];
+
+const WATCHED_LEGEND: &str = "observed: the profiler at its default rate, /metrics scraped each second over HTTP by another process, as \
+     Prometheus does it, and a subscriber that drops all that is traced. unobserved: built with \
+     --cfg slackwater_unobserved, without tallies and samples. Of instructions: what a sample and what a second of \
+     scrapes take, times as many as an operation had against the clock; not what the kernel does.";
+
 impl Plan {
     pub fn report(&self, outcome: &Outcome) -> String {
         let measurements = &outcome.measurements;
         let mut report = self.head(outcome);
         let rows = self.row_names();
+        let counted = if self.is_watched() { WATCHED } else { COUNTED };
         let beside =
-            if self.figure() == Figure::Instructions { &COUNTED[1..] } else { &COUNTED[..] };
+            if self.figure() == Figure::Instructions { &counted[1..] } else { &counted[..] };
+        let ours = if self.is_watched() { OBSERVER_NAMES[0] } else { OURS };
         let shown = [(self.figure(), beside), (Figure::PeakMib, &[])];
         for (figure, beside) in shown.into_iter().filter(|(figure, _)| measurements.have(*figure)) {
             let contenders = &self.names();
-            let table = Table { measurements, rows: &rows, contenders, figure, beside };
+            let table = Table { measurements, rows: &rows, contenders, ours, figure, beside };
             let _ = write!(report, "\n{}", table.markdown());
         }
         report
+    }
+
+    /// Whether one of the contenders is scraped.
+    fn is_watched(&self) -> bool {
+        self.contenders.iter().any(|contender| contender.is_watched)
     }
 
     fn head(&self, outcome: &Outcome) -> String {
@@ -46,6 +67,9 @@ impl Plan {
                  for each other, the waiting as well. Slow paths are those that slackwater tells of itself."
                     .to_owned(),
             );
+        }
+        if self.is_watched() {
+            paragraphs.push(WATCHED_LEGEND.to_owned());
         }
         paragraphs.join("\n\n") + "\n"
     }

@@ -15,7 +15,7 @@ use slackwater_benches::comparing::contender::{
 use slackwater_benches::comparing::head::{Head, legend};
 use slackwater_benches::comparing::measurements::{Figure, Outcome};
 use slackwater_benches::comparing::options::{Files, Options, exit_code, value};
-use slackwater_benches::comparing::table::Table;
+use slackwater_benches::comparing::table::{OURS, Table};
 use slackwater_benches::rows::selected;
 
 use programs::{PROGRAMS, Program, Stage};
@@ -120,7 +120,7 @@ impl Plan {
         let mut report = paragraphs.join("\n\n") + "\n";
         let measurements = &outcome.measurements;
         for figure in [self.clock, Figure::PeakMib] {
-            let table = Table { measurements, rows, contenders, figure, beside: &[] };
+            let table = Table { measurements, rows, contenders, ours: OURS, figure, beside: &[] };
             let _ = write!(report, "\n{}", table.markdown());
         }
         report
