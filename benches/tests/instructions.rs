@@ -69,9 +69,9 @@ fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler
     if !can_count() {
         return;
     }
-    // They take 50.02, 70.03 and 61.03. Another compiler may need some more or less.
+    // They take 50.02, 68.03 and 61.03. Another compiler may need some more or less.
     for (kind, budget, bytes) in
-        [("known_size", 53.0, 64), ("any_layout", 73.0, 100), ("malloc_free", 64.0, 100)]
+        [("known_size", 53.0, 64), ("any_layout", 71.0, 100), ("malloc_free", 64.0, 100)]
     {
         keeps_to(kind, budget, bytes);
     }

@@ -198,6 +198,13 @@ pub fn allocate(bytes: usize) -> *mut u8 {
 /// As [`allocate`], aligned to `align`, a power of two.
 #[inline(always)]
 pub fn allocate_aligned(bytes: usize, align: usize) -> *mut u8 {
+    if align <= GRANULE { allocate(bytes) } else { allocate_over_aligned(bytes, align) }
+}
+
+/// As [`allocate_aligned`] where blocks are not aligned like that by themselves. Few ask for that, and those whose
+/// layout is known at run time only are shorter without it.
+#[inline(never)]
+fn allocate_over_aligned(bytes: usize, align: usize) -> *mut u8 {
     match SizeClass::for_layout(bytes, align) {
         Some(class) => allocate_class(class, bytes, align),
         None => allocate_large(bytes, align, false),
