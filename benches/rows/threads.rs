@@ -4,10 +4,12 @@
 //! and 32 threads which are pinned in turn to the cores. Run it by `scripts/bench threads`, against
 //! other allocators.
 
-use std::collections::VecDeque;
+mod larson;
+mod xmalloc;
+
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::thread::{self, Scope};
+use std::thread;
 
 use slackwater_benches::block::{Block, block, resident_block};
 use slackwater_benches::cores::{Wait, Work, pin, side_by_side};
@@ -17,12 +19,12 @@ use slackwater_benches::rows::{self, Measured, Row, timed};
 
 fn main() -> ExitCode {
     rows::main(&[
-        Row::new("larson_2", 32_000_000, larson::<2>),
-        Row::new("larson_8", 32_000_000, larson::<8>),
-        Row::new("larson_32", 32_000_000, larson::<32>),
-        Row::new("xmalloc_2", 16_000_000, xmalloc::<2>),
-        Row::new("xmalloc_8", 16_000_000, xmalloc::<8>),
-        Row::new("xmalloc_32", 16_000_000, xmalloc::<32>),
+        Row::new("larson_2", 32_000_000, |pairs| larson::run(pairs, 2, 25_000)),
+        Row::new("larson_8", 32_000_000, |pairs| larson::run(pairs, 8, 25_000)),
+        Row::new("larson_32", 32_000_000, |pairs| larson::run(pairs, 32, 25_000)),
+        Row::new("xmalloc_2", 16_000_000, |pairs| xmalloc::run(pairs, 2)),
+        Row::new("xmalloc_8", 16_000_000, |pairs| xmalloc::run(pairs, 8)),
+        Row::new("xmalloc_32", 16_000_000, |pairs| xmalloc::run(pairs, 32)),
         Row::new("mstress_2", 4_000_000, mstress::<2>),
         Row::new("mstress_8", 4_000_000, mstress::<8>),
         Row::new("mstress_32", 4_000_000, mstress::<32>),
@@ -30,126 +32,6 @@ fn main() -> ExitCode {
         Row::new("pingpong_8", 24_000_000, pingpong::<8>),
         Row::new("pingpong_32", 24_000_000, pingpong::<32>),
     ])
-}
-
-/// Servers that hand over and end (after Larson and Krishnan).
-///
-/// Each of `THREADS` server threads replaces random blocks among its 1,000, then starts its
-/// successor, hands it the blocks, and ends; so most blocks are freed by a thread that did not
-/// allocate them, often when the one that did is gone. The first blocks come from the main thread.
-fn larson<const THREADS: usize>(pairs: u64) -> Measured {
-    const BLOCKS: usize = 1000;
-    const GENERATION_PAIRS: u64 = 25_000;
-
-    let mut random = Random::new(1);
-    let mut slots: Vec<Vec<_>> = (0..THREADS).map(|_| Vec::with_capacity(BLOCKS)).collect();
-    for _ in 0..BLOCKS {
-        for slots in &mut slots {
-            slots.push(Some(resident_block(random.size(SERVED))));
-        }
-    }
-    let generations = (pairs / THREADS as u64 / GENERATION_PAIRS).max(1);
-    timed(generations * GENERATION_PAIRS * THREADS as u64, || {
-        thread::scope(|scope| {
-            for (index, slots) in slots.into_iter().enumerate() {
-                let server =
-                    Server { index, generations, slots, random: Random::new(index as u64) };
-                scope.spawn(move || server.run(scope, GENERATION_PAIRS));
-            }
-        });
-    })
-}
-
-/// The sizes of what [`larson`]'s servers hold.
-const SERVED: Sizes = Sizes { from: 8, to: 1000 };
-
-/// One of [`larson`]'s servers, and what it hands to the next.
-struct Server {
-    index: usize,
-    /// How many are to come, with this one.
-    generations: u64,
-    slots: Vec<Option<Block>>,
-    random: Random,
-}
-
-impl Server {
-    fn run<'scope>(mut self, scope: &'scope Scope<'scope, '_>, pairs: u64) {
-        pin(self.index);
-        for _ in 0..pairs {
-            let (slot, size) = self.random.slot_and_size(self.slots.len(), SERVED);
-            self.slots[slot] = None;
-            self.slots[slot] = Some(resident_block(size));
-        }
-        self.generations -= 1;
-        if self.generations > 0 {
-            scope.spawn(move || self.run(scope, pairs));
-        }
-    }
-}
-
-/// Every block freed by another thread (after Lever and Boreham).
-///
-/// Half of the threads fill batches, the other half empty them; as many batches are under way as
-/// there are threads.
-fn xmalloc<const THREADS: usize>(pairs: u64) -> Measured {
-    const BATCH: usize = 1000;
-    /// Powers of two and half-ways: so small blocks are the most frequent.
-    const BLOCK_SIZES: [usize; 16] =
-        [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048];
-
-    let workers = THREADS / 2;
-    let rounds = (pairs / (workers * BATCH) as u64).max(1);
-    let (empty, full) = (Queue::default(), Queue::default());
-    for _ in 0..THREADS {
-        empty.push(Vec::with_capacity(BATCH));
-    }
-    let (empty, full) = (&empty, &full);
-    let mut work: Vec<Work> = Vec::new();
-    for worker in 0..workers {
-        work.push(Box::new(move || {
-            let mut random = Random::new(worker as u64);
-            for _ in 0..rounds {
-                let mut batch = empty.pop();
-                batch.extend(
-                    (0..BATCH)
-                        .map(|_| resident_block(BLOCK_SIZES[random.below(BLOCK_SIZES.len())])),
-                );
-                full.push(batch);
-            }
-        }));
-    }
-    for _ in 0..workers {
-        work.push(Box::new(move || {
-            for _ in 0..rounds {
-                let mut batch: Vec<Block> = full.pop();
-                batch.clear();
-                empty.push(batch);
-            }
-        }));
-    }
-    Measured { operations: rounds * (workers * BATCH) as u64, elapsed: side_by_side(work) }
-}
-
-/// Batches on their way. Whoever finds none looks again, and does not sleep: waking it would cost
-/// more than a batch does.
-#[derive(Default)]
-struct Queue(Mutex<VecDeque<Vec<Block>>>);
-
-impl Queue {
-    fn push(&self, batch: Vec<Block>) {
-        self.0.lock().unwrap().push_back(batch);
-    }
-
-    fn pop(&self) -> Vec<Block> {
-        let mut wait = Wait::default();
-        loop {
-            let next = self.0.lock().unwrap().pop_front();
-            if let Some(batch) = next {
-                return batch;
-            }
-            wait.again();
-        }
-    }
 }
 
 /// Rounds of growth, hand-over and drop (after Leijen's stress test).

@@ -20,4 +20,5 @@ pub mod random;
 pub mod raw;
 pub mod ring;
 pub mod rows;
+pub mod scaling;
 pub mod watched;

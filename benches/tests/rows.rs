@@ -15,6 +15,7 @@ fn every_row_runs_and_prints_its_line() {
         env!("CARGO_BIN_EXE_depths"),
         env!("CARGO_BIN_EXE_calls"),
         env!("CARGO_BIN_EXE_threads"),
+        env!("CARGO_BIN_EXE_scale"),
         env!("CARGO_BIN_EXE_patterns"),
     ];
     let mut names = HashSet::new();

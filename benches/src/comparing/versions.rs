@@ -12,7 +12,7 @@ const LOCK: &str = include_str!("../../../Cargo.lock");
 /// The contender with its version, in words.
 pub fn described(contender: &Contender, built: &Path) -> String {
     let version = match contender.source {
-        Source::Ours => ours(),
+        Source::Ours => Some(ours()),
         Source::CLibrary => said("getconf", &["GNU_LIBC_VERSION"]),
         Source::Crate(package, part) => locked(LOCK, package).map(|version| {
             let of = if part.is_empty() { "" } else { ", its " };
@@ -23,12 +23,12 @@ pub fn described(contender: &Contender, built: &Path) -> String {
     format!("{} ({})", contender.name, version.unwrap_or_else(|| "version unknown".to_owned()))
 }
 
-/// The commit, and whether there are changes on top of it.
-fn ours() -> Option<String> {
+/// Our version, the commit, and whether there are changes on top of it.
+pub fn ours() -> String {
     let here = env!("CARGO_MANIFEST_DIR");
     let commit = said("git", &["-C", here, "describe", "--always", "--dirty", "--exclude=*"]);
     let commit = commit.map_or(String::new(), |commit| format!(", commit {commit}"));
-    Some(format!("{}{commit}", env!("CARGO_PKG_VERSION")))
+    format!("{}{commit}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The version of a package, of the text of a `Cargo.lock`; with two, the first.
