@@ -112,9 +112,7 @@ impl Registry {
             // SAFETY: all-zero is a valid record; this memory is zero, aligned to a cache line as records
             // are, nobody else's, and never unmapped.
             let cache = unsafe { &*record };
-            for class in 0..cache.bins.len() {
-                cache.start_countdown(class, countdowns.begin());
-            }
+            cache.start_countdowns(countdowns);
             cache.samples.store(samples, Ordering::Relaxed);
             cache.next.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
             // Release: partner of the Acquire in `all`.

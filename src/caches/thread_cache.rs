@@ -12,6 +12,7 @@
 //! BUSY when malloc is entered means re-entrance (a signal handler interrupted the owner): such a call is served
 //! without the cache.
 
+use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::bin::{Bin, BinHistory, Bins};
@@ -23,7 +24,7 @@ use crate::os::Linux;
 use crate::os::biased_lock::BiasedLock;
 use crate::os::sequence::Sequence;
 use crate::pages::clock::Clock;
-use crate::sampling::{Countdown, Countdowns};
+use crate::sampling::{Chance, Countdown, Countdowns};
 
 // What the word of a thread without a cache says. That of one with a cache is the owner's word of its lock.
 
@@ -107,17 +108,34 @@ impl ThreadCache {
             rate: history.rate.load(Ordering::Relaxed),
         };
         let (count, units) = self.bin(class).counted(ended.bytes);
-        let next = countdowns.begin();
+        let mut chance = self.chance(class.index(), countdowns, count);
+        let next = countdowns.begin(&mut chance);
         self.drain_sequence.write(|| {
             counters.allocations.add(count);
             counters.bytes.add(units - count);
             self.start_countdown(class.index(), next);
         });
-        countdowns.end(ended, units - ended.bytes as u64)
+        countdowns.end(&mut chance, ended, units - ended.bytes as u64)
+    }
+
+    /// What a class's next countdown is drawn by, after `count` more allocations than it has counted.
+    fn chance(&self, class: usize, countdowns: &Countdowns, count: u64) -> Chance {
+        let counters = &self.classes[class];
+        // Each countdown ends by an allocation, so none is drawn like another one.
+        let drawn = counters.allocations.get().wrapping_add(count);
+        countdowns.chance_at(ptr::from_ref(counters).addr(), drawn)
+    }
+
+    /// Draws the first countdown of each class. Before anybody else knows of the cache.
+    pub(super) fn start_countdowns(&self, countdowns: &Countdowns) {
+        for class in 0..self.bins.len() {
+            let mut chance = self.chance(class, countdowns, 0);
+            self.start_countdown(class, countdowns.begin(&mut chance));
+        }
     }
 
     /// Begins a class's next countdown, with an empty tally. Whoever may touch the cache.
-    pub(super) fn start_countdown(&self, class: usize, countdown: Countdown) {
+    fn start_countdown(&self, class: usize, countdown: Countdown) {
         let history = &self.histories[class];
         history.countdown.store(countdown.bytes, Ordering::Relaxed);
         history.rate.store(countdown.rate, Ordering::Relaxed);

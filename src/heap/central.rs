@@ -61,7 +61,8 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     let bin = cache.bin(class);
     debug_assert_eq!(bin.len.load(Ordering::Relaxed), 0);
     let history = &cache.histories[class.index()];
-    let only_empties = history.refilled.swap(1, Ordering::Relaxed) != 0;
+    let only_empties = history.refilled.load(Ordering::Relaxed) != 0;
+    history.refilled.store(1, Ordering::Relaxed);
     let capacity = bin.capacity();
     if capacity < base_slots(class) {
         resize(heap, cache, class, (capacity * 2).clamp(first_slots(class), base_slots(class)));

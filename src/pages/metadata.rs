@@ -332,7 +332,10 @@ impl Metadata {
 
     /// Counts records, here or elsewhere, of which so many bytes more have been touched.
     pub fn add_used(&self, bytes: usize) {
-        self.touched.fetch_add(bytes, Ordering::Relaxed);
+        // Mostly there are none, and the line is everybody's.
+        if bytes > 0 {
+            self.touched.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that may be resident.

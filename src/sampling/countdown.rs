@@ -67,36 +67,44 @@ impl Countdowns {
         self.rate.store(rate.min(MAX_RATE), Ordering::Relaxed);
     }
 
-    /// A new countdown. Any thread.
-    pub fn begin(&self) -> Countdown {
+    /// A new countdown, drawn by `chance`. Any thread.
+    pub fn begin(&self, chance: &mut Chance) -> Countdown {
         let rate = self.rate();
         if rate == 0 {
             return Countdown::OFF;
         }
-        let bytes = distance(&mut self.chance(), rate, LONGEST as u64) as u32;
+        let bytes = distance(chance, rate, LONGEST as u64) as u32;
         Countdown { bytes, rate: rate as u32 }
     }
 
     /// An allocation has ended a countdown, and lies on `over` bytes behind its end (0: not on any).
     /// Is it sampled, and at which rate? Any thread.
-    pub fn end(&self, countdown: Countdown, over: u64) -> Option<u32> {
+    pub fn end(&self, chance: &mut Chance, countdown: Countdown, over: u64) -> Option<u32> {
         if countdown.rate == 0 {
             return None;
         }
-        let hit =
-            countdown.bytes < LONGEST || is_within(self.chance(), countdown.rate as u64, over + 1);
+        let hit = countdown.bytes < LONGEST
+            || is_within(Chance(chance.0), countdown.rate as u64, over + 1);
         hit.then_some(countdown.rate)
     }
 
     /// Is an allocation that no countdown counts sampled, and at which rate? Any thread.
     pub fn try_once(&self, bytes: u64) -> Option<u32> {
         let rate = self.rate();
-        let hit = rate != 0 && is_within(self.chance(), rate, units(bytes));
+        let hit = rate != 0 && is_within(self.next_chance(), rate, units(bytes));
         hit.then_some(rate as u32)
     }
 
-    /// Random numbers that nobody else has had.
-    fn chance(&self) -> Chance {
+    /// Random numbers of the owner of `place`, an address, who has had some `drawn` times before: those that nobody
+    /// else has had, nor the owner itself. For who draws often: no other thread's line is written.
+    pub fn chance_at(&self, place: usize, drawn: u64) -> Chance {
+        let of_place = Chance(place as u64).next();
+        let seed = self.seed.load(Ordering::Relaxed) ^ of_place;
+        Chance(Chance(seed.wrapping_add(drawn.wrapping_mul(STEP))).next())
+    }
+
+    /// The same for who has no place: the next ones of all those without.
+    fn next_chance(&self) -> Chance {
         let mut chance = Chance(self.seed.fetch_add(STEP, Ordering::Relaxed));
         Chance(chance.next())
     }
@@ -138,7 +146,7 @@ fn hit_probability(units: u64, rate: u32) -> f64 {
 
 /// splitmix64 (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", 2014):
 /// any step of it is found by addition, so that threads can share it.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -252,16 +260,22 @@ mod tests {
         ] {
             let countdowns = with(rate, rate ^ bytes);
             let (mut sum, mut samples) = (0.0, 0u64);
-            let mut countdown = countdowns.begin();
+            let mut drawn = 0..;
+            let mut chance = || countdowns.chance_at(7, drawn.next().expect("there is always one"));
+            let mut countdown = countdowns.begin(&mut chance());
             let mut passed = 0;
             for _ in 0..count {
                 passed += units(bytes);
                 if passed >= countdown.bytes as u64 {
-                    if let Some(rate) = countdowns.end(countdown, passed - countdown.bytes as u64) {
+                    // As a thread does it: what comes next is drawn first.
+                    let mut chance = chance();
+                    let next = countdowns.begin(&mut chance);
+                    let over = passed - countdown.bytes as u64;
+                    if let Some(rate) = countdowns.end(&mut chance, countdown, over) {
                         sum += weight(bytes, rate);
                         samples += 1;
                     }
-                    countdown = countdowns.begin();
+                    countdown = next;
                     passed = 0;
                 }
             }
@@ -290,6 +304,22 @@ mod tests {
         }
     }
 
+    /// Many places that draw for the first time are as one that draws often.
+    #[test]
+    fn places_and_draws_have_numbers_of_their_own() {
+        let countdowns = with(1000, 3);
+        let first = |place, drawn| countdowns.chance_at(place, drawn).next();
+        let numbers =
+            (0..100).flat_map(|place| (0..100).map(move |drawn| first(place * 64, drawn)));
+        let mut numbers: Vec<u64> = numbers.collect();
+        let high = numbers.iter().filter(|&&number| number >> 63 == 1).count();
+        // Ten thousand coins: 5,000, with a deviation of 50.
+        assert!((4800..5200).contains(&high), "{high}");
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 10_000);
+    }
+
     #[test]
     fn what_no_countdown_counts_is_sampled_as_often() {
         let countdowns = with(1 << 20, 3);
@@ -300,6 +330,8 @@ mod tests {
         assert!((hits - 100_000.0 * p).abs() < 4.0 * deviation, "{hits}");
         countdowns.set_rate(0);
         assert_eq!(countdowns.try_once(u64::MAX), None, "switched off");
-        assert_eq!((countdowns.begin(), countdowns.end(Countdown::OFF, 9)), (Countdown::OFF, None));
+        let mut chance = countdowns.chance_at(7, 0);
+        assert_eq!(countdowns.begin(&mut chance), Countdown::OFF);
+        assert_eq!(countdowns.end(&mut chance, Countdown::OFF, 9), None);
     }
 }

@@ -37,7 +37,7 @@ mod slots;
 pub(crate) use call_sites::{
     ALL_FRAMES, Amount, LIFETIMES, MAX_STACKS, OBJECT, StackEntry, StackFigures, StackTable,
 };
-pub(crate) use countdown::{Countdown, Countdowns, LONGEST};
+pub(crate) use countdown::{Chance, Countdown, Countdowns, LONGEST};
 pub(crate) use growing_array::{GrowingArray, READ_BATCH};
 pub(crate) use modules::{MAX_MODULES, ModuleEntry, ModuleTable, UNRECORDED, split};
 pub(crate) use record::{ProfilerCounters, Sample, Tables};

@@ -125,7 +125,7 @@ const LOCKS: [(&str, Use); 7] = [
 const TOOLS: [&str; 3] = ["base/bit_pyramid.rs", "base/bits.rs", "base/ring.rs"];
 
 /// What a file's read-modify-writes are for, or those of one function of it; the first row that fits counts.
-const FILES: [(&str, Option<&str>, Use); 31] = [
+const FILES: [(&str, Option<&str>, Use); 33] = [
     ("geometry/span_index.rs", None, Use::new(Class::SpanIndex, Sharing::SizeClass)),
     ("geometry/span.rs", None, Use::new(Class::SpanBitmaps, Sharing::Span)),
     ("geometry/arena.rs", None, Use::new(Class::PageHeap, Sharing::All)),
@@ -136,14 +136,15 @@ const FILES: [(&str, Option<&str>, Use); 31] = [
     ("pages/touched.rs", None, Use::new(Class::Release, Sharing::All)),
     ("pages/clock.rs", None, Use::new(Class::Release, Sharing::All)),
     ("heap/depot.rs", None, Use::new(Class::Depot, Sharing::SizeClass)),
-    // Whether the bin was refilled since it was full.
-    ("heap/central.rs", Some("refill"), Use::new(Class::Caches, Sharing::Own)),
     // What is counted without a cache.
     ("heap/central.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("heap/large.rs", None, Use::new(Class::PageHeap, Sharing::All)),
     ("heap/altered.rs", None, Use::new(Class::PageHeap, Sharing::All)),
     ("heap/mod.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("caches/registry.rs", None, Use::new(Class::Registry, Sharing::All)),
+    ("caches/", None, Use::new(Class::Caches, Sharing::Own)),
+    ("os/biased_lock.rs", None, Use::new(Class::Caches, Sharing::Own)),
+    ("os/tls.rs", None, Use::new(Class::Caches, Sharing::Own)),
     ("api/malloc.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("api/foreign.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("api/fork_handlers.rs", None, Use::new(Class::Other, Sharing::All)),
@@ -237,9 +238,9 @@ mod tests {
             [frame("insert", "base/bit_pyramid.rs"), frame("list", "geometry/span_index.rs")];
         assert_eq!(use_of(&frames).unwrap().class, Class::SpanIndex);
         assert_eq!(use_of(&frames[..1]), None);
-        let [refill, other] = ["slackwater::heap::central::refill", "count_uncached"]
-            .map(|function| use_of(&[frame(function, "heap/central.rs")]).unwrap());
-        assert_eq!((refill.sharing, other.sharing), (Sharing::Own, Sharing::All));
+        let [bin, all] = ["caches/bin.rs", "caches/registry.rs"]
+            .map(|file| use_of(&[frame("slackwater::caches::f", file)]).unwrap());
+        assert_eq!((bin.sharing, all.sharing), (Sharing::Own, Sharing::All));
         assert_eq!(use_of(&[frame("f", "heap/new.rs")]), Some(Use::UNKNOWN));
         assert_eq!(use_of(&[frame("f", "sampling/new.rs")]).unwrap().class, Class::Sampling);
     }
