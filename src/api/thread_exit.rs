@@ -4,7 +4,6 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::api::copies::see_to_copy;
-use crate::caches::bin::Bins;
 use crate::caches::entered::enter_or;
 use crate::caches::thread_cache::{DEAD, ThreadCache};
 use crate::heap::HEAP;
@@ -48,7 +47,7 @@ extern "C" fn thread_ends(_cache: *mut c_void) {
     see_to_copy();
     if let Some(entered) = enter_or(|_, _| None) {
         let cache = entered.cache;
-        central::flush(&HEAP, cache, Bins::ALL);
+        central::hand_on(&HEAP, cache);
         entered.word.set(DEAD);
         core::mem::forget(entered);
         HEAP.threads.detach(cache);

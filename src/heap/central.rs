@@ -9,7 +9,7 @@ use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS, array_bytes};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::reason::ReleaseReason;
-use crate::geometry::size_class::SizeClass;
+use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
 use crate::geometry::span::{Claim, Gained, Put};
 use crate::geometry::span_index;
 use crate::heap::{Heap, altered};
@@ -65,7 +65,7 @@ pub(crate) fn refill(heap: &Heap, cache: &ThreadCache, class: SizeClass) -> Opti
     history.refilled.store(1, Ordering::Relaxed);
     let capacity = bin.capacity();
     if capacity < base_slots(class) {
-        resize(heap, cache, class, (capacity * 2).clamp(first_slots(class), base_slots(class)));
+        grow(heap, cache, class, (capacity * 2).clamp(first_slots(class), base_slots(class)));
     }
     let capacity = bin.capacity();
     cache.refills.add(1);
@@ -158,7 +158,7 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
     } else {
         capacity
     };
-    if wanted > capacity && resize(heap, cache, class, wanted) {
+    if wanted > capacity && grow(heap, cache, class, wanted) {
         return;
     }
     if capacity > 0 {
@@ -166,32 +166,27 @@ pub(crate) fn make_room(heap: &Heap, cache: &ThreadCache, class: SizeClass) {
     }
 }
 
-/// Changes a bin's capacity, if the thread's budget allows; what does not fit any more must have
-/// been spilled. Owner only.
-fn resize(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> bool {
+/// Gives a bin a larger array, if the thread's budget allows. Owner only.
+fn grow(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> bool {
     let bin = cache.bin(class);
     let size = class.block_bytes().get() as u64;
     let before = bin.capacity();
     let bytes = cache.capacity_bytes.load(Ordering::Relaxed) - before as u64 * size
         + capacity as u64 * size;
-    let grows = capacity > before;
     // The first few slots are free of charge: without them there is no fast path at all.
-    if grows && capacity > FIRST_SLOTS && bytes > heap.knobs.cache_bytes() {
+    if capacity > FIRST_SLOTS && bytes > heap.knobs.cache_bytes() {
         return false;
     }
     let len = bin.len.load(Ordering::Relaxed);
     debug_assert!(len <= capacity);
     let old = bin.slots.load(Ordering::Relaxed);
-    let mut slots = core::ptr::null_mut();
-    if capacity > 0 {
-        let Some(memory) = heap.pages.metadata.allocate_array(array_bytes(capacity)) else {
-            return false;
-        };
-        slots = memory.cast::<AtomicPtr<u8>>();
-        if len > 0 {
-            // SAFETY: both arrays have room for `len` pointers, and are different ones.
-            unsafe { slots.copy_from_nonoverlapping(old, len as usize) };
-        }
+    let Some(memory) = heap.pages.metadata.allocate_array(array_bytes(capacity)) else {
+        return false;
+    };
+    let slots = memory.cast::<AtomicPtr<u8>>();
+    if len > 0 {
+        // SAFETY: both arrays have room for `len` pointers, and are different ones.
+        unsafe { slots.copy_from_nonoverlapping(old, len as usize) };
     }
     bin.set_room(slots, capacity);
     cache.capacity_bytes.store(bytes, Ordering::Relaxed);
@@ -209,7 +204,8 @@ const _: () = assert!(MAX_BIN_SLOTS as usize * size_of::<AtomicPtr<u8>>() <= MAX
 pub(crate) fn spill(heap: &Heap, cache: &ThreadCache, class: SizeClass, count: u32) {
     remove_oldest(cache, class, count, |blocks| {
         check_all(heap, class, blocks);
-        let given = heap.depot.give(&heap.pages.metadata, class, blocks);
+        let threads = heap.threads.threads();
+        let given = heap.depot.give(&heap.pages.metadata, class, threads, blocks);
         put_all(heap, class, &blocks[given..]);
     });
 }
@@ -453,12 +449,38 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 /// while, or when everything is to be given back. Then spans see that blocks are free, and the thread's budget
 /// is there for bins that are used. Whoever may touch the cache.
 pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
-    for class in bins.classes() {
+    let mut arrays = [(core::ptr::null_mut(), 0); CLASS_COUNT];
+    for (class, array) in bins.classes().zip(&mut arrays) {
         remove_oldest(cache, class, u32::MAX, |blocks| put_all(heap, class, blocks));
-        if cache.bin(class).capacity() > 0 {
-            resize(heap, cache, class, 0);
-        }
+        *array = take_array(cache, class);
     }
+    let mut arrays = arrays.into_iter().filter(|(array, _)| !array.is_null()).peekable();
+    if arrays.peek().is_some() {
+        // SAFETY: they came from `allocate_array` with these sizes; the bins have none now.
+        unsafe { heap.pages.metadata.give_all_back(arrays) };
+    }
+}
+
+/// Takes an empty bin's array away: its address and bytes, or null. Whoever may touch the cache.
+fn take_array(cache: &ThreadCache, class: SizeClass) -> (*mut u8, usize) {
+    let bin = cache.bin(class);
+    let (slots, capacity) = (bin.slots.load(Ordering::Relaxed), bin.capacity());
+    if capacity == 0 {
+        return (core::ptr::null_mut(), 0);
+    }
+    bin.set_room(core::ptr::null_mut(), 0);
+    let bytes = cache.capacity_bytes.load(Ordering::Relaxed);
+    let less = capacity as u64 * class.block_bytes().get() as u64;
+    cache.capacity_bytes.store(bytes - less, Ordering::Relaxed);
+    (slots.cast(), array_bytes(capacity))
+}
+
+/// The thread ends: its bins' blocks are for those that begin, as far as the depot has room. Owner only.
+pub(crate) fn hand_on(heap: &Heap, cache: &ThreadCache) {
+    for class in SizeClass::all() {
+        spill(heap, cache, class, u32::MAX);
+    }
+    flush(heap, cache, Bins::ALL);
 }
 
 /// Puts back to their spans what nobody needed in the depot for so many ticks; 0: all of it. Returns whether there may

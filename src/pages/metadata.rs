@@ -211,22 +211,20 @@ impl Metadata {
     /// # Safety
     /// `piece` came from [`Metadata::allocate_array`] with the same `bytes` and is not used any more.
     pub unsafe fn give_back(&self, piece: *mut u8, bytes: usize) {
-        let size = size_index(bytes);
-        let piece = piece.cast::<Piece>();
+        // SAFETY: the caller says so.
+        unsafe { self.give_all_back([(piece, bytes)].into_iter()) };
+    }
+
+    /// Takes several back under one lock.
+    ///
+    /// # Safety
+    /// As [`Metadata::give_back`], for each of them; none is there twice.
+    pub unsafe fn give_all_back(&self, pieces: impl Iterator<Item = (*mut u8, usize)>) {
         // A piece that cannot be given back, in a fork handler, is lost.
         let Some(mut pool) = self.pool.lock_unless_mine() else { return };
-        let arrays = &mut pool.arrays;
-        let at = chunk_of(piece);
-        let chunk = arrays.chunk(at);
-        chunk.used -= 1;
-        if chunk.used == 0 {
-            chunk.forget_pieces();
-            arrays.offer(at, 0..SIZES);
-        } else {
-            // SAFETY: the caller hands the piece over; it is aligned to a cache line and large enough.
-            unsafe { piece.write(Piece { next: chunk.returned[size] }) };
-            chunk.returned[size] = piece;
-            arrays.offer(at, size..size + 1);
+        for (piece, bytes) in pieces {
+            // SAFETY: the caller says so.
+            unsafe { pool.arrays.take_back(piece.cast(), size_index(bytes)) };
         }
     }
 
@@ -371,6 +369,23 @@ impl Arrays {
             if from.is_null() || number < self.chunk(from).number {
                 self.from[size] = at;
             }
+        }
+    }
+
+    /// # Safety
+    /// `piece` was taken from a chunk as one of this size, and is not used any more.
+    unsafe fn take_back(&mut self, piece: *mut Piece, size: usize) {
+        let at = chunk_of(piece);
+        let chunk = self.chunk(at);
+        chunk.used -= 1;
+        if chunk.used == 0 {
+            chunk.forget_pieces();
+            self.offer(at, 0..SIZES);
+        } else {
+            // SAFETY: the caller hands the piece over; it is aligned to a cache line and large enough.
+            unsafe { piece.write(Piece { next: chunk.returned[size] }) };
+            chunk.returned[size] = piece;
+            self.offer(at, size..size + 1);
         }
     }
 }
