@@ -27,12 +27,14 @@ pub enum Class {
     Release,
     /// A thread's own cache.
     Caches,
+    /// The process's start and end, forks, signals, filters.
+    Process,
     /// What nobody has given a class.
     Other,
 }
 
 /// All of them, in the order of the tables.
-pub const CLASSES: [Class; 11] = [
+pub const CLASSES: [Class; 12] = [
     Class::PageHeap,
     Class::SpanIndex,
     Class::SpanBitmaps,
@@ -43,6 +45,7 @@ pub const CLASSES: [Class; 11] = [
     Class::Sampling,
     Class::Release,
     Class::Caches,
+    Class::Process,
     Class::Other,
 ];
 
@@ -60,6 +63,7 @@ impl Class {
             Class::Sampling => "sampling",
             Class::Release => "release",
             Class::Caches => "own cache",
+            Class::Process => "process",
             Class::Other => "other",
         }
     }
@@ -125,7 +129,7 @@ const LOCKS: [(&str, Use); 7] = [
 const TOOLS: [&str; 3] = ["base/bit_pyramid.rs", "base/bits.rs", "base/ring.rs"];
 
 /// What a file's read-modify-writes are for, or those of one function of it; the first row that fits counts.
-const FILES: [(&str, Option<&str>, Use); 33] = [
+const FILES: [(&str, Option<&str>, Use); 29] = [
     ("geometry/span_index.rs", None, Use::new(Class::SpanIndex, Sharing::SizeClass)),
     ("geometry/span.rs", None, Use::new(Class::SpanBitmaps, Sharing::Span)),
     ("geometry/arena.rs", None, Use::new(Class::PageHeap, Sharing::All)),
@@ -147,20 +151,16 @@ const FILES: [(&str, Option<&str>, Use); 33] = [
     ("os/tls.rs", None, Use::new(Class::Caches, Sharing::Own)),
     ("api/malloc.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("api/foreign.rs", None, Use::new(Class::Totals, Sharing::All)),
-    ("api/fork_handlers.rs", None, Use::new(Class::Other, Sharing::All)),
-    ("api/exit_summary.rs", None, Use::new(Class::Other, Sharing::All)),
-    ("api/faults.rs", None, Use::new(Class::Other, Sharing::All)),
+    ("api/fork_handlers.rs", None, Use::new(Class::Process, Sharing::All)),
+    ("api/exit_summary.rs", None, Use::new(Class::Process, Sharing::All)),
+    ("api/faults.rs", None, Use::new(Class::Process, Sharing::All)),
     ("sampling/", None, Use::new(Class::Sampling, Sharing::All)),
     ("hooks/sections.rs", None, Use::new(Class::Totals, Sharing::All)),
-    ("release/interior.rs", None, Use::new(Class::Release, Sharing::All)),
-    ("release/lifecycle.rs", None, Use::new(Class::Release, Sharing::All)),
-    ("release/takeover.rs", None, Use::new(Class::Release, Sharing::All)),
-    ("release/tick.rs", None, Use::new(Class::Release, Sharing::All)),
-    ("release/ticker.rs", None, Use::new(Class::Release, Sharing::All)),
+    ("release/", None, Use::new(Class::Release, Sharing::All)),
     ("os/purge.rs", None, Use::new(Class::Release, Sharing::All)),
     ("os/raw_thread.rs", None, Use::new(Class::Release, Sharing::All)),
-    ("os/seccomp.rs", None, Use::new(Class::Other, Sharing::All)),
-    ("os/copy_mark.rs", None, Use::new(Class::Other, Sharing::All)),
+    ("os/seccomp.rs", None, Use::new(Class::Process, Sharing::All)),
+    ("os/copy_mark.rs", None, Use::new(Class::Process, Sharing::All)),
 ];
 
 /// What the frames of an instruction, those in the allocator's source, say of it. `None`: it is a function of the
