@@ -129,7 +129,7 @@ const LOCKS: [(&str, Use); 7] = [
 const TOOLS: [&str; 3] = ["base/bit_pyramid.rs", "base/bits.rs", "base/ring.rs"];
 
 /// What a file's read-modify-writes are for, or those of one function of it; the first row that fits counts.
-const FILES: [(&str, Option<&str>, Use); 29] = [
+const FILES: [(&str, Option<&str>, Use); 30] = [
     ("geometry/span_index.rs", None, Use::new(Class::SpanIndex, Sharing::SizeClass)),
     ("geometry/span.rs", None, Use::new(Class::SpanBitmaps, Sharing::Span)),
     ("geometry/arena.rs", None, Use::new(Class::PageHeap, Sharing::All)),
@@ -154,6 +154,7 @@ const FILES: [(&str, Option<&str>, Use); 29] = [
     ("api/fork_handlers.rs", None, Use::new(Class::Process, Sharing::All)),
     ("api/exit_summary.rs", None, Use::new(Class::Process, Sharing::All)),
     ("api/faults.rs", None, Use::new(Class::Process, Sharing::All)),
+    ("api/thread_exit.rs", None, Use::new(Class::Process, Sharing::All)),
     ("sampling/", None, Use::new(Class::Sampling, Sharing::All)),
     ("hooks/sections.rs", None, Use::new(Class::Totals, Sharing::All)),
     ("release/", None, Use::new(Class::Release, Sharing::All)),
