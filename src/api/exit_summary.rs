@@ -1,4 +1,4 @@
-//! The one-shot summary when the process exits, if `SLACKWATER_SUMMARY=1` asked for it.
+//! When the process exits: the one-shot summary, if `SLACKWATER_SUMMARY=1` asked for it; and no ticker from then on.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use crate::figures::snapshot::{Snapshot, Summary};
 use crate::heap::HEAP;
 use crate::os::{self, Linux};
-use crate::release::RELEASE;
+use crate::release::{RELEASE, start_no_more};
 
 /// Where the summary goes: a copy of stderr, made before a program that closes its own (coreutils
 /// do) gets to it. Negative: no summary is wanted.
@@ -35,6 +35,9 @@ extern "C" fn finish() {
         // A summary that does not fit is cut, which its seven numbers cannot cause.
         let _ = writeln!(text, "{}", Summary(&Snapshot::take(&HEAP, &RELEASE, &Linux)));
         os::write(output, &text.bytes[..text.len]);
+    }
+    if HEAP.is_ready() {
+        start_no_more(&RELEASE);
     }
 }
 

@@ -299,23 +299,17 @@ fn advise(range: AddressRange, advice: c_int) -> bool {
     unsafe { system_call(libc::SYS_madvise, [range.start, range.bytes, advice as usize]) == 0 }
 }
 
-/// Copies what is at `address`, a multiple of 8 on the calling thread's stack or anywhere, as far as it
-/// can be read; returns the words copied. An address at which nothing is mapped does no harm: each page
-/// is asked about before it is read, by a call that every malloc makes, so that filters allow it.
-pub(crate) fn read_own_memory(address: usize, words: &mut [u64]) -> usize {
-    let mut done = 0;
-    while done < words.len() {
-        let at = address.wrapping_add(done * 8);
-        if !is_readable(at) {
-            break;
-        }
-        let page_words = (PAGE_BYTES - at % PAGE_BYTES) / 8;
-        let end = words.len().min(done + page_words);
-        // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
-        unsafe { read_mapped_memory(at, &mut words[done..end]) };
-        done = end;
+/// Copies the page in which `address` is, a multiple of 8 on the calling thread's stack or anywhere; `false` if it
+/// cannot be read. An address at which nothing is mapped does no harm: the kernel is asked whether it can read there,
+/// by a call that every malloc makes, so that filters allow it.
+pub(crate) fn read_own_page(address: usize, words: &mut [u64]) -> bool {
+    debug_assert_eq!(words.len(), PAGE_BYTES / 8);
+    if !is_readable(address) {
+        return false;
     }
-    done
+    // SAFETY: the kernel has read from this page just now, and a thread's stack stays.
+    unsafe { read_mapped_memory(address - address % PAGE_BYTES, words) };
+    true
 }
 
 /// Copies what is at `address`, a multiple of 8, without asking. In assembly: other threads may write to it, which is

@@ -31,4 +31,6 @@ pub(crate) use state::{RELEASE, Release};
 #[cfg(test)]
 pub(crate) use tick::purge_everything;
 pub(crate) use tick::{release_everything, tick_if_due};
-pub(crate) use ticker::{end as end_ticker, forbid_ticker, start_if_needed, wait_for_its_end};
+pub(crate) use ticker::{
+    end as end_ticker, forbid_ticker, start_if_needed, start_no_more, wait_for_its_end,
+};

@@ -12,6 +12,7 @@
 //! - libc's `setuid` does not reach it either: it ends when it sees that the program's rights are not its own any
 //!   more (users, groups, capabilities, filters; from Linux 5.9 on, where it has descriptors of its own to
 //!   look with), and the next one, a second later at the earliest, has the program's.
+//! - When the process ends, and its handlers of that have been called, none is started any more.
 //! - If the program's last thread ends by the system call alone, and not as libc's threads do, it ends, too, at its
 //!   next look, with the code that the process's first thread had: the process's is that of the thread that ends last.
 //! - A forked child has none until it needs one itself.
@@ -87,6 +88,12 @@ fn start(heap: &'static Heap, release: &'static Release) {
         ticker.retry.store(now.0 + RETRY.0, Ordering::Relaxed);
         ticker.lifecycle.set_over();
     }
+}
+
+/// The process ends: none is started any more. What still frees blocks then, a debugger's tool after all else, would
+/// leave a thread behind where nobody expects one.
+pub(crate) fn start_no_more(release: &Release) {
+    release.ticker.retry.store(u64::MAX, Ordering::Relaxed);
 }
 
 /// From now on there will be no ticker; one that is there ends when it is done with what it has in hand.

@@ -146,8 +146,8 @@ impl ModuleTable {
         }
         self.entry(number).is_some_and(|entry| {
             let page = &mut scratch.words()[..PAGE_BYTES / 8];
-            let is_whole = os::read_own_memory(entry.start as usize, page) == page.len();
-            is_whole && loader::contents_of_words(page.iter().copied()) == entry.contents
+            os::read_own_page(entry.start as usize, page)
+                && loader::contents_of_words(page.iter().copied()) == entry.contents
         })
     }
 

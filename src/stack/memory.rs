@@ -86,18 +86,21 @@ impl<'a> CopiedStack<'a> {
 
     /// Copies the page of `address`; `None` if there is no room for it, or nothing to be read.
     fn copy(&mut self, address: u64) -> Option<()> {
-        self.copy_by(address, |page, room| os::read_own_memory(page, room) == room.len())
+        self.copy_by(address, |_, room| os::read_own_page(address as usize, room))
     }
 
     /// Copies without the kernel what is mapped for certain: from `sp` to `skip_to` are our own frames,
-    /// and mapped is what shares a page with them.
+    /// and mapped is what shares a page with them. What is below `sp` is nobody's, and left out.
     fn copy_own_frames(&mut self, sp: u64) {
         let is_near = self.skip_to.wrapping_sub(sp) < OWN_BYTES;
         let last = if is_near { self.skip_to } else { sp };
         for page in (page_of(sp)..=page_of(last)).step_by(PAGE_BYTES) {
+            let below = (sp.saturating_sub(page) / 8) as usize;
             self.copy_by(page, |page, room| {
-                // SAFETY: a mapped page of the thread's own stack, as said above.
-                unsafe { os::read_mapped_memory(page, room) };
+                let (unused, used) = room.split_at_mut(below);
+                unused.fill(0);
+                // SAFETY: the rest of a mapped page of the thread's own stack, as said above.
+                unsafe { os::read_mapped_memory(page + below * 8, used) };
                 true
             });
         }

@@ -179,7 +179,7 @@ fn a_program_is_run_to_its_end_and_what_it_gave_back_is_told() {
     assert_line(&text, "ok", "allocators", &["none of its own"]);
     assert!(text.contains("\nits own words\n"), "{text}");
     assert_line(&text, "ok", "heap", &["Slackwater's; at its end"]);
-    assert_line(&text, "ok", "given back", &["MiB in ", "ticks"]);
+    assert_line(&text, "ok", "given back", &["MiB in ", " tick"]);
     assert_line(&text, "less", "exit code", &["3, which is its own"]);
 }
 

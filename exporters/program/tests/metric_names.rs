@@ -11,7 +11,13 @@ use slackwater_exporters::breakdown::{Breakdown, UNATTRIBUTED};
 use slackwater_exporters::families::FAMILIES;
 
 /// Crates and targets of the workspace whose names look like a metric's.
-const NOT_METRICS: [&str; 3] = ["slackwater_exporters", "slackwater_preload", "slackwater_benches"];
+const NOT_METRICS: [&str; 5] = [
+    "slackwater_exporters",
+    "slackwater_preload",
+    "slackwater_benches",
+    "slackwater_start",
+    "slackwater_unobserved",
+];
 
 /// Every text that a user reads or a program loads: the documents and all of `dashboards/`.
 fn texts() -> BTreeMap<String, String> {
