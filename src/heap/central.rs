@@ -9,7 +9,7 @@ use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS, array_bytes};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::reason::ReleaseReason;
-use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::geometry::size_class::SizeClass;
 use crate::geometry::span::{Claim, Gained, Put};
 use crate::geometry::span_index;
 use crate::heap::{Heap, altered};
@@ -449,30 +449,29 @@ pub(crate) fn free_uncached(heap: &Heap, class: SizeClass, address: usize, offse
 /// while, or when everything is to be given back. Then spans see that blocks are free, and the thread's budget
 /// is there for bins that are used. Whoever may touch the cache.
 pub(crate) fn flush(heap: &Heap, cache: &ThreadCache, bins: Bins) {
-    let mut arrays = [(core::ptr::null_mut(), 0); CLASS_COUNT];
-    for (class, array) in bins.classes().zip(&mut arrays) {
+    for class in bins.classes() {
         remove_oldest(cache, class, u32::MAX, |blocks| put_all(heap, class, blocks));
-        *array = take_array(cache, class);
     }
-    let mut arrays = arrays.into_iter().filter(|(array, _)| !array.is_null()).peekable();
+    // One by one as they are given back: a list of them is more than some threads' stacks are good for at their end.
+    let mut arrays = bins.classes().filter_map(|class| take_array(cache, class)).peekable();
     if arrays.peek().is_some() {
         // SAFETY: they came from `allocate_array` with these sizes; the bins have none now.
         unsafe { heap.pages.metadata.give_all_back(arrays) };
     }
 }
 
-/// Takes an empty bin's array away: its address and bytes, or null. Whoever may touch the cache.
-fn take_array(cache: &ThreadCache, class: SizeClass) -> (*mut u8, usize) {
+/// Takes an empty bin's array away, if it has one: its address and bytes. Whoever may touch the cache.
+fn take_array(cache: &ThreadCache, class: SizeClass) -> Option<(*mut u8, usize)> {
     let bin = cache.bin(class);
     let (slots, capacity) = (bin.slots.load(Ordering::Relaxed), bin.capacity());
     if capacity == 0 {
-        return (core::ptr::null_mut(), 0);
+        return None;
     }
     bin.set_room(core::ptr::null_mut(), 0);
     let bytes = cache.capacity_bytes.load(Ordering::Relaxed);
     let less = capacity as u64 * class.block_bytes().get() as u64;
     cache.capacity_bytes.store(bytes - less, Ordering::Relaxed);
-    (slots.cast(), array_bytes(capacity))
+    Some((slots.cast(), array_bytes(capacity)))
 }
 
 /// The thread ends: its bins' blocks are for those that begin, as far as the depot has room. Owner only.
