@@ -546,7 +546,9 @@ fn folder(name: &str) -> PathBuf {
 /// The profiles in a folder but the program's own, as texts.
 fn childrens(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("there").map(|entry| entry.expect("one").path());
-    let files = entries.filter(|path| !path.ends_with("p.folded"));
+    // What is being written has a name that begins with a point, and is no file of theirs before it has its own.
+    let is_written = |path: &PathBuf| !path.to_string_lossy().contains("/.");
+    let files = entries.filter(|path| !path.ends_with("p.folded") && is_written(path));
     files.map(|path| fs::read_to_string(path).expect("text")).collect()
 }
 
