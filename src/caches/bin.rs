@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::base::observed::IS_OBSERVED;
 use crate::geometry::size_class::{CLASS_COUNT, SizeClass};
+use crate::pages::metadata::Metadata;
 use crate::sampling::LONGEST;
 
 /// The longest array of a bin.
@@ -12,6 +13,24 @@ pub(crate) const MAX_BIN_SLOTS: u32 = 16 << 10;
 /// The bytes of an array of so many slots.
 pub(crate) fn array_bytes(slots: u32) -> usize {
     slots as usize * size_of::<AtomicPtr<u8>>()
+}
+
+/// An array of so many slots that begins with the first `len` of another one; `None` where there is no memory for it.
+///
+/// # Safety
+/// `old` has that many, or `len` is 0; and no more than `slots`.
+pub(crate) unsafe fn larger_array(
+    metadata: &Metadata,
+    old: *const AtomicPtr<u8>,
+    len: u32,
+    slots: u32,
+) -> Option<*mut AtomicPtr<u8>> {
+    let array = metadata.allocate_array(array_bytes(slots))?.cast::<AtomicPtr<u8>>();
+    if len > 0 {
+        // SAFETY: the caller says that both have room for `len` pointers, and they are different ones.
+        unsafe { array.copy_from_nonoverlapping(old, len as usize) };
+    }
+    Some(array)
 }
 
 /// The low bits of a tally count allocations, the rest their bytes plus their number.

@@ -115,7 +115,7 @@ impl ThreadCache {
             counters.bytes.add(units - count);
             self.start_countdown(class.index(), next);
         });
-        countdowns.end(&mut chance, ended, units - ended.bytes as u64)
+        countdowns.end(chance, ended, units - ended.bytes as u64)
     }
 
     /// What a class's next countdown is drawn by, after `count` more allocations than it has counted.

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::base::bits::{PageBits, PageRun};
 use crate::base::units::SPAN_BYTES;
-use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS, array_bytes};
+use crate::caches::bin::{Bin, Bins, MAX_BIN_SLOTS, array_bytes, larger_array};
 use crate::caches::thread_cache::ThreadCache;
 use crate::geometry::arena::{Arena, ChunkIndex};
 use crate::geometry::reason::ReleaseReason;
@@ -180,14 +180,9 @@ fn grow(heap: &Heap, cache: &ThreadCache, class: SizeClass, capacity: u32) -> bo
     let len = bin.len.load(Ordering::Relaxed);
     debug_assert!(len <= capacity);
     let old = bin.slots.load(Ordering::Relaxed);
-    let Some(memory) = heap.pages.metadata.allocate_array(array_bytes(capacity)) else {
-        return false;
-    };
-    let slots = memory.cast::<AtomicPtr<u8>>();
-    if len > 0 {
-        // SAFETY: both arrays have room for `len` pointers, and are different ones.
-        unsafe { slots.copy_from_nonoverlapping(old, len as usize) };
-    }
+    // SAFETY: the bin's array has room for its blocks, and the new one for more.
+    let slots = unsafe { larger_array(&heap.pages.metadata, old, len, capacity) };
+    let Some(slots) = slots else { return false };
     bin.set_room(slots, capacity);
     cache.capacity_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 {

@@ -7,16 +7,16 @@
 //! and Vmem" (2001), and of the transfer cache in tcmalloc.
 //!
 //! To a span they are in use. So the depot is small, though it has more room where there are more threads that pass
-//! blocks on at the same time, and a tick puts back what nobody needed for a while: as many of
-//! the oldest blocks as there were at all times since. Whoever has blocks to give and finds the shelf locked goes to
-//! the spans; whoever needs some waits, for they may be on their way back just then, and a block that one thread puts
-//! into its span must not be handed out before the shelf forgets it (see [`mend`](super::mend)).
+//! blocks on at the same time, and a tick puts back what nobody needed for a while: as many of the oldest blocks as
+//! there were at all times since. Whoever has blocks to give and finds the shelf locked goes to the spans; whoever
+//! needs some waits, for they may be on their way back just then, and a block that one thread puts into its span must
+//! not be handed out before the shelf forgets it (see [`mend`](super::mend)).
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use core::{ptr, slice};
 
 use crate::base::atomics::compiler_barrier;
-use crate::caches::bin::{MAX_BIN_SLOTS, array_bytes};
+use crate::caches::bin::{MAX_BIN_SLOTS, array_bytes, larger_array};
 use crate::geometry::size_class::{CLASS_COUNT, Kind, SizeClass};
 use crate::os::lock::Lock;
 use crate::pages::metadata::Metadata;
@@ -225,13 +225,9 @@ impl Blocks {
         if room <= self.room {
             return;
         }
-        let Some(array) = metadata.allocate_array(array_bytes(room)) else { return };
         let (old, old_room) = (self.slots, self.room);
-        let array = array.cast::<AtomicPtr<u8>>();
-        if !old.is_null() {
-            // SAFETY: both arrays have room for `len` pointers, and are different ones.
-            unsafe { array.copy_from_nonoverlapping(old, self.len as usize) };
-        }
+        // SAFETY: the shelf's array has room for its blocks, and the new one for more.
+        let Some(array) = (unsafe { larger_array(metadata, old, self.len, room) }) else { return };
         // In a copy of the process, too, the array has the room that it is said to have.
         compiler_barrier();
         self.slots = array;

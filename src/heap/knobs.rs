@@ -455,10 +455,7 @@ pub(crate) fn profile_guards(environment: Environment) -> bool {
 
 /// Whether a summary was asked for.
 pub(crate) fn summary_wanted() -> bool {
-    if !are_set() {
-        return false;
-    }
-    let value = os::environment(c"SLACKWATER_SUMMARY");
+    let value = environment()(c"SLACKWATER_SUMMARY");
     match value {
         None | Some(b"" | b"0") => false,
         Some(b"1") => true,

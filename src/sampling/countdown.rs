@@ -78,13 +78,12 @@ impl Countdowns {
     }
 
     /// An allocation has ended a countdown, and lies on `over` bytes behind its end (0: not on any).
-    /// Is it sampled, and at which rate? Any thread.
-    pub fn end(&self, chance: &mut Chance, countdown: Countdown, over: u64) -> Option<u32> {
+    /// Is it sampled, and at which rate? Drawn by `chance`. Any thread.
+    pub fn end(&self, chance: Chance, countdown: Countdown, over: u64) -> Option<u32> {
         if countdown.rate == 0 {
             return None;
         }
-        let hit = countdown.bytes < LONGEST
-            || is_within(Chance(chance.0), countdown.rate as u64, over + 1);
+        let hit = countdown.bytes < LONGEST || is_within(chance, countdown.rate as u64, over + 1);
         hit.then_some(countdown.rate)
     }
 
@@ -271,7 +270,7 @@ mod tests {
                     let mut chance = chance();
                     let next = countdowns.begin(&mut chance);
                     let over = passed - countdown.bytes as u64;
-                    if let Some(rate) = countdowns.end(&mut chance, countdown, over) {
+                    if let Some(rate) = countdowns.end(chance, countdown, over) {
                         sum += weight(bytes, rate);
                         samples += 1;
                     }
@@ -332,6 +331,6 @@ mod tests {
         assert_eq!(countdowns.try_once(u64::MAX), None, "switched off");
         let mut chance = countdowns.chance_at(7, 0);
         assert_eq!(countdowns.begin(&mut chance), Countdown::OFF);
-        assert_eq!(countdowns.end(&mut chance, Countdown::OFF, 9), None);
+        assert_eq!(countdowns.end(chance, Countdown::OFF, 9), None);
     }
 }
