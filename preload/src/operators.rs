@@ -134,9 +134,7 @@ impl Survey {
     fn of_modules() -> Survey {
         let mut survey =
             Survey { is_past_this: false, is_another_before: false, next: NextForms::Missing };
-        let place = (&raw mut survey).cast();
-        // SAFETY: the function knows the place.
-        unsafe { each_module(survey_module, place) };
+        each_module(|module| survey.go_on_with(module));
         survey
     }
 
@@ -186,22 +184,31 @@ impl Survey {
     }
 }
 
-type Visit = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
-
 /// Programs without a C++ library never ask for it, so it is looked for here, where the loader is asked anyway.
 static DL_ITERATE_PHDR: Next = Next::named(c"dl_iterate_phdr");
 
-/// Calls `visit` with each module and with `place`, until it returns another number than 0.
-///
-/// # Safety
-/// `visit` may be called with `place`.
-unsafe fn each_module(visit: Visit, place: *mut c_void) {
-    type Iterate = unsafe extern "C" fn(Visit, *mut c_void) -> c_int;
+/// Calls `visit` with each module in turn, as long as it returns `true`.
+fn each_module<V: FnMut(&libc::dl_phdr_info) -> bool>(mut visit: V) {
+    type Step = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
+    type Iterate = unsafe extern "C" fn(Step, *mut c_void) -> c_int;
+
+    unsafe extern "C" fn step<V: FnMut(&libc::dl_phdr_info) -> bool>(
+        module: *mut libc::dl_phdr_info,
+        _bytes: usize,
+        visit: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the place that is handed over below.
+        let visit = unsafe { &mut *visit.cast::<V>() };
+        // SAFETY: the loader's record, which is there while this is called.
+        let goes_on = visit(unsafe { &*module });
+        !goes_on as c_int
+    }
+
     // SAFETY: null, which is none, or the function of that name, which has this type.
     let iterate = unsafe { transmute::<*mut c_void, Option<Iterate>>(DL_ITERATE_PHDR.address()) };
     if let Some(iterate) = iterate {
-        // SAFETY: the caller's contract is the same.
-        unsafe { iterate(visit, place) };
+        // SAFETY: it calls `step` with each module and with the place of `visit`, which is of that type.
+        unsafe { iterate(step::<V>, (&raw mut visit).cast()) };
     }
 }
 
@@ -223,18 +230,6 @@ impl NextForms {
             _ => NextForms::Unclear,
         }
     }
-}
-
-unsafe extern "C" fn survey_module(
-    module: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    survey: *mut c_void,
-) -> c_int {
-    // SAFETY: the place that `Survey::of_modules` gave.
-    let survey = unsafe { &mut *survey.cast::<Survey>() };
-    // SAFETY: the loader's record, which is there while this is called.
-    let goes_on = survey.go_on_with(unsafe { &*module });
-    !goes_on as c_int
 }
 
 /// # Safety
@@ -299,9 +294,10 @@ impl Modules {
 
     fn find() -> Modules {
         let mut modules = Modules { ranges: [(0, 0); 8], found: 0 };
-        let place = (&raw mut modules).cast();
-        // SAFETY: the function knows the place.
-        unsafe { each_module(look_at, place) };
+        each_module(|module| {
+            modules.look_at(module);
+            true
+        });
         modules
     }
 
@@ -322,18 +318,6 @@ impl Modules {
     fn contain(&self, address: usize) -> bool {
         self.ranges[..self.found].iter().any(|&(start, end)| (start..end).contains(&address))
     }
-}
-
-unsafe extern "C" fn look_at(
-    module: *mut libc::dl_phdr_info,
-    _bytes: usize,
-    modules: *mut c_void,
-) -> c_int {
-    // SAFETY: the place that `Modules::find` gave.
-    let modules = unsafe { &mut *modules.cast::<Modules>() };
-    // SAFETY: the loader's record, which is there while this is called.
-    modules.look_at(unsafe { &*module });
-    0
 }
 
 /// # Safety

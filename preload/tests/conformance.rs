@@ -1,6 +1,8 @@
 //! The C and C++ surface of the preload library, and the rules of survival: forks, threads, signals,
 //! limits, misuse. The checks are C programs in `c/`, for that is who calls these functions.
 
+#[path = "support/callgrind.rs"]
+mod callgrind;
 #[path = "support/checks.rs"]
 mod checks;
 #[path = "support/own_threads.rs"]

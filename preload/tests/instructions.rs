@@ -1,6 +1,8 @@
 //! C++'s `new` and `delete` take as many instructions as `malloc` and `free`, and a few: counted by callgrind, which
 //! repeats to the instruction.
 
+#[path = "support/callgrind.rs"]
+mod callgrind;
 #[path = "support/programs_in_c.rs"]
 mod programs_in_c;
 mod support;
@@ -8,8 +10,9 @@ mod support;
 use std::env;
 use std::path::Path;
 
+use callgrind::counting;
 use programs_in_c::built;
-use support::{LIMIT, OTHER_LIBRARY, installed, preloaded, run};
+use support::{OTHER_LIBRARY, installed, preloaded};
 
 const FEW: u64 = 100_000;
 const MANY: u64 = 1_100_000;
@@ -17,20 +20,14 @@ const MANY: u64 = 1_100_000;
 fn instructions(valgrind: &Path, program: &Path, kind: &str, pairs: u64) -> u64 {
     // Its own part runs under the library as well, and is not counted.
     let mut command = preloaded(valgrind);
-    command
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(program)
+    counting(&mut command, program)
         .args([kind, &pairs.to_string()])
         // Nothing but the pairs: no samples, and no tick of an epoch that ends.
         .env("SLACKWATER_PROFILE_RATE_BYTES", "0")
         .env("SLACKWATER_EPOCH_MS", "3600000")
         .env("SLACKWATER_TICKER", "off")
         .env("SLACKWATER_ARENA_BYTES", "64M");
-    let outcome = run(&mut command, "", LIMIT).expect_success();
-    let counted = outcome.stderr.lines().find_map(|line| line.split_once("Collected : "));
-    counted
-        .and_then(|(_, count)| count.trim().parse().ok())
-        .unwrap_or_else(|| panic!("{}", outcome.said()))
+    callgrind::instructions(&mut command)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::callgrind::{counting, instructions};
 use crate::programs_in_c::built;
 use crate::support::{LIMIT, installed, plain, run, skipped};
 
@@ -157,17 +158,13 @@ fn instructions_of_a_start_are_few() {
     };
     let count = |library: Option<&Path>| {
         let mut command = plain(&valgrind);
-        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&program);
+        counting(&mut command, &program);
         // With a variable of the allocator's, whichever, it asks for all of them.
         command.env_remove("LD_LIBRARY_PATH").env_remove("SLACKWATER_TEST_LIBRARY");
         if let Some(library) = library {
             command.env("LD_PRELOAD", library);
         }
-        let said = run(&mut command, "", LIMIT).expect_success().stderr;
-        let counted = said.lines().find_map(|line| line.split_once("Collected : "));
-        counted
-            .and_then(|(_, count)| count.trim().parse::<u64>().ok())
-            .unwrap_or_else(|| panic!("{said}"))
+        instructions(&mut command)
     };
     let more = count(Some(release())) - count(None);
     println!("{more} instructions more");
