@@ -4,9 +4,13 @@
 #[path = "../../tests/surroundings/mod.rs"]
 mod surroundings;
 
-use std::env;
-use std::io::{self, Write};
+mod counting;
+
 use std::process::Command;
+
+use slackwater_benches::comparing::counting::collected;
+
+use counting::can_count;
 
 const FEW: u64 = 100_000;
 const MANY: u64 = 1_100_000;
@@ -20,21 +24,6 @@ const SAMPLE_BUDGET: f64 = 45_000.0;
 
 /// What `growing` allocates in a step, on average.
 const GROWN_BYTES: u64 = 130;
-
-/// A build without optimization has other paths.
-fn can_count() -> bool {
-    let missing = if cfg!(debug_assertions) {
-        "this is not a release build"
-    } else if Command::new("valgrind").arg("--version").output().is_err() {
-        "valgrind is not installed"
-    } else {
-        return true;
-    };
-    assert!(env::var_os("CI").is_none() || cfg!(debug_assertions), "{missing}, and this is CI");
-    // Not `eprintln!`, which the test runner keeps to itself.
-    let _ = writeln!(io::stderr(), "SKIPPED: {missing}");
-    false
-}
 
 fn instructions(kind: &str, pairs: u64, rate: &str) -> u64 {
     // Slow paths tick once in an epoch, and on a busy machine there are more of these in a run. An hour's has none; and
@@ -51,8 +40,7 @@ fn instructions(kind: &str, pairs: u64, rate: &str) -> u64 {
         .expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    let counted = said.lines().find_map(|line| line.split_once("Collected : "));
-    counted.and_then(|(_, count)| count.trim().parse().ok()).unwrap_or_else(|| panic!("{said}"))
+    collected(&said).unwrap_or_else(|| panic!("{said}"))
 }
 
 fn per_pair(kind: &str, rate: &str) -> f64 {
@@ -66,7 +54,7 @@ fn per_pair(kind: &str, rate: &str) -> f64 {
 
 #[test]
 fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler() {
-    if !can_count() {
+    if !can_count(&["valgrind"]) {
         return;
     }
     // They take 50.02, 68.03 and 61.03. Another compiler may need some more or less.
@@ -80,7 +68,7 @@ fn an_allocation_and_its_free_keep_to_their_budget_with_and_without_the_profiler
 /// Before they had fast paths they took 80, 83, 40 and 123, and `growing` 247 with samples.
 #[test]
 fn a_resize_and_a_question_for_a_size_keep_to_theirs() {
-    if !can_count() {
+    if !can_count(&["valgrind"]) {
         return;
     }
     for (kind, budget, bytes) in [

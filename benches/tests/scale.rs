@@ -3,28 +3,15 @@
 #[path = "../../tests/surroundings/mod.rs"]
 mod surroundings;
 
-use std::env;
-use std::io::{self, Write};
+mod counting;
+
 use std::path::Path;
 
 use slackwater_benches::scaling::counts::Counts;
 use slackwater_benches::scaling::places::Class;
-use slackwater_benches::scaling::{count_ours, missing_tool};
+use slackwater_benches::scaling::{TOOLS, count_ours};
 
-/// A build without optimization has other paths.
-fn can_count() -> bool {
-    let missing = if cfg!(debug_assertions) {
-        "this is not a release build".to_owned()
-    } else if let Some(tool) = missing_tool() {
-        format!("{tool} is not installed")
-    } else {
-        return true;
-    };
-    assert!(env::var_os("CI").is_none() || cfg!(debug_assertions), "{missing}, and this is CI");
-    // Not `eprintln!`, which the test runner keeps to itself.
-    let _ = writeln!(io::stderr(), "SKIPPED: {missing}");
-    false
-}
+use counting::can_count;
 
 fn counted(load: &str, threads: u32) -> Counts {
     let row = format!("{load}_by_{threads}");
@@ -39,7 +26,7 @@ fn is_of_blocks(class: Class) -> bool {
 
 #[test]
 fn a_pair_in_a_thread_s_own_cache_takes_no_lock_and_writes_nothing_of_others() {
-    if !can_count() {
+    if !can_count(&TOOLS) {
         return;
     }
     for threads in [1, 4] {
@@ -53,7 +40,7 @@ fn a_pair_in_a_thread_s_own_cache_takes_no_lock_and_writes_nothing_of_others() {
 
 #[test]
 fn blocks_below_32_kib_cost_no_more_shared_writes_where_there_are_more_threads() {
-    if !can_count() {
+    if !can_count(&TOOLS) {
         return;
     }
     for (load, few, many) in [
@@ -84,7 +71,7 @@ fn blocks_below_32_kib_cost_no_more_shared_writes_where_there_are_more_threads()
 
 #[test]
 fn threads_that_come_get_the_blocks_of_those_that_went() {
-    if !can_count() {
+    if !can_count(&TOOLS) {
         return;
     }
     let counts = counted("churn", 4);
@@ -96,7 +83,7 @@ fn threads_that_come_get_the_blocks_of_those_that_went() {
 
 #[test]
 fn every_place_that_is_executed_has_a_class() {
-    if !can_count() {
+    if !can_count(&TOOLS) {
         return;
     }
     for load in ["larson", "large"] {

@@ -23,7 +23,7 @@ const GROWTH: f64 = 4.0;
 const LARGEST_SCALE: f64 = 2.0;
 
 /// No release by the clock, of which a slow run sees more: only what the operations do themselves.
-const STEADY: [(&str, &str); 2] =
+pub const STEADY: [(&str, &str); 2] =
     [("SLACKWATER_EPOCH_MS", "3600000"), ("SLACKWATER_TICKER", "off")];
 
 /// What a run did and took.
@@ -110,8 +110,14 @@ pub(super) fn run(counted: &Counted, callgrind: &mut Command) -> Result<Run, Str
     })
 }
 
+/// The first of these programs that is not installed.
+pub fn missing(tools: &[&'static str]) -> Option<&'static str> {
+    let is_missing = |tool: &&&str| Command::new(**tool).arg("--version").output().is_err();
+    tools.iter().find(is_missing).copied()
+}
+
 /// The number of instructions in what callgrind says at its end.
-fn collected(said: &str) -> Option<u64> {
+pub fn collected(said: &str) -> Option<u64> {
     let counted = said.lines().find_map(|line| line.split_once("Collected : "));
     counted.and_then(|(_, count)| count.trim().parse().ok())
 }

@@ -27,6 +27,16 @@ pub struct Table<'a> {
     pub beside: &'a [Figure],
 }
 
+/// The head of a Markdown table: a column of names, and columns of numbers.
+pub fn head(heads: &[String]) -> String {
+    format!("| {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len() - 1))
+}
+
+/// Adds a line to a Markdown table.
+pub fn add_line(table: &mut String, cells: &[String]) {
+    let _ = writeln!(table, "| {} |", cells.join(" | "));
+}
+
 impl Table<'_> {
     /// The table.
     pub fn markdown(&self) -> String {
@@ -38,12 +48,11 @@ impl Table<'_> {
         if self.has_peers() {
             heads.push(format!("{} / best peer", self.ours));
         }
-        let mut table =
-            format!("| {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len() - 1));
+        let mut table = head(&heads);
         for row in self.rows {
-            let _ = writeln!(table, "| {} |", self.line(row).join(" | "));
+            add_line(&mut table, &self.line(row));
         }
-        let _ = writeln!(table, "| {} |", self.means().join(" | "));
+        add_line(&mut table, &self.means());
         table
     }
 

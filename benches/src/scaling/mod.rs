@@ -16,6 +16,7 @@ mod source;
 use std::path::Path;
 use std::process::Command;
 
+use crate::comparing::counting::STEADY;
 use crate::line::Line;
 use bus::Profile;
 use counts::Counts;
@@ -24,15 +25,8 @@ use counts::Counts;
 /// without the program's start, its end, and what caches take to learn a load.
 const SCALES: [f64; 2] = [0.25, 1.0];
 
-/// No release by the clock, of which a slow run sees more: only what the operations do themselves.
-const STEADY: [(&str, &str); 2] =
-    [("SLACKWATER_EPOCH_MS", "3600000"), ("SLACKWATER_TICKER", "off")];
-
-/// What it needs beside cargo; the first of them that is not installed.
-pub fn missing_tool() -> Option<&'static str> {
-    let is_missing = |tool: &&str| Command::new(tool).arg("--version").output().is_err();
-    ["valgrind", "addr2line"].into_iter().find(is_missing)
-}
+/// What it needs beside cargo.
+pub const TOOLS: [&str; 2] = ["valgrind", "addr2line"];
 
 /// Counts a row of the bench `scale` in our own build, `program`, which has the lines of its source with it.
 pub fn count_ours(program: &Path, row: &str) -> Result<Counts, String> {

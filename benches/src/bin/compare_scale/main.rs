@@ -11,11 +11,12 @@ use std::process::{Command, ExitCode};
 use slackwater_benches::comparing::contender::{
     Contender, Face, PRELOADED_NAMES, builds, installed,
 };
+use slackwater_benches::comparing::counting::missing;
 use slackwater_benches::comparing::options::{Options, exit_code, value};
 use slackwater_benches::comparing::table::OURS;
 use slackwater_benches::rows::selected;
 use slackwater_benches::scaling::counts::Counts;
-use slackwater_benches::scaling::{count_ours, count_preloaded, missing_tool};
+use slackwater_benches::scaling::{TOOLS, count_ours, count_preloaded};
 
 const USAGE: &str =
     "usage: scripts/bench scale [--threads N,…] [--csv FILE] [--allocators NAME,…] [LOAD…]";
@@ -90,7 +91,7 @@ impl Plan {
             println!("{LINES}\n{}", builds(&self.peers).join("\n"));
             return Ok(());
         }
-        if let Some(tool) = missing_tool() {
+        if let Some(tool) = missing(&TOOLS) {
             return Err(format!("{tool} is not installed"));
         }
         (self.peers, self.left_out) = installed(&self.peers, &self.options.built);

@@ -6,6 +6,7 @@ use slackwater_benches::comparing::contender::Face;
 use slackwater_benches::comparing::head::Head;
 use slackwater_benches::comparing::machine;
 use slackwater_benches::comparing::statistics::three_digits;
+use slackwater_benches::comparing::table;
 use slackwater_benches::comparing::versions;
 use slackwater_benches::scaling::counts::{Count, Counts, Place};
 use slackwater_benches::scaling::model::{self, CORES, TRANSFERS};
@@ -81,13 +82,13 @@ impl Plan {
     fn peers(&self, loads: &[Load]) -> String {
         let mut heads = vec!["load, threads".to_owned(), "slackwater".to_owned()];
         heads.extend(self.peers.iter().map(|peer| peer.name.to_owned()));
-        let mut table = head_of(&heads);
+        let mut table = table::head(&heads);
         for counted in loads.iter().flat_map(|load| &load.rows) {
             let Counted { row, ours, peers } = counted;
             let mut cells = vec![format!("{}, {}", row.load, row.threads)];
             cells.push(rate(ours.sum(|_| true).writes));
             cells.extend(peers.iter().map(|peer| peer.map_or("–".to_owned(), rate)));
-            line(&mut table, &cells);
+            table::add_line(&mut table, &cells);
         }
         table
     }
@@ -129,14 +130,6 @@ fn heads(first: &[&str], threads: &[u32]) -> Vec<String> {
     first.chain(threads.iter().map(u32::to_string)).collect()
 }
 
-fn head_of(heads: &[String]) -> String {
-    format!("| {} |\n|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len() - 1))
-}
-
-fn line(table: &mut String, cells: &[String]) {
-    let _ = writeln!(table, "| {} |", cells.join(" | "));
-}
-
 impl Load<'_> {
     /// A cell for each number of threads.
     fn cells(
@@ -157,17 +150,17 @@ impl Load<'_> {
 }
 
 fn by_load(loads: &[Load], threads: &[u32]) -> String {
-    let mut table = head_of(&heads(&["load; threads"], threads));
+    let mut table = table::head(&heads(&["load; threads"], threads));
     for load in loads {
         let mut cells = vec![load.name.to_owned()];
         cells.extend(load.cells(threads, |counts| both(counts.shared())));
-        line(&mut table, &cells);
+        table::add_line(&mut table, &cells);
     }
     table
 }
 
 fn by_class(loads: &[Load], threads: &[u32]) -> String {
-    let mut table = head_of(&heads(&["load", "class; threads"], threads));
+    let mut table = table::head(&heads(&["load", "class; threads"], threads));
     for load in loads {
         for class in CLASSES {
             let is_meant = |place: &Place| place.class == class;
@@ -176,14 +169,15 @@ fn by_class(loads: &[Load], threads: &[u32]) -> String {
             }
             let mut cells = vec![load.name.to_owned(), class.name().to_owned()];
             cells.extend(load.cells(threads, |counts| both(counts.sum(is_meant))));
-            line(&mut table, &cells);
+            table::add_line(&mut table, &cells);
         }
     }
     table
 }
 
 fn by_line(loads: &[Load], threads: &[u32]) -> String {
-    let mut table = head_of(&heads(&["load", "class", "a line for", "place; threads"], threads));
+    let mut table =
+        table::head(&heads(&["load", "class", "a line for", "place; threads"], threads));
     for load in loads {
         let mut places: Vec<_> =
             load.rows.iter().flat_map(|counted| counted.ours.0.keys()).collect();
@@ -199,7 +193,7 @@ fn by_line(loads: &[Load], threads: &[u32]) -> String {
             cells.extend(
                 load.cells(threads, |counts| rate(counts.sum(|other| other == place).writes)),
             );
-            line(&mut table, &cells);
+            table::add_line(&mut table, &cells);
         }
     }
     table
@@ -212,7 +206,7 @@ fn modelled(loads: &[Load]) -> String {
     heads.push("busiest line".to_owned());
     heads.push("all cores, million operations a second".to_owned());
     heads.extend(CORES.map(|cores| format!("{cores} cores: ns an operation, at least")));
-    let mut table = head_of(&heads);
+    let mut table = table::head(&heads);
     for load in loads {
         let Some(counted) = load.rows.last() else { continue };
         let shared = counted.ours.shared().writes;
@@ -228,7 +222,7 @@ fn modelled(loads: &[Load]) -> String {
         cells.extend(
             CORES.map(|cores| pair(|transfer| model::saturated(busiest.writes, transfer, cores))),
         );
-        line(&mut table, &cells);
+        table::add_line(&mut table, &cells);
     }
     table
 }
