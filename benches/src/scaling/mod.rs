@@ -28,9 +28,15 @@ const SCALES: [f64; 2] = [0.25, 1.0];
 /// What it needs beside cargo.
 pub const TOOLS: [&str; 2] = ["valgrind", "addr2line"];
 
-/// Counts a row of the bench `scale` in our own build, `program`, which has the lines of its source with it.
-pub fn count_ours(program: &Path, row: &str) -> Result<Counts, String> {
-    twice(row, || Ok(Command::new("valgrind")), program, |profile| counts::ours(profile, program))
+/// Counts a row of the bench `scale` in our own build, `program`, which has the lines of its source with it, with these
+/// settings.
+pub fn count_ours(program: &Path, row: &str, settings: &[(&str, &str)]) -> Result<Counts, String> {
+    let valgrind = || {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.envs(settings.iter().copied());
+        Ok(valgrind)
+    };
+    twice(row, valgrind, program, |profile| counts::ours(profile, program))
 }
 
 /// Counts it in a build without an allocator of its own, under a shared object: `valgrind` starts it there. `object` is

@@ -136,7 +136,7 @@ impl Plan {
     }
 
     fn count(&self, row: Row, failures: &mut Vec<String>) -> Result<Counted, String> {
-        let ours = count_ours(&self.program(LINES), &row.name)?;
+        let ours = count_ours(&self.program(LINES), &row.name, &[])?;
         let built = &self.options.built;
         let mut total_of = |peer: &Contender| {
             let object = peer.object(built);
